@@ -1,0 +1,121 @@
+"""What an operator can set, with defaults and limits."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from src.utils.config import Variable, load
+
+VERSION = "1.0.0"
+DEFAULT_FILE = Path(__file__).resolve().parent.parent / "config" / "config.json"
+
+Topic = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9._-]{1,249}$")]
+Port = Annotated[int, Meta(ge=0, le=65535)]
+Servers = Annotated[str, Meta(pattern=r"^\s*[^\s,]+:\d+\s*(,\s*[^\s,]+:\d+\s*)*,?\s*$")]
+
+# librdkafka keys that the promise rests on, each with the reason it can't be set.
+RESERVED = {
+    "bootstrap.servers": "set kafka.bootstrap_servers",
+    "group.id": "set kafka.group_id",
+    "enable.auto.commit": "an offset is committed only when its message is stored or dead-lettered",
+    "enable.auto.offset.store": "an offset is committed only when its message is stored or dead-lettered",
+    "auto.offset.reset": "no offset is skipped in silence; see consumer.on_offset_gap",
+    "isolation.level": "messages of aborted transactions were never sent",
+    "group.protocol": "the classic protocol with cooperative-sticky assignment is the one that is tested",
+    "partition.assignment.strategy": "the classic protocol with cooperative-sticky assignment is the one that is tested",
+    "group.instance.id": "replicas share this setting, and members with one instance id fence one another",
+}
+
+
+class Section(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A group of settings; a key that is not declared is an error."""
+
+
+class KafkaSettings(Section):
+    bootstrap_servers: Servers = "kafka:9092"
+    topic: Topic = "data-topic"
+    group_id: Annotated[str, Meta(min_length=1, max_length=249)] = "data-consumer-group"
+    dead_letter_topic: Topic = "data-topic.dlq"
+    client: dict[str, str | int | float | bool] = {}
+    """Further librdkafka keys, TLS and SASL among them."""
+
+    def __post_init__(self) -> None:
+        for key in self.client:
+            if key in RESERVED:
+                raise ValueError(f"client.{key} can't be set: {RESERVED[key]}")
+        if self.topic == self.dead_letter_topic:
+            raise ValueError("dead_letter_topic is the topic itself: a parked message would come back at once")
+
+
+class ConsumerSettings(Section):
+    batch_size: Annotated[int, Meta(ge=1, le=10_000)] = 500
+    """Records that are stored in one call, at most."""
+    max_retries: Annotated[int, Meta(ge=0, le=100)] = 3
+    """How often a message that fails on its own, for an unknown reason, is tried again before it is parked."""
+    offset_commit_frequency_ms: Annotated[int, Meta(ge=10, le=3_600_000)] = 1000
+    on_offset_gap: Literal["stop", "earliest"] = "stop"
+    """What to do where a committed offset is gone: stop that partition, or go on at the oldest message and say so."""
+
+
+class MongoSettings(Section):
+    uri: Annotated[str, Meta(pattern=r"^(mongodb|mongodb\+srv|sqlite)://")] = "mongodb://mongodb:27017"
+    database: Annotated[str, Meta(pattern=r"^[^/\\. \"$*<>:|?\x00]{1,63}$")] = "pubsub"
+    collection: Annotated[str, Meta(pattern=r"^(?!system\.)[^$\x00]{1,200}$")] = "messages"
+    timeout_ms: Annotated[int, Meta(ge=100, le=600_000)] = 10_000
+    ttl_days: Annotated[float, Meta(gt=0, le=24_000)] | None = None
+
+
+class LoggingSettings(Section):
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
+    format: Literal["json", "text"] = "json"
+
+
+class MetricsSettings(Section):
+    enabled: bool = True
+    host: str = "127.0.0.1"
+    port: Port = 8001
+
+
+class Settings(Section):
+    kafka: KafkaSettings = KafkaSettings()
+    consumer: ConsumerSettings = ConsumerSettings()
+    mongodb: MongoSettings = MongoSettings()
+    logging: LoggingSettings = LoggingSettings()
+    metrics: MetricsSettings = MetricsSettings()
+
+
+VARIABLES = (
+    Variable("KAFKA_BOOTSTRAP_SERVERS", ("kafka", "bootstrap_servers")),
+    Variable("KAFKA_TOPIC", ("kafka", "topic")),
+    Variable("KAFKA_DEAD_LETTER_TOPIC", ("kafka", "dead_letter_topic")),
+    Variable("CONSUMER_GROUP_ID", ("kafka", "group_id")),
+    Variable("KAFKA_SECURITY_PROTOCOL", ("kafka", "client", "security.protocol")),
+    Variable("KAFKA_SASL_MECHANISM", ("kafka", "client", "sasl.mechanism")),
+    Variable("KAFKA_SASL_USERNAME", ("kafka", "client", "sasl.username"), secret=True),
+    Variable("KAFKA_SASL_PASSWORD", ("kafka", "client", "sasl.password"), secret=True),
+    Variable("KAFKA_SSL_CA_LOCATION", ("kafka", "client", "ssl.ca.location")),
+    Variable("KAFKA_SSL_CERTIFICATE_LOCATION", ("kafka", "client", "ssl.certificate.location")),
+    Variable("KAFKA_SSL_KEY_LOCATION", ("kafka", "client", "ssl.key.location")),
+    Variable("KAFKA_SSL_KEY_PASSWORD", ("kafka", "client", "ssl.key.password"), secret=True),
+    Variable("CONSUMER_BATCH_SIZE", ("consumer", "batch_size")),
+    Variable("CONSUMER_MAX_RETRIES", ("consumer", "max_retries")),
+    Variable("CONSUMER_OFFSET_COMMIT_FREQUENCY_MS", ("consumer", "offset_commit_frequency_ms")),
+    Variable("CONSUMER_ON_OFFSET_GAP", ("consumer", "on_offset_gap")),
+    Variable("MONGODB_URI", ("mongodb", "uri"), secret=True),
+    Variable("MONGODB_DATABASE", ("mongodb", "database")),
+    Variable("MONGODB_COLLECTION", ("mongodb", "collection")),
+    Variable("MONGODB_TIMEOUT_MS", ("mongodb", "timeout_ms")),
+    Variable("MONGODB_TTL_DAYS", ("mongodb", "ttl_days")),
+    Variable("LOG_LEVEL", ("logging", "level")),
+    Variable("LOG_FORMAT", ("logging", "format")),
+    Variable("METRICS_ENABLED", ("metrics", "enabled")),
+    Variable("METRICS_HOST", ("metrics", "host")),
+    Variable("METRICS_PORT", ("metrics", "port")),
+)
+
+
+def load_settings(path: Path, environ: Mapping[str, str]) -> Settings:
+    """The file's settings with the environment laid over them. Raises ConfigurationError."""
+    return load(Settings, path, VARIABLES, environ)

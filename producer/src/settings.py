@@ -1,0 +1,112 @@
+"""What an operator can set, with defaults and limits."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from src.utils.config import Variable, load
+
+VERSION = "1.0.0"
+DEFAULT_FILE = Path(__file__).resolve().parent.parent / "config" / "config.json"
+
+Topic = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9._-]{1,249}$")]
+Port = Annotated[int, Meta(ge=0, le=65535)]
+Servers = Annotated[str, Meta(pattern=r"^\s*[^\s,]+:\d+\s*(,\s*[^\s,]+:\d+\s*)*,?\s*$")]
+
+# librdkafka keys that the promise rests on, each with the reason it can't be set.
+RESERVED = {
+    "bootstrap.servers": "set kafka.bootstrap_servers",
+    "compression.type": "set kafka.compression_type",
+    "compression.codec": "set kafka.compression_type",
+    "acks": "a message counts as delivered once all in-sync replicas have it",
+    "request.required.acks": "a message counts as delivered once all in-sync replicas have it",
+    "enable.idempotence": "without it a retry writes a message twice",
+    "message.timeout.ms": "set producer.delivery_timeout_ms",
+    "delivery.timeout.ms": "set producer.delivery_timeout_ms",
+    "transactional.id": "the producer opens no transactions",
+    "delivery.report.only.error": "every message is accounted for by its delivery report",
+}
+
+
+class Section(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A group of settings; a key that is not declared is an error."""
+
+
+class KafkaSettings(Section):
+    bootstrap_servers: Servers = "kafka:9092"
+    topic: Topic = "data-topic"
+    compression_type: Literal["none", "gzip", "snappy", "lz4", "zstd"] = "snappy"
+    client: dict[str, str | int | float | bool] = {}
+    """Further librdkafka keys, TLS and SASL among them."""
+
+    def __post_init__(self) -> None:
+        for key in self.client:
+            if key in RESERVED:
+                raise ValueError(f"client.{key} can't be set: {RESERVED[key]}")
+
+
+class ProducerSettings(Section):
+    interval_ms: Annotated[float, Meta(ge=0, le=3_600_000)] = 36
+    """Milliseconds that one message is worth; 0 is as fast as it goes."""
+    batch_size: Annotated[int, Meta(ge=1, le=100_000)] = 100
+    max_retries: Annotated[int, Meta(ge=0, le=100)] = 3
+    initial_retry_delay_ms: Annotated[int, Meta(ge=0, le=3_600_000)] = 3000
+    delivery_timeout_ms: Annotated[int, Meta(ge=1000, le=3_600_000)] = 60_000
+    undelivered_dir: str = "undelivered"
+    """Where messages given up are kept; relative to the folder above the configuration file's."""
+
+    @property
+    def batch_interval(self) -> float:
+        """Seconds from one batch to the next."""
+        return self.interval_ms * self.batch_size / 1000
+
+
+class LoggingSettings(Section):
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
+    format: Literal["json", "text"] = "json"
+
+
+class MetricsSettings(Section):
+    enabled: bool = True
+    host: str = "127.0.0.1"
+    port: Port = 8000
+
+
+class Settings(Section):
+    kafka: KafkaSettings = KafkaSettings()
+    producer: ProducerSettings = ProducerSettings()
+    logging: LoggingSettings = LoggingSettings()
+    metrics: MetricsSettings = MetricsSettings()
+
+
+VARIABLES = (
+    Variable("KAFKA_BOOTSTRAP_SERVERS", ("kafka", "bootstrap_servers")),
+    Variable("KAFKA_TOPIC", ("kafka", "topic")),
+    Variable("KAFKA_COMPRESSION_TYPE", ("kafka", "compression_type")),
+    Variable("KAFKA_SECURITY_PROTOCOL", ("kafka", "client", "security.protocol")),
+    Variable("KAFKA_SASL_MECHANISM", ("kafka", "client", "sasl.mechanism")),
+    Variable("KAFKA_SASL_USERNAME", ("kafka", "client", "sasl.username"), secret=True),
+    Variable("KAFKA_SASL_PASSWORD", ("kafka", "client", "sasl.password"), secret=True),
+    Variable("KAFKA_SSL_CA_LOCATION", ("kafka", "client", "ssl.ca.location")),
+    Variable("KAFKA_SSL_CERTIFICATE_LOCATION", ("kafka", "client", "ssl.certificate.location")),
+    Variable("KAFKA_SSL_KEY_LOCATION", ("kafka", "client", "ssl.key.location")),
+    Variable("KAFKA_SSL_KEY_PASSWORD", ("kafka", "client", "ssl.key.password"), secret=True),
+    Variable("PRODUCER_INTERVAL_MS", ("producer", "interval_ms")),
+    Variable("PRODUCER_BATCH_SIZE", ("producer", "batch_size")),
+    Variable("PRODUCER_MAX_RETRIES", ("producer", "max_retries")),
+    Variable("PRODUCER_INITIAL_RETRY_DELAY_MS", ("producer", "initial_retry_delay_ms")),
+    Variable("PRODUCER_DELIVERY_TIMEOUT_MS", ("producer", "delivery_timeout_ms")),
+    Variable("PRODUCER_UNDELIVERED_DIR", ("producer", "undelivered_dir")),
+    Variable("LOG_LEVEL", ("logging", "level")),
+    Variable("LOG_FORMAT", ("logging", "format")),
+    Variable("METRICS_ENABLED", ("metrics", "enabled")),
+    Variable("METRICS_HOST", ("metrics", "host")),
+    Variable("METRICS_PORT", ("metrics", "port")),
+)
+
+
+def load_settings(path: Path, environ: Mapping[str, str]) -> Settings:
+    """The file's settings with the environment laid over them. Raises ConfigurationError."""
+    return load(Settings, path, VARIABLES, environ)

@@ -1,0 +1,90 @@
+"""The embedded broker: librdkafka's own test cluster, in this process, on real TCP.
+
+For trying out and for tests. It keeps about 5 MiB a partition and nothing past its own end.
+"""
+
+import ctypes
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import confluent_kafka
+
+RETENTION_BYTES = 5 * 1024 * 1024  # a partition; what is older goes in silence
+SESSION_TIMEOUT_MS = 6_000  # members of a group here need it: a joining one stops the group for as long
+
+_PRODUCER = 0
+
+
+class EmbeddedBroker:
+    """A cluster of one broker and the given topics (name to number of partitions), until the `with` block ends."""
+
+    def __init__(self, topics: Mapping[str, int], *, rebalance_delay_ms: int = 0) -> None:
+        self._library = _librdkafka()
+        self._handle = self._library.rd_kafka_new(_PRODUCER, None, None, 0)
+        self._cluster = self._library.rd_kafka_mock_cluster_new(self._handle, 1)
+        self._library.rd_kafka_mock_group_initial_rebalance_delay_ms(self._cluster, rebalance_delay_ms)
+        for topic, partitions in topics.items():
+            self.create_topic(topic, partitions)
+
+    @property
+    def address(self) -> str:
+        """host:port, for bootstrap.servers."""
+        return bytes(self._library.rd_kafka_mock_cluster_bootstraps(self._cluster)).decode()
+
+    def create_topic(self, topic: str, partitions: int) -> None:
+        error = self._library.rd_kafka_mock_topic_create(self._cluster, topic.encode(), partitions, 1)
+        if error:
+            raise RuntimeError(f"cannot create topic {topic!r}: error {error}")
+
+    def go_down(self) -> None:
+        """Close every connection and accept none until `come_up`; the data stays."""
+        self._library.rd_kafka_mock_broker_set_down(self._cluster, 1)
+
+    def come_up(self) -> None:
+        self._library.rd_kafka_mock_broker_set_up(self._cluster, 1)
+
+    def fail_next(self, api_key: int, *errors: int) -> None:
+        """Answer the next requests of a kind (Kafka's api key) with these error codes, one each."""
+        codes = (ctypes.c_int * len(errors))(*errors)
+        self._library.rd_kafka_mock_push_request_errors_array(self._cluster, api_key, len(errors), codes)
+
+    def close(self) -> None:
+        if self._cluster:
+            self._library.rd_kafka_mock_cluster_destroy(self._cluster)
+            self._library.rd_kafka_destroy(self._handle)
+            self._cluster = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def _librdkafka() -> ctypes.CDLL:
+    """The library that the client's wheel brings along."""
+    package = Path(confluent_kafka.__file__).parent
+    places = (package.parent / "confluent_kafka.libs", package / ".dylibs", package)
+    names = ("librdkafka-*.so*", "librdkafka*.dylib", "librdkafka*.dll")
+    found = sorted(path for place in places for name in names for path in place.glob(name))
+    if not found:
+        raise RuntimeError("this confluent-kafka brings no librdkafka along; install its wheel from PyPI")
+    library = ctypes.CDLL(str(found[0]))
+    pointer, number, text = ctypes.c_void_p, ctypes.c_int, ctypes.c_char_p
+    for name, result, arguments in (
+        ("rd_kafka_new", pointer, (number, pointer, text, ctypes.c_size_t)),
+        ("rd_kafka_destroy", None, (pointer,)),
+        ("rd_kafka_mock_cluster_new", pointer, (pointer, number)),
+        ("rd_kafka_mock_cluster_destroy", None, (pointer,)),
+        ("rd_kafka_mock_cluster_bootstraps", text, (pointer,)),
+        ("rd_kafka_mock_topic_create", number, (pointer, text, number, number)),
+        ("rd_kafka_mock_group_initial_rebalance_delay_ms", None, (pointer, ctypes.c_int32)),
+        ("rd_kafka_mock_broker_set_down", number, (pointer, ctypes.c_int32)),
+        ("rd_kafka_mock_broker_set_up", number, (pointer, ctypes.c_int32)),
+        ("rd_kafka_mock_push_request_errors_array", None, (pointer, ctypes.c_int16, ctypes.c_size_t, pointer)),
+    ):
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
+    return library
