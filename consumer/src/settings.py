@@ -23,8 +23,8 @@ RESERVED = {
     "enable.auto.offset.store": "an offset is committed only when its message is stored or dead-lettered",
     "auto.offset.reset": "no offset is skipped in silence; see consumer.on_offset_gap",
     "isolation.level": "messages of aborted transactions were never sent",
-    "group.protocol": "the classic protocol with cooperative-sticky assignment is the one that is tested",
-    "partition.assignment.strategy": "the classic protocol with cooperative-sticky assignment is the one that is tested",
+    "group.protocol": "the classic protocol is the one that is tested",
+    "partition.assignment.strategy": "cooperative-sticky is the one that is tested",
     "group.instance.id": "replicas share this setting, and members with one instance id fence one another",
 }
 
@@ -33,13 +33,23 @@ class Section(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A group of settings; a key that is not declared is an error."""
 
 
-class KafkaSettings(Section):
+class KafkaSettings(Section, frozen=True):
     bootstrap_servers: Servers = "kafka:9092"
     topic: Topic = "data-topic"
     group_id: Annotated[str, Meta(min_length=1, max_length=249)] = "data-consumer-group"
     dead_letter_topic: Topic = "data-topic.dlq"
     client: dict[str, str | int | float | bool] = {}
     """Further librdkafka keys, TLS and SASL among them."""
+
+    @property
+    def servers(self) -> str:
+        """The brokers, without what people put around the commas."""
+        return ",".join(server for server in self.bootstrap_servers.replace(" ", "").split(",") if server)
+
+    @property
+    def client_settings(self) -> dict[str, str | int | float | bool]:
+        """What every librdkafka client of this service is given."""
+        return {**self.client, "bootstrap.servers": self.servers}
 
     def __post_init__(self) -> None:
         for key in self.client:
@@ -49,7 +59,7 @@ class KafkaSettings(Section):
             raise ValueError("dead_letter_topic is the topic itself: a parked message would come back at once")
 
 
-class ConsumerSettings(Section):
+class ConsumerSettings(Section, frozen=True):
     batch_size: Annotated[int, Meta(ge=1, le=10_000)] = 500
     """Records that are stored in one call, at most."""
     max_retries: Annotated[int, Meta(ge=0, le=100)] = 3
@@ -59,7 +69,7 @@ class ConsumerSettings(Section):
     """What to do where a committed offset is gone: stop that partition, or go on at the oldest message and say so."""
 
 
-class MongoSettings(Section):
+class MongoSettings(Section, frozen=True):
     uri: Annotated[str, Meta(pattern=r"^(mongodb|mongodb\+srv|sqlite)://")] = "mongodb://mongodb:27017"
     database: Annotated[str, Meta(pattern=r"^[^/\\. \"$*<>:|?\x00]{1,63}$")] = "pubsub"
     collection: Annotated[str, Meta(pattern=r"^(?!system\.)[^$\x00]{1,200}$")] = "messages"
@@ -67,18 +77,18 @@ class MongoSettings(Section):
     ttl_days: Annotated[float, Meta(gt=0, le=24_000)] | None = None
 
 
-class LoggingSettings(Section):
+class LoggingSettings(Section, frozen=True):
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
     format: Literal["json", "text"] = "json"
 
 
-class MetricsSettings(Section):
+class MetricsSettings(Section, frozen=True):
     enabled: bool = True
     host: str = "127.0.0.1"
     port: Port = 8001
 
 
-class Settings(Section):
+class Settings(Section, frozen=True):
     kafka: KafkaSettings = KafkaSettings()
     consumer: ConsumerSettings = ConsumerSettings()
     mongodb: MongoSettings = MongoSettings()

@@ -27,3 +27,6 @@ class Verdict(NamedTuple):
 
 STORED = Verdict(Outcome.STORED)
 DUPLICATE = Verdict(Outcome.DUPLICATE)
+
+KEY_TAKEN = "duplicate_key"
+"""The reason that a store gives where an id, or another unique field, is there already: compare what is there."""

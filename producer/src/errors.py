@@ -1,9 +1,9 @@
 """What can go wrong, and so what to do.
 
 ProducerError
-├── BrokerError            the client can't go on: end the run, exit 1
-├── InvalidInput           a line of the user's is no message: name it and go on
-└── UndeliveredFileError   the undelivered file can't be written: end the run, exit 1 (2 at the start)
+├── BrokerError            the client can't go on: keep what is in flight, end the run, exit 1
+├── InvalidInput           what was given is no message: name it and go on
+└── UndeliveredFileError   the undelivered file can't be written: hold the messages, try again; exit 1 if it lasts
 """
 
 
@@ -16,7 +16,7 @@ class BrokerError(ProducerError):
 
 
 class InvalidInput(ProducerError):
-    """A line of the user's own is no message."""
+    """This can't be sent as a message, now or later."""
 
 
 class UndeliveredFileError(ProducerError):

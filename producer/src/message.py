@@ -1,11 +1,16 @@
 """What travels: the spec's `(key, value, headers)`."""
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import msgspec
 
+from src.errors import InvalidInput
+
 Headers = Mapping[str, str] | Sequence[tuple[str, str | bytes | None]] | None
+
+_encode_json = msgspec.json.Encoder().encode
 
 
 class Message(NamedTuple):
@@ -17,19 +22,32 @@ class Message(NamedTuple):
 
 
 class Encoded(NamedTuple):
-    """The same message as Kafka gets it."""
+    """The same message as Kafka gets it; this is what is sent again, kept, and sent from the file."""
 
     key: bytes | None
     value: bytes | None
     headers: list[tuple[str, bytes | None]]
 
+    @property
+    def size(self) -> int:
+        """Bytes, headers apart."""
+        return len(self.key or b"") + len(self.value or b"")
+
 
 def encode(message: Message | tuple[str, Mapping[str, Any], Headers]) -> Encoded:
-    """The bytes of a message. Raises TypeError or ValueError where its value is not JSON."""
-    key, value, headers = message
-    pairs = headers.items() if isinstance(headers, Mapping) else headers or ()
-    return Encoded(
-        key.encode(),
-        msgspec.json.encode(value),
-        [(name, content.encode() if isinstance(content, str) else content) for name, content in pairs],
-    )
+    """The bytes of a message; NaN, which JSON has not, becomes null. Raises InvalidInput."""
+    try:
+        key, value, headers = message
+        pairs = headers.items() if isinstance(headers, Mapping) else headers or ()
+        return Encoded(
+            key.encode(),
+            _encode_json(value),
+            [(name, content.encode() if isinstance(content, str) else content) for name, content in pairs],
+        )
+    except (TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise InvalidInput(f"not a message of key, JSON value and headers: {error}") from error
+
+
+def utc_text(seconds: float) -> str:
+    """Seconds since 1970 as the spec writes a time: `2023-07-15T12:34:56.789Z`."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

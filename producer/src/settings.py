@@ -5,19 +5,21 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 
 from src.utils.config import Variable, load
 
 VERSION = "1.0.0"
 DEFAULT_FILE = Path(__file__).resolve().parent.parent / "config" / "config.json"
 
-Topic = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9._-]{1,249}$")]
+Topic = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9._-]{1,249}\Z")]
 Port = Annotated[int, Meta(ge=0, le=65535)]
-Servers = Annotated[str, Meta(pattern=r"^\s*[^\s,]+:\d+\s*(,\s*[^\s,]+:\d+\s*)*,?\s*$")]
+Servers = Annotated[str, Meta(pattern=r"^\s*[^\s,]+:\d+\s*(,\s*[^\s,]+:\d+\s*)*,?\s*\Z")]
 
 # librdkafka keys that the promise rests on, each with the reason it can't be set.
 RESERVED = {
     "bootstrap.servers": "set kafka.bootstrap_servers",
+    "metadata.broker.list": "set kafka.bootstrap_servers",
     "compression.type": "set kafka.compression_type",
     "compression.codec": "set kafka.compression_type",
     "acks": "a message counts as delivered once all in-sync replicas have it",
@@ -27,6 +29,7 @@ RESERVED = {
     "delivery.timeout.ms": "set producer.delivery_timeout_ms",
     "transactional.id": "the producer opens no transactions",
     "delivery.report.only.error": "every message is accounted for by its delivery report",
+    "statistics.interval.ms": "the health check reads the client's statistics",
 }
 
 
@@ -34,12 +37,22 @@ class Section(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A group of settings; a key that is not declared is an error."""
 
 
-class KafkaSettings(Section):
+class KafkaSettings(Section, frozen=True):
     bootstrap_servers: Servers = "kafka:9092"
     topic: Topic = "data-topic"
     compression_type: Literal["none", "gzip", "snappy", "lz4", "zstd"] = "snappy"
     client: dict[str, str | int | float | bool] = {}
     """Further librdkafka keys, TLS and SASL among them."""
+
+    @property
+    def servers(self) -> str:
+        """The brokers, without what people put around the commas."""
+        return ",".join(server for server in "".join(self.bootstrap_servers.split()).split(",") if server)
+
+    @property
+    def client_settings(self) -> dict[str, str | int | float | bool]:
+        """What every librdkafka client of this service is given."""
+        return {**self.client, "bootstrap.servers": self.servers}
 
     def __post_init__(self) -> None:
         for key in self.client:
@@ -47,14 +60,14 @@ class KafkaSettings(Section):
                 raise ValueError(f"client.{key} can't be set: {RESERVED[key]}")
 
 
-class ProducerSettings(Section):
+class ProducerSettings(Section, frozen=True):
     interval_ms: Annotated[float, Meta(ge=0, le=3_600_000)] = 36
     """Milliseconds that one message is worth; 0 is as fast as it goes."""
     batch_size: Annotated[int, Meta(ge=1, le=100_000)] = 100
     max_retries: Annotated[int, Meta(ge=0, le=100)] = 3
     initial_retry_delay_ms: Annotated[int, Meta(ge=0, le=3_600_000)] = 3000
     delivery_timeout_ms: Annotated[int, Meta(ge=1000, le=3_600_000)] = 60_000
-    undelivered_dir: str = "undelivered"
+    undelivered_dir: Annotated[str, Meta(min_length=1)] = "undelivered"
     """Where messages given up are kept; relative to the folder above the configuration file's."""
 
     @property
@@ -63,18 +76,18 @@ class ProducerSettings(Section):
         return self.interval_ms * self.batch_size / 1000
 
 
-class LoggingSettings(Section):
+class LoggingSettings(Section, frozen=True):
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
     format: Literal["json", "text"] = "json"
 
 
-class MetricsSettings(Section):
+class MetricsSettings(Section, frozen=True):
     enabled: bool = True
     host: str = "127.0.0.1"
     port: Port = 8000
 
 
-class Settings(Section):
+class Settings(Section, frozen=True):
     kafka: KafkaSettings = KafkaSettings()
     producer: ProducerSettings = ProducerSettings()
     logging: LoggingSettings = LoggingSettings()
@@ -108,5 +121,7 @@ VARIABLES = (
 
 
 def load_settings(path: Path, environ: Mapping[str, str]) -> Settings:
-    """The file's settings with the environment laid over them. Raises ConfigurationError."""
-    return load(Settings, path, VARIABLES, environ)
+    """The file's settings with the environment laid over them, relative paths resolved. Raises ConfigurationError."""
+    settings = load(Settings, path, VARIABLES, environ)
+    folder = path.absolute().parent.parent / settings.producer.undelivered_dir
+    return replace(settings, producer=replace(settings.producer, undelivered_dir=str(folder)))

@@ -15,6 +15,7 @@ RETENTION_BYTES = 5 * 1024 * 1024  # a partition; what is older goes in silence
 SESSION_TIMEOUT_MS = 6_000  # members of a group here need it: a joining one stops the group for as long
 
 _PRODUCER = 0
+_BROKER = 1
 
 
 class EmbeddedBroker:
@@ -22,7 +23,9 @@ class EmbeddedBroker:
 
     def __init__(self, topics: Mapping[str, int], *, rebalance_delay_ms: int = 0) -> None:
         self._library = _librdkafka()
-        self._handle = self._library.rd_kafka_new(_PRODUCER, None, None, 0)
+        quiet = self._library.rd_kafka_conf_new()  # it would say that it has no broker to connect to, which is right
+        self._library.rd_kafka_conf_set(quiet, b"log_level", b"0", None, 0)
+        self._handle = self._library.rd_kafka_new(_PRODUCER, quiet, None, 0)
         self._cluster = self._library.rd_kafka_mock_cluster_new(self._handle, 1)
         self._library.rd_kafka_mock_group_initial_rebalance_delay_ms(self._cluster, rebalance_delay_ms)
         for topic, partitions in topics.items():
@@ -38,12 +41,16 @@ class EmbeddedBroker:
         if error:
             raise RuntimeError(f"cannot create topic {topic!r}: error {error}")
 
+    def advertise(self, port: int) -> None:
+        """Send clients to this port of this machine, where something relays to `address`."""
+        self._library.rd_kafka_mock_broker_set_host_port(self._cluster, _BROKER, b"127.0.0.1", port)
+
     def go_down(self) -> None:
         """Close every connection and accept none until `come_up`; the data stays."""
-        self._library.rd_kafka_mock_broker_set_down(self._cluster, 1)
+        self._library.rd_kafka_mock_broker_set_down(self._cluster, _BROKER)
 
     def come_up(self) -> None:
-        self._library.rd_kafka_mock_broker_set_up(self._cluster, 1)
+        self._library.rd_kafka_mock_broker_set_up(self._cluster, _BROKER)
 
     def fail_next(self, api_key: int, *errors: int) -> None:
         """Answer the next requests of a kind (Kafka's api key) with these error codes, one each."""
@@ -59,7 +66,9 @@ class EmbeddedBroker:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 
@@ -74,6 +83,8 @@ def _librdkafka() -> ctypes.CDLL:
     library = ctypes.CDLL(str(found[0]))
     pointer, number, text = ctypes.c_void_p, ctypes.c_int, ctypes.c_char_p
     for name, result, arguments in (
+        ("rd_kafka_conf_new", pointer, ()),
+        ("rd_kafka_conf_set", number, (pointer, text, text, text, ctypes.c_size_t)),
         ("rd_kafka_new", pointer, (number, pointer, text, ctypes.c_size_t)),
         ("rd_kafka_destroy", None, (pointer,)),
         ("rd_kafka_mock_cluster_new", pointer, (pointer, number)),
@@ -81,6 +92,7 @@ def _librdkafka() -> ctypes.CDLL:
         ("rd_kafka_mock_cluster_bootstraps", text, (pointer,)),
         ("rd_kafka_mock_topic_create", number, (pointer, text, number, number)),
         ("rd_kafka_mock_group_initial_rebalance_delay_ms", None, (pointer, ctypes.c_int32)),
+        ("rd_kafka_mock_broker_set_host_port", number, (pointer, ctypes.c_int32, text, number)),
         ("rd_kafka_mock_broker_set_down", number, (pointer, ctypes.c_int32)),
         ("rd_kafka_mock_broker_set_up", number, (pointer, ctypes.c_int32)),
         ("rd_kafka_mock_push_request_errors_array", None, (pointer, ctypes.c_int16, ctypes.c_size_t, pointer)),

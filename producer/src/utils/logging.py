@@ -2,6 +2,7 @@
 
 import io
 import logging
+import re
 import socket
 import sys
 import time
@@ -13,10 +14,13 @@ from pythonjsonlogger.json import JsonFormatter
 
 REPEATS_ALLOWED_EVERY = 60.0  # seconds
 
+_NUMBER = re.compile(r"\d+(\.\d+)?")
 _OWN_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "suppressed"}
 
 
-def configure(*, service: str, version: str, level: str = "INFO", style: str = "json", stream: TextIO | None = None) -> None:
+def configure(
+    *, service: str, version: str, level: str = "INFO", style: str = "json", stream: TextIO | None = None
+) -> None:
     """Send the whole process's log to `stream` (standard output by default), in UTF-8 whatever the locale says.
 
     `style` is "json" or "text".
@@ -32,18 +36,21 @@ def configure(*, service: str, version: str, level: str = "INFO", style: str = "
 
 
 class RepeatedWarnings(logging.Filter):
-    """Lets the same warning through once a minute; the next one says how many were kept back."""
+    """Lets the same warning or error through once a minute; the next one says how many were kept back.
+
+    Two are the same when they differ in no more than the numbers in their texts: durations, ports, attempts.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self._clock = clock
-        self._last: dict[tuple[str, int, str], tuple[float, int]] = {}
+        self._last: dict[tuple[object, ...], tuple[float, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.levelno < logging.WARNING:
             return True
         now = self._clock()
-        key = (record.name, record.levelno, record.getMessage())
+        key = _identity(record)
         since, suppressed = self._last.get(key, (-REPEATS_ALLOWED_EVERY, 0))
         if now - since < REPEATS_ALLOWED_EVERY:
             self._last[key] = (since, suppressed + 1)
@@ -60,8 +67,14 @@ class RepeatedWarnings(logging.Filter):
             self._last = {key: seen for key, seen in self._last.items() if seen[0] > instant}
 
 
+def _identity(record: logging.LogRecord) -> tuple[object, ...]:
+    fields = (value for name, value in vars(record).items() if name not in _OWN_FIELDS)
+    texts = (_NUMBER.sub("#", value) if isinstance(value, str) else repr(value) for value in fields)
+    return (record.name, record.levelno, _NUMBER.sub("#", record.getMessage()), *texts)
+
+
 class _Json(JsonFormatter):
-    """`{"time": …, "level": …, "logger": …, "message": …, "service": …, "version": …, "host": …, …the event's fields}`."""
+    """`{"time", "level", "logger", "message", "service", "version", "host"}` and the fields of the event."""
 
     def __init__(self, service: str, version: str) -> None:
         super().__init__(

@@ -1,0 +1,274 @@
+"""The consumer: gives each message a home, and only then tells Kafka that it is done."""
+
+import argparse
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from threading import Event
+from typing import Any, Protocol, Self
+
+from prometheus_client import CollectorRegistry
+
+from src.check import check
+from src.cluster_view import Ends
+from src.data_processor import REASONS, DataProcessor
+from src.dead_letter_topic import DeadLetterTopic
+from src.errors import DeadLetterError, InvalidMessage
+from src.record import Record
+from src.settings import DEFAULT_FILE, VERSION, Settings, load_settings
+from src.settlement import Settlement
+from src.source import KafkaSource, Listener
+from src.storage import DataStorage
+from src.utils.config import ConfigurationError, parse
+from src.utils.exporter import CannotServe, Exporter
+from src.utils.logging import configure
+from src.utils.metrics import ConsumerMetrics
+from src.utils.shutdown import stopping_on_signals
+from src.writer import DeadLetters, Writer, WriterThread
+
+logger = logging.getLogger("consumer")
+
+POLL = 0.1  # seconds that the loop waits for a message, or for a batch while the writer is full
+FULL_BEFORE_PAUSE = 1.0  # seconds: a pause throws away what was fetched, so a busy store gets a moment
+GRACE = 5.0  # seconds for the batches in hand when asked to stop
+STUCK = 60.0  # seconds without a turn of the loop
+LOOK_EVERY = 10.0  # seconds without work after which the store is asked whether it is there
+
+
+class Source(Protocol):
+    """What the loop needs of Kafka; KafkaSource is it."""
+
+    committing: bool
+
+    @property
+    def gaps(self) -> Sequence[str]: ...
+
+    def subscribe(self, listener: Listener) -> Self: ...
+
+    def poll(self, limit: int, timeout: float) -> list[Record]: ...
+
+    def commit(self, offsets: Mapping[int, int]) -> None: ...
+
+    def commit_now(self, offsets: Mapping[int, int]) -> None: ...
+
+    def pause(self) -> None: ...
+
+    def resume(self) -> None: ...
+
+    def ends(self, partition: int) -> Ends: ...
+
+    def hindrances(self) -> list[str]: ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *exc_info: object) -> None: ...
+
+
+class DataConsumer:
+    """Subscribes to the topic, and stores or dead-letters every message of it.
+
+    `config` is the tree of `config/config.json`, or settings that were loaded already. Raises ConfigurationError.
+    """
+
+    def __init__(
+        self,
+        config: Settings | Mapping[str, Any],
+        *,
+        source: Source | None = None,
+        storage: DataStorage | None = None,
+        dead_letters: DeadLetters | None = None,
+        processor: DataProcessor | None = None,
+        registry: CollectorRegistry | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        stop: Event | None = None,
+    ) -> None:
+        self._settings = settings = config if isinstance(config, Settings) else parse(Settings, config)
+        self._clock = clock
+        self._stop = stop or Event()
+        self._registry = registry or CollectorRegistry()
+        self._metrics = ConsumerMetrics(self._registry, version=VERSION, dead_letter_reasons=REASONS)
+        self._processor = processor or DataProcessor()
+        self._storage = storage or DataStorage(settings.mongodb)
+        self._source: Source = source or KafkaSource(settings.kafka, on_offset_gap=settings.consumer.on_offset_gap)
+        self._writer = WriterThread(
+            Writer(
+                self._processor,
+                self._storage,
+                dead_letters or DeadLetterTopic(settings.kafka),
+                max_retries=settings.consumer.max_retries,
+                stop=self._stop,
+                on_retry=lambda cause: self._metrics.retries.labels(cause).inc(),
+            )
+        )
+        self._settlement = Settlement(
+            self._source,
+            self._writer,
+            self._metrics,
+            topic=settings.kafka.topic,
+            commit_every=settings.consumer.offset_commit_frequency_ms / 1000,
+            clock=clock,
+        )
+        self._metrics.healthy.set_function(lambda: not self.hindrances())
+        self._waiting: list[Record] = []
+        self._paused = False
+        self._full_since: float | None = None
+        self._last_turn = self._last_work = clock()
+
+    def process_message(self, message: Mapping[str, Any]) -> bool:
+        """Check one decoded message and store it; False if it is invalid, refused, or the store is away."""
+        try:
+            document = self._processor.check(message)
+        except InvalidMessage as error:
+            logger.info("message invalid", extra={"reason": error.reason, "detail": str(error)})
+            return False
+        return self.persist_data(document)
+
+    def persist_data(self, processed_data: Mapping[str, Any]) -> bool:
+        """Store one processed message; True once the store has it."""
+        return self._storage.save(processed_data)
+
+    def run(self) -> None:
+        """Settle batch after batch until asked to stop. Raises SourceError when the Kafka client is lost for good."""
+        with stopping_on_signals(self._stop), self._exporter(), self._writer, self._source.subscribe(self._settlement):
+            logger.info("consuming", extra=self._summary())
+            while not self._stop.is_set():
+                self._last_turn = self._clock()
+                self._take_in()
+                self._settlement.settle(self._writer.results(self._patience()))
+                self._settlement.commit_if_due()
+                self._look_after_the_store()
+            logger.info("stopping", extra={"grace_seconds": GRACE})
+            self._settlement.settle(self._writer.settle_all(GRACE))
+        logger.info("stopped")
+
+    def hindrances(self) -> list[str]:
+        """Why messages are not being settled; empty while the service is ready. Safe from any thread."""
+        obstacle = self._writer.obstacle
+        return self._source.hindrances() + ([f"{obstacle.cause}: {obstacle}"] if obstacle else [])
+
+    def _take_in(self) -> None:
+        """Fetch what has arrived and hand it over, unless the writer has its hands full."""
+        if self._writer.full and not self._paused:
+            if not self._full_for_long():
+                return
+            self._pause()
+        elif self._paused and not self._writer.full:
+            self._resume()
+        self._show_paused()
+        self._waiting += self._source.poll(self._settings.consumer.batch_size, POLL)
+        if self._waiting and not self._writer.full:
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        records, self._waiting = self._settlement.take(self._waiting), []
+        self._full_since = None
+        self._last_work = self._clock()
+        if records:
+            self._writer.submit(records)
+
+    def _patience(self) -> float:
+        """Seconds to wait for a result: none where the poll has waited already."""
+        return POLL if self._writer.full and not self._paused else 0.0
+
+    def _full_for_long(self) -> bool:
+        now = self._clock()
+        self._full_since = self._full_since or now
+        return now - self._full_since >= FULL_BEFORE_PAUSE
+
+    def _pause(self) -> None:
+        """Stop fetching but go on polling, so that the group keeps this member however long it takes."""
+        logger.info("paused", extra={"reason": self._pause_reason()})
+        self._paused = True
+        self._source.pause()
+
+    def _resume(self) -> None:
+        logger.info("resumed")
+        self._paused = False
+        self._source.resume()
+
+    def _pause_reason(self) -> str:
+        obstacle = self._writer.obstacle
+        if obstacle is None:
+            return "backpressure"
+        return "dead_letters" if isinstance(obstacle, DeadLetterError) else "storage"
+
+    def _show_paused(self) -> None:
+        reasons = {self._pause_reason()} if self._paused or self._writer.obstacle else set()
+        self._metrics.show_paused(reasons | ({"offset_gap"} if self._source.gaps else set()))
+
+    def _look_after_the_store(self) -> None:
+        now = self._clock()
+        if not self._writer.idle:
+            self._last_work = now
+        elif now - self._last_work >= LOOK_EVERY:
+            self._last_work = now
+            self._writer.look()
+
+    def _exporter(self) -> Exporter:
+        metrics = self._settings.metrics
+        exporter = Exporter(
+            metrics.host,
+            metrics.port,
+            registry=self._registry if metrics.enabled else None,
+            stuck=self._stuck,
+            hindrances=self.hindrances,
+        )
+        logger.info("serving metrics and health", extra={"host": metrics.host, "port": exporter.port})
+        return exporter
+
+    def _stuck(self) -> list[str]:
+        silence = self._clock() - self._last_turn
+        return [f"the loop has not turned for {silence:.0f} s"] if silence > STUCK else []
+
+    def _summary(self) -> dict[str, object]:
+        kafka, consumer = self._settings.kafka, self._settings.consumer
+        return {
+            "topic": kafka.topic,
+            "group": kafka.group_id,
+            "dead_letter_topic": kafka.dead_letter_topic,
+            "batch_size": consumer.batch_size,
+            "commit_every_ms": consumer.offset_commit_frequency_ms,
+        }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The program. Exit codes: 0 asked to stop, 1 could not go on, 2 wrong configuration."""
+    options = _parser().parse_args(arguments)
+    try:
+        settings = load_settings(options.config, os.environ)
+        configure(service="consumer", version=VERSION, level=settings.logging.level, style=settings.logging.format)
+        if options.check:
+            return check(settings, options.config)
+        DataConsumer(settings).run()
+    except ConfigurationError as error:
+        print(f"consumer: {error}", file=sys.stderr)
+        return 2
+    except CannotServe as error:
+        logger.error(str(error))
+        return 1
+    except Exception:
+        logger.exception("could not go on")
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m src.consumer",
+        description="Stores every message of a Kafka topic in MongoDB, or parks it in the dead-letter topic.",
+        epilog="Settings come from the file, and from environment variables, which win; the README lists them.",
+    )
+    parser.add_argument("--config", type=Path, default=DEFAULT_FILE, metavar="PATH", help="settings file (%(default)s)")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="try the settings, Kafka and MongoDB, print what was found, and exit with 0, or 2 if anything is wrong",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,286 @@
+"""From a Kafka record to a document, or the reason why there is none. No Kafka, no MongoDB, no clock of its own.
+
+What is taken:
+- a JSON object in UTF-8 with an `id`, a text that is not empty. It is compared exactly as sent: upper and lower case,
+  braces or `urn:uuid:` make another id;
+- where they are present, `created_at` in RFC 3339 with a zone, `name` a text, `metadata` an object. Any other field is
+  kept as it is, whatever characters its key has but NUL. Of a key given twice the last one counts, as JSON parsers do;
+- nothing that MongoDB has no room for: integers beyond 64 bits, more than 100 levels.
+
+`created_at` becomes a date in UTC, cut to milliseconds. A leap second (`:60`), `24:00:00`, a comma before the fraction,
+the form without dashes and colons, a date without time or zone are refused; lower case `t` and `z`, a blank for `T` and
+`+0530` are taken.
+"""
+
+import json
+import math
+import re
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, NoReturn
+
+import msgspec
+
+from src.errors import InvalidMessage
+from src.record import Record
+
+DEEPEST = 100  # levels, the object itself is the first: MongoDB's documented limit
+REASONS = (
+    "tombstone",
+    "empty_value",
+    "byte_order_mark",
+    "not_utf8",
+    "not_json",
+    "nesting_too_deep",
+    "not_an_object",
+    "encoded_twice",
+    "schema_registry_framing",
+    "connect_envelope",
+    "missing_id",
+    "invalid_id",
+    "invalid_created_at",
+    "invalid_name",
+    "invalid_metadata",
+    "reserved_field",
+    "integer_out_of_range",
+    "number_out_of_range",
+    "invalid_key",
+    "invalid_string",
+)
+"""Every reason that an InvalidMessage from here can have."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_INT64 = range(-(2**63), 2**63)
+_RESERVED = ("_id", "kafka")
+_UTF16 = (b"\xff\xfe", b"\xfe\xff", b"{\x00", b"\x00{\x00")
+_FRAME = 5  # bytes that a schema registry's serialiser puts in front: a zero and the schema's number
+_EXACT = len("2023-07-15T12:34:56.789012Z")  # a longer text may have more digits
+_FRACTIONS = tuple(timedelta(microseconds=number) for number in range(1000))
+_FINER_THAN_MICROSECONDS = re.compile(r"(\.\d{6})\d+", re.ASCII)
+
+_decode = msgspec.json.Decoder().decode
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+class DataProcessor:
+    """Decides on one message at a time."""
+
+    def __init__(self, clock: Callable[[], datetime] = _now) -> None:
+        self._clock = clock
+
+    def process(self, record: Record) -> dict[str, Any]:
+        """The document of a record: its message, and under `kafka` where it came from. Raises InvalidMessage."""
+        document = self.check(_object(record.value))
+        document["kafka"] = {
+            "topic": record.topic,
+            "partition": record.partition,
+            "offset": record.offset,
+            "timestamp": _instant(record.timestamp),
+            "received_at": _to_milliseconds(self._clock()),
+        }
+        return document
+
+    def check(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        """The document of a message that is decoded already. Raises InvalidMessage."""
+        document = dict(message)
+        _require_storable(document, 1)
+        _require_id(document)
+        _require_no_field_of_ours(document)
+        if not isinstance(document.get("name", ""), str):
+            raise InvalidMessage("invalid_name", f"name is no text but {_kind(document['name'])}")
+        if not isinstance(document.get("metadata", document), dict):
+            raise InvalidMessage("invalid_metadata", f"metadata is no object but {_kind(document['metadata'])}")
+        if "created_at" in document:
+            document["created_at"] = _date(document["created_at"])
+        return document
+
+
+# -- bytes to object
+
+
+def _object(value: bytes | None) -> dict[str, Any]:
+    if value is None:
+        raise InvalidMessage("tombstone", "the record has no value")
+    try:
+        decoded = _decode(value)
+    except RecursionError as error:
+        raise InvalidMessage("nesting_too_deep", "the JSON is nested too deeply to be read") from error
+    except ValueError as error:  # UnicodeDecodeError is one too
+        _raise_diagnosis(value, error)
+    if isinstance(decoded, dict):
+        return _unwrapped(decoded)
+    if isinstance(decoded, str) and _holds_json(decoded):
+        raise InvalidMessage("encoded_twice", "the value is a JSON text that holds JSON; encode it once")
+    raise InvalidMessage("not_an_object", f"the value is no JSON object but {_kind(decoded)}")
+
+
+def _unwrapped(decoded: dict[str, Any]) -> dict[str, Any]:
+    if decoded.keys() == {"schema", "payload"}:
+        raise InvalidMessage("connect_envelope", "the message is wrapped in schema and payload; set schemas.enable=false")
+    return decoded
+
+
+def _holds_json(text: str) -> bool:
+    try:
+        return isinstance(_decode(text), dict | list | str)
+    except RecursionError:
+        return True
+    except ValueError:
+        return False
+
+
+def _raise_diagnosis(value: bytes, error: ValueError) -> NoReturn:
+    """Why it can't be read. What is refused for its content, not its form, is told apart by a more lenient parser."""
+    if not value:
+        raise InvalidMessage("empty_value", "the value is empty") from error
+    if value.startswith(b"\xef\xbb\xbf"):
+        raise InvalidMessage("byte_order_mark", "the value begins with a byte order mark; send it without") from error
+    if value.startswith(_UTF16):
+        raise InvalidMessage("not_utf8", "the value looks like UTF-16; send UTF-8") from error
+    if value.startswith(b"\0") and len(value) >= _FRAME:
+        number = int.from_bytes(value[1:_FRAME], "big")
+        text = f"the value begins as a schema registry's serialiser writes it, schema {number}; send plain JSON"
+        raise InvalidMessage("schema_registry_framing", text) from error
+    try:
+        lenient = json.loads(value.decode(), parse_int=_bounded, parse_constant=_refuse)
+        _require_storable(lenient, 1)
+    except UnicodeDecodeError as decode_error:
+        raise InvalidMessage("not_utf8", f"the value is not UTF-8: {decode_error.reason}") from error
+    except RecursionError:
+        raise InvalidMessage("nesting_too_deep", "the JSON is nested too deeply to be read") from error
+    except ValueError:
+        pass
+    raise InvalidMessage("not_json", f"the value is no JSON: {error}") from error
+
+
+def _bounded(digits: str) -> int:
+    """An integer, or enough of it to see that it is out of range: Python refuses to convert very long ones."""
+    return int(digits[:40])
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no JSON")
+
+
+# -- what every part must be
+
+
+def _require_storable(value: Any, level: int) -> None:
+    """Raises InvalidMessage where a part of the message can't be stored, however deep it lies."""
+    if isinstance(value, dict):
+        _require_storable_fields(value, level)
+    elif isinstance(value, list):
+        _require_level(level)
+        for item in value:
+            _require_storable(item, level + 1)
+    elif isinstance(value, str):
+        if not _is_unicode(value):
+            raise InvalidMessage("invalid_string", "a text holds half of a surrogate pair")
+    elif value is not None:
+        _require_storable_number(value)
+
+
+def _require_storable_fields(fields: dict[Any, Any], level: int) -> None:
+    """What most fields are, an ASCII key and an ASCII text, is decided without a call: it is half the time."""
+    _require_level(level)
+    for key, item in fields.items():
+        if type(key) is not str or not key.isascii() or "\0" in key:
+            _require_storable_key(key)
+        if type(item) is not str or not item.isascii():
+            _require_storable(item, level + 1)
+
+
+def _require_level(level: int) -> None:
+    if level > DEEPEST:
+        raise InvalidMessage("nesting_too_deep", f"more than {DEEPEST} levels of objects and arrays")
+
+
+def _require_storable_key(key: Any) -> None:
+    if not isinstance(key, str):
+        raise InvalidMessage("invalid_key", f"a key is no text but {_kind(key)}")
+    if "\0" in key or not _is_unicode(key):
+        raise InvalidMessage("invalid_key", f"the key {key[:100]!a} holds a NUL or half of a surrogate pair")
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _require_storable_number(value: Any) -> None:
+    if isinstance(value, int):  # bool too
+        if value not in _INT64:
+            raise InvalidMessage("integer_out_of_range", "an integer needs more than 64 bits")
+    elif not isinstance(value, float):
+        raise InvalidMessage("not_json", f"a value is of type {_kind(value)}, which JSON does not have")
+    elif not math.isfinite(value):
+        raise InvalidMessage("number_out_of_range", "a number is beyond what 64 bits of floating point hold")
+
+
+# -- the fields with a meaning
+
+
+def _require_id(message: Mapping[str, Any]) -> None:
+    if "id" not in message:
+        raise InvalidMessage("missing_id", "the message has no id")
+    if not isinstance(message["id"], str):
+        raise InvalidMessage("invalid_id", f"id is no text but {_kind(message['id'])}")
+    if not message["id"]:
+        raise InvalidMessage("invalid_id", "id is empty")
+
+
+def _require_no_field_of_ours(message: Mapping[str, Any]) -> None:
+    for name in _RESERVED:
+        if name in message:
+            raise InvalidMessage("reserved_field", f"{name} is a field of the store's own; rename it")
+
+
+def _date(text: Any) -> datetime:
+    try:
+        date = msgspec.convert(_without_finer_digits(text), datetime)
+        if date.tzinfo is None:
+            raise InvalidMessage("invalid_created_at", "created_at says no zone; end it in Z, or in an offset")
+        return _to_milliseconds(date.astimezone(UTC))
+    except msgspec.ValidationError as error:
+        raise InvalidMessage("invalid_created_at", "created_at is no RFC 3339 date") from error
+    except OverflowError as error:
+        raise InvalidMessage("invalid_created_at", "created_at is before year 1 or after year 9999 in UTC") from error
+
+
+def _without_finer_digits(text: Any) -> Any:
+    """The parser would round what is finer than a microsecond, perhaps into the next second."""
+    if isinstance(text, str) and len(text) > _EXACT:
+        return _FINER_THAN_MICROSECONDS.sub(r"\1", text)
+    return text
+
+
+def _to_milliseconds(date: datetime) -> datetime:
+    return date - _FRACTIONS[date.microsecond % 1000]
+
+
+def _instant(milliseconds: int | None) -> datetime | None:
+    """The record's time; None where Kafka has none, or one that no calendar holds (a producer may write anything)."""
+    if milliseconds is None:
+        return None
+    try:
+        return _EPOCH + timedelta(0, 0, 0, milliseconds)
+    except OverflowError:
+        return None
+
+
+def _kind(value: Any) -> str:
+    return {
+        bool: "a boolean",
+        int: "a number",
+        float: "a number",
+        str: "a text",
+        list: "an array",
+        dict: "an object",
+        type(None): "null",
+    }.get(type(value), type(value).__name__)

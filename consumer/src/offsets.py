@@ -1,0 +1,91 @@
+"""What may be committed. No Kafka here, so that the law can be tested by itself.
+
+The law: an offset is committed only when every message before it is stored or dead-lettered.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from src.record import Record
+
+
+@dataclass
+class _Progress:
+    """How far one owned partition is. Offsets name the next message, as in Kafka."""
+
+    assignment: int
+    settled: int | None
+    committed: int | None
+    in_hand: dict[int, int] = field(default_factory=dict)  # a batch's first offset: the one after its last
+
+    @property
+    def committable(self) -> int | None:
+        """The end of what is settled without a gap."""
+        if self.settled is None or not self.in_hand:
+            return self.settled
+        return min(self.settled, *self.in_hand)
+
+
+class OffsetTracker:
+    """Follows the records of the partitions owned now; records of any other assignment count for nothing."""
+
+    def __init__(self) -> None:
+        self._owned: dict[int, _Progress] = {}
+
+    @property
+    def partitions(self) -> Collection[int]:
+        return tuple(self._owned)
+
+    def assign(self, partition: int, assignment: int, committed: int | None = None) -> None:
+        """The partition is ours from now on; its records carry this assignment's number."""
+        self._owned[partition] = _Progress(assignment, settled=committed, committed=committed)
+
+    def revoke(self, partition: int) -> None:
+        """The partition is no longer ours: what was not committed is its next owner's."""
+        self._owned.pop(partition, None)
+
+    def owns(self, record: Record) -> bool:
+        progress = self._owned.get(record.partition)
+        return progress is not None and progress.assignment == record.assignment
+
+    def take(self, records: Iterable[Record]) -> None:
+        """These are in hand: nothing from them on may be committed until they are settled."""
+        for progress, (first, after) in self._spans(records):
+            progress.in_hand[first] = after
+
+    def settle(self, records: Iterable[Record]) -> None:
+        """Each of these, taken together before, is stored or dead-lettered."""
+        for progress, (first, _) in self._spans(records):
+            after = progress.in_hand.pop(first, None)
+            if after is not None:
+                progress.settled = max(after, progress.settled or 0)
+
+    def position(self, partition: int) -> int | None:
+        """The next offset to be settled; None while nothing is known of it."""
+        progress = self._owned.get(partition)
+        return None if progress is None else progress.committable
+
+    def due(self, partitions: Collection[int] | None = None) -> dict[int, int]:
+        """The offsets that may be committed and are not yet, of these partitions or of all."""
+        return {
+            partition: progress.committable
+            for partition, progress in self._owned.items()
+            if (partitions is None or partition in partitions)
+            and progress.committable is not None
+            and progress.committable != progress.committed
+        }
+
+    def confirm(self, offsets: Mapping[int, int]) -> None:
+        """Kafka has these commits."""
+        for partition, offset in offsets.items():
+            if partition in self._owned:
+                self._owned[partition].committed = offset
+
+    def _spans(self, records: Iterable[Record]) -> list[tuple[_Progress, tuple[int, int]]]:
+        """The first offset and the one after the last, for each partition that is still ours."""
+        spans: dict[int, tuple[int, int]] = {}
+        for record in records:
+            if self.owns(record):
+                first, _ = spans.get(record.partition, (record.offset, 0))
+                spans[record.partition] = (first, record.offset + 1)
+        return [(self._owned[partition], span) for partition, span in spans.items()]

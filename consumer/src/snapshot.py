@@ -1,0 +1,168 @@
+"""A topic as it is now, read from outside: no member of any group, and nothing is ever committed."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple, Self, cast
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from src.cluster_view import ClusterView
+from src.errors import SourceError
+from src.record import Record
+from src.settings import KafkaSettings
+from src.utils.config import ConfigurationError
+
+ANSWER_TIMEOUT = 10.0  # seconds for one question to the cluster
+PATIENCE = 30.0  # seconds without a message, while some are still to come
+BATCH = 5_000
+
+_Headers = Sequence[tuple[str, bytes | None]]
+
+
+class Span(NamedTuple):
+    """Offsets of one partition, from the first up to the end, which is not among them."""
+
+    first: int
+    end: int
+
+    def __bool__(self) -> bool:
+        return self.first < self.end
+
+
+class TopicSnapshot:
+    """Tells what a cluster's topics hold at this moment. Raises SourceError where the cluster does not answer."""
+
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        *,
+        consumer: Callable[..., Consumer] = Consumer,
+        clock: Callable[[], float] = time.monotonic,
+        patience: float = PATIENCE,
+    ) -> None:
+        self._view = ClusterView(settings.servers, settings.topic)
+        self._servers = settings.servers
+        self._clock = clock
+        self._patience = patience
+        try:
+            self._consumer = consumer(self._client_settings(settings), logger=logging.getLogger("librdkafka"))
+        except (KafkaException, ValueError, TypeError) as error:
+            raise ConfigurationError(f"kafka.client: {_text(error)}") from error
+
+    def partitions(self, topic: str) -> list[int]:
+        """Empty where there is no such topic. All topics are asked for: asking for one might make it."""
+        with self._translating():
+            topics = self._consumer.list_topics(timeout=ANSWER_TIMEOUT).topics
+        return sorted(topics[topic].partitions) if topic in topics else []
+
+    def committed(self, topic: str, partitions: Sequence[int]) -> dict[int, int | None]:
+        """The group's offsets; None where it has committed none."""
+        with self._translating():
+            answers = self._consumer.committed([TopicPartition(topic, p) for p in partitions], timeout=ANSWER_TIMEOUT)
+        for answer in answers:
+            if answer.error:
+                raise SourceError(f"the committed offset of {topic}[{answer.partition}] is not told: {answer.error}")
+        return {answer.partition: answer.offset if answer.offset >= 0 else None for answer in answers}
+
+    def spans(self, topic: str, partitions: Sequence[int]) -> dict[int, Span]:
+        """From the oldest message that is left to the end, as they are now; open transactions lie past the end."""
+        with self._translating():
+            return {
+                p: Span(*self._consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=ANSWER_TIMEOUT))
+                for p in partitions
+            }
+
+    def read(self, topic: str, spans: Mapping[int, Span]) -> Iterator[Record]:
+        """Every message of these spans, in order within a partition. What arrives meanwhile is left alone."""
+        unread = {partition: span.end for partition, span in spans.items() if span}
+        with self._assigned([TopicPartition(topic, partition, spans[partition].first) for partition in unread]):
+            while unread:
+                for message in self._arrived():
+                    partition, offset = cast(int, message.partition()), cast(int, message.offset())
+                    end = unread.get(partition)
+                    if end is None:
+                        continue
+                    at_end = message.error() is not None
+                    if offset < end and not at_end:
+                        yield _record(message)
+                    if at_end or offset >= end - 1:
+                        del unread[partition]
+                        self._consumer.incremental_unassign([TopicPartition(topic, partition)])
+
+    def close(self) -> None:
+        self._consumer.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def _client_settings(self, settings: KafkaSettings) -> dict[str, object]:
+        return {
+            "socket.timeout.ms": 10_000,
+            "queued.max.messages.kbytes": 32_768,
+            **settings.client_settings,
+            "group.id": settings.group_id,
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "auto.offset.reset": "earliest",
+            "enable.partition.eof": True,
+            "isolation.level": "read_committed",
+            "error_cb": self._on_error,
+        }
+
+    @contextmanager
+    def _assigned(self, positions: list[TopicPartition]) -> Iterator[None]:
+        if positions:
+            self._consumer.incremental_assign(positions)
+        try:
+            yield
+        finally:
+            self._consumer.unassign()
+
+    def _arrived(self) -> Iterator[Message]:
+        """Messages, and the ends of partitions; waits for the first."""
+        deadline = self._clock() + self._patience
+        while (first := self._consumer.poll(1.0)) is None:
+            if self._clock() > deadline:
+                raise SourceError(f"nothing more came within {self._patience:.0f} s: {self._trouble()}")
+        for message in (first, *self._consumer.consume(BATCH, 0)):
+            error = message.error()
+            if error is not None and error.code() != KafkaError._PARTITION_EOF:
+                raise SourceError(f"Kafka refuses {message.topic()}: {error.str()}")
+            yield message
+
+    @contextmanager
+    def _translating(self) -> Iterator[None]:
+        try:
+            yield
+        except KafkaException as error:
+            self._consumer.poll(0)  # which lets the client say why
+            raise SourceError(f"{self._trouble()} ({_text(error)})") from error
+
+    def _on_error(self, error: KafkaError) -> None:
+        self._view.complain(error.str(), unresolved=error.code() == KafkaError._RESOLVE)
+
+    def _trouble(self) -> str:
+        return self._view.trouble or f"broker {self._servers}"
+
+
+def _record(message: Message) -> Record:
+    kind, milliseconds = message.timestamp()
+    return Record(
+        cast(str, message.topic()),
+        cast(int, message.partition()),
+        cast(int, message.offset()),
+        message.key(),
+        message.value(),
+        tuple(cast(_Headers, message.headers() or ())),
+        milliseconds if kind else None,
+    )
+
+
+def _text(error: Exception) -> str:
+    cause = error.args[0] if error.args else error
+    return cause.str() if isinstance(cause, KafkaError) else str(cause)

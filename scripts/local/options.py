@@ -1,0 +1,95 @@
+"""What the local run can be asked for."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+HOURLY = 100_000
+
+_DESCRIPTION = """\
+Run the whole system on this machine: one producer and several consumers, as processes of their own, with a live
+table. Without further options nothing but Python is needed: Kafka's place is taken by an embedded broker, MongoDB's
+by a SQLite file. Ctrl-C ends the run in good order, a second one at once. At the end every message is accounted for."""
+
+_EPILOG = """\
+examples:
+  scripts/local.sh                                 the specified 100,000 messages an hour, until Ctrl-C
+  scripts/local.sh --messages 20000 --rate 0       20,000 messages as fast as it goes
+  scripts/local.sh --kafka localhost:29092 --mongodb mongodb://localhost:27017/
+                                                   the same programs on real servers
+
+exit status:
+  0 every message is accounted for; 1 one is lost or stored twice, or something broke; 2 it can't run like this"""
+
+
+@dataclass(frozen=True)
+class Options:
+    messages: int | None = None
+    rate: float = HOURLY / 3600
+    consumers: int = 3
+    partitions: int = 6
+    kafka: str | None = None
+    mongodb: str | None = None
+    keep: bool = False
+
+
+def parse(arguments: Sequence[str]) -> Options:
+    """The options that a command line names. Ends the program, with a sentence, where one is wrong."""
+    parser = argparse.ArgumentParser(
+        "scripts/local.sh",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--messages", type=_positive, metavar="N", help="stop after N messages (default: at Ctrl-C)")
+    parser.add_argument(
+        "--rate",
+        type=_rate,
+        default=Options.rate,
+        metavar="R",
+        help=f"messages a second; 0 is as fast as it goes (default: {Options.rate:.1f}, {HOURLY:,} an hour)",
+    )
+    parser.add_argument("--consumers", type=_positive, default=3, metavar="N", help="consumer processes (default: 3)")
+    parser.add_argument("--partitions", type=_positive, default=6, metavar="N", help="of the topic (default: 6)")
+    parser.add_argument(
+        "--kafka", type=_address, metavar="HOST:PORT", help="a real Kafka in place of the embedded broker"
+    )
+    parser.add_argument("--mongodb", type=_uri, metavar="URI", help="a real MongoDB in place of the SQLite file")
+    parser.add_argument(
+        "--keep",
+        action="store_true",
+        help="go on with what the last run stored, instead of afresh; the embedded broker itself can't keep anything",
+    )
+    return Options(**vars(parser.parse_args(arguments)))
+
+
+def _positive(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return int(text)
+
+
+def _rate(text: str) -> float:
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = -1.0
+    if not 0.001 <= rate <= 1_000_000 and rate != 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither 0 nor a number from 0.001 to 1000000")
+    return rate
+
+
+def _address(text: str) -> str:
+    servers = [server.strip() for server in text.split(",")]
+    for server in servers:
+        host, _, port = server.rpartition(":")
+        if not host or not port.isdigit() or not 0 < int(port) < 65536:
+            raise argparse.ArgumentTypeError(f"{server!r} is not HOST:PORT, such as localhost:29092")
+    return ",".join(servers)
+
+
+def _uri(text: str) -> str:
+    if not text.startswith(("mongodb://", "mongodb+srv://")):
+        raise argparse.ArgumentTypeError("a MongoDB URI begins with mongodb:// or mongodb+srv://")
+    return text

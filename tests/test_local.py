@@ -1,0 +1,401 @@
+"""The pure parts of the local run."""
+
+import json
+from pathlib import Path
+
+import pytest
+from local import plan
+from local.accounts import Accounts
+from local.children import port_in
+from local.errors import CannotRun
+from local.folder import reserved
+from local.gate import Window, appends_to
+from local.measure import ConsumerSample, Moment, Recent, consumer_sample, quantile, scrape, since, together
+from local.options import Options, parse
+from local.progress import Progress
+from local.table import LiveTable, Picture, PlainLines, Row, line, seconds
+from rich.console import Console
+
+INFINITE = float("inf")
+
+
+def picture(**changes: object) -> Picture:
+    rows = [
+        Row("consumer-1", 11, "running", (0, 3), stored=1000, duplicates=0, dead_lettered=1),
+        Row("consumer-2", 12, "killed", (), stored=234, duplicates=7, dead_lettered=0),
+    ]
+    values: dict[str, object] = {
+        "elapsed": 2.0,
+        "produced": 1240,
+        "stored": 1234,
+        "dead_lettered": 1,
+        "lag": 5,
+        "rate": 617.0,
+        "p50": 0.012,
+        "p99": 1.25,
+        "producer": "running",
+        "consumers": rows,
+    }
+    return Picture(**(values | changes))  # type: ignore[arg-type]  # a test's table of values
+
+
+# What the run is asked for
+
+
+def test_without_options_the_run_is_the_specified_one() -> None:
+    options = parse([])
+
+    assert options == Options(messages=None, rate=100_000 / 3600, consumers=3, partitions=6)
+
+
+def test_every_option_is_taken_over() -> None:
+    options = parse(
+        "--messages 5 --rate 0 --consumers 2 --partitions 4 --kafka a:9092,b:9092 --mongodb mongodb://m --keep".split()
+    )
+
+    assert options == Options(5, 0, 2, 4, "a:9092,b:9092", "mongodb://m", keep=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["--messages", "0"], "no whole number above 0"),
+        (["--messages", "٣"], "no whole number above 0"),
+        (["--consumers", "-1"], "no whole number above 0"),
+        (["--rate", "fast"], "neither 0 nor a number"),
+        (["--rate", "nan"], "neither 0 nor a number"),
+        (["--rate", "-1"], "neither 0 nor a number"),
+        (["--kafka", "localhost"], "not HOST:PORT"),
+        (["--kafka", "localhost:99999"], "not HOST:PORT"),
+        (["--mongodb", "http://x"], "begins with mongodb://"),
+        (["--count", "5"], "unrecognized arguments"),
+    ],
+)
+def test_a_wrong_option_is_one_sentence_and_status_2(
+    arguments: list[str], problem: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        parse(arguments)
+
+    assert end.value.code == 2
+    assert problem in capsys.readouterr().err
+
+
+# What each process is given
+
+
+def test_an_embedded_run_has_the_usual_names() -> None:
+    names = plan.names(Options(), "now")
+
+    assert names == plan.Names("data-topic", "data-consumer-group", "messages")
+    assert names.dead_letter_topic == "data-topic.dlq"
+
+
+def test_a_kept_store_gets_a_topic_of_another_name_for_the_embedded_broker_counts_from_0_again() -> None:
+    assert plan.names(Options(keep=True), "now") == plan.Names("local-now", "data-consumer-group", "messages")
+
+
+def test_on_real_servers_every_run_has_names_of_its_own() -> None:
+    assert plan.names(Options(kafka="a:1", mongodb="mongodb://m"), "now") == plan.Names(*["local-now"] * 3)
+
+
+def test_a_kept_run_on_real_servers_goes_on_under_its_names() -> None:
+    assert plan.names(Options(kafka="a:1", mongodb="mongodb://m", keep=True), "now") == plan.Names(*["local"] * 3)
+
+
+@pytest.mark.parametrize(("rate", "size"), [(0, 500), (0.5, 1), (100_000 / 3600, 7), (400, 100), (100_000, 500)])
+def test_a_batch_is_a_quarter_of_a_second_within_limits(rate: float, size: int) -> None:
+    assert plan.batch_size(rate) == size
+
+
+def test_the_embedded_broker_gets_the_client_settings_that_it_needs() -> None:
+    names = plan.names(Options(), "now")
+
+    consumer = plan.consumer_settings(Options(), names, "127.0.0.1:1", Path("/a b"))
+    producer = plan.producer_settings(Options(rate=50), names, "127.0.0.1:1", Path("/a b"))
+
+    assert consumer["kafka"]["client"]["session.timeout.ms"] == 6000
+    assert consumer["mongodb"]["uri"] == "sqlite:////a b/messages.db"
+    assert producer["kafka"]["client"] == {"socket.timeout.ms": 300_000}
+    assert (producer["producer"]["interval_ms"], producer["producer"]["batch_size"]) == (20, 12)
+
+
+def test_real_servers_get_no_special_settings() -> None:
+    options = Options(rate=0, kafka="a:1", mongodb="mongodb://m")
+    names = plan.names(options, "now")
+
+    consumer = plan.consumer_settings(options, names, "a:1")
+    producer = plan.producer_settings(options, names, "a:1")
+
+    assert (consumer["kafka"]["client"], consumer["mongodb"]["uri"]) == ({}, "mongodb://m")
+    assert (producer["kafka"]["client"], producer["producer"]["interval_ms"]) == ({}, 0)
+
+
+def test_the_callers_environment_redirects_no_part_of_the_run() -> None:
+    inherited = {"PATH": "/bin", "KAFKA_TOPIC": "other", "MONGODB_URI_FILE": "/x", "PYTHONPATH": "scripts"}
+
+    assert plan.environment(inherited) == {"PATH": "/bin"}
+
+
+def test_what_the_user_may_copy_survives_a_path_with_blanks() -> None:
+    assert plan.shell_line("consumer", ["python", "-m", "src.x", "/a b/c"]).endswith("&& python -m src.x '/a b/c'")
+    assert "src.storage" in plan.query_line(Path("/a b/consumer.json"))
+
+
+# What a process says of itself
+
+
+@pytest.mark.parametrize(
+    ("text", "port"),
+    [
+        (b'{"message": "serving metrics and health", "port": 8001}', 8001),
+        (b'{"message": "started"}', None),
+        (b"[1]", None),
+        (b"Traceback (most recent call last):", None),
+        (b"\xff\xfe", None),
+    ],
+)
+def test_the_port_is_in_one_line_of_the_log(text: bytes, port: int | None) -> None:
+    assert port_in(text) == port
+
+
+def test_a_consumers_metrics_are_read() -> None:
+    metrics = """\
+# TYPE consumer_messages counter
+consumer_messages_total{result="stored"} 12.0
+consumer_messages_total{result="duplicate"} 3.0
+consumer_messages_total{result="dead_lettered"} 1.0
+# TYPE consumer_lag_messages gauge
+consumer_lag_messages{topic="t",partition="10"} 5.0
+consumer_lag_messages{topic="t",partition="2"} 0.0
+# TYPE consumer_end_to_end_latency_seconds histogram
+consumer_end_to_end_latency_seconds_bucket{le="0.1"} 9.0
+consumer_end_to_end_latency_seconds_bucket{le="+Inf"} 12.0
+"""
+
+    assert consumer_sample(metrics) == ConsumerSample(12, 3, 1, (2, 10), {0.1: 9, INFINITE: 12})
+
+
+def test_nobody_is_asked_as_long_as_no_port_is_known_or_nobody_answers() -> None:
+    assert scrape(None) is None
+    assert scrape(1) is None
+
+
+# Quantiles and rates
+
+
+@pytest.mark.parametrize(
+    ("share", "expected"),
+    [(0.5, 0.1), (0.25, 0.05), (0.75, 0.55), (1.0, 1.0)],
+)
+def test_a_quantile_lies_within_its_bucket_in_proportion(share: float, expected: float) -> None:
+    assert quantile(share, {0.1: 50, 1.0: 100, INFINITE: 100}) == pytest.approx(expected)
+
+
+def test_beyond_the_last_bound_all_that_is_known_is_that_bound() -> None:
+    assert quantile(0.99, {0.1: 1, 1.0: 2, INFINITE: 100}) == 1.0
+
+
+def test_where_nothing_came_there_is_no_quantile() -> None:
+    assert quantile(0.5, {}) is None
+    assert quantile(0.5, {0.1: 0, INFINITE: 0}) is None
+
+
+def test_several_processes_are_one_histogram() -> None:
+    assert together([{0.1: 1, INFINITE: 2}, {0.1: 3, INFINITE: 3}]) == {0.1: 4, INFINITE: 5}
+    assert since({0.1: 4, INFINITE: 5}, {0.1: 1}) == {0.1: 3, INFINITE: 5}
+
+
+def test_the_rate_is_that_of_the_last_seconds() -> None:
+    recent = Recent(span=5)
+    for second in range(20):
+        recent.add(Moment(second, settled=second * (1 if second <= 10 else 100), latency={}))
+
+    assert recent.rate == 100
+
+
+def test_before_there_are_two_moments_there_is_no_rate() -> None:
+    recent = Recent()
+
+    assert (recent.rate, recent.quantile(0.5)) == (0, None)
+
+    recent.add(Moment(0, 0, {1.0: 0}))
+
+    assert (recent.rate, recent.quantile(0.5)) == (0, None)
+
+
+def test_the_latency_is_that_of_the_last_seconds() -> None:
+    recent = Recent(span=5)
+    recent.add(Moment(0, 0, {0.1: 0, 1.0: 900, INFINITE: 900}))
+    recent.add(Moment(5, 0, {0.1: 100, 1.0: 1000, INFINITE: 1000}))
+
+    assert recent.quantile(0.5) == pytest.approx(0.05)
+
+
+# Progress and accounts
+
+
+def test_progress_counts_from_where_the_run_found_the_topic() -> None:
+    progress = Progress(start={0: 10, 1: 0}, ends={0: 30, 1: 5}, committed={0: 25, 1: 5})
+
+    assert (progress.delivered, progress.lag, progress.settled) == (25, 5, 20)
+
+
+def test_before_the_group_has_committed_all_is_lag() -> None:
+    progress = Progress(start={0: 10}, ends={0: 30}, committed={})
+
+    assert (progress.lag, progress.settled) == (30, 0)
+
+
+def test_accounts_are_balanced_when_every_settled_message_has_its_place() -> None:
+    accounts = Accounts(settled=100, stored=97, dead_lettered=2, sent_twice=1)
+
+    assert accounts.balanced
+    assert str(accounts) == "100 settled = 97 stored + 2 dead-lettered + 1 that came a second time"
+
+
+def test_a_message_in_no_place_is_missing() -> None:
+    accounts = Accounts(settled=100, stored=99)
+
+    assert not accounts.balanced
+    assert str(accounts) == "100 settled = 99 stored + 0 dead-lettered + 1 MISSING"
+
+
+# The window of the gate
+
+
+def test_the_window_opens_by_what_is_settled() -> None:
+    window = Window(1000)
+    window.mark(600, {0: 5, 1: 5})
+
+    window.settle({0: 5, 1: 5})
+
+    assert window.allowed == 1600
+
+
+def test_the_window_stays_as_long_as_one_partition_is_behind() -> None:
+    window = Window(1000)
+    window.mark(600, {0: 5, 1: 5})
+
+    window.settle({0: 99, 1: 4})
+
+    assert window.allowed == 1000
+
+
+def test_each_mark_is_settled_for_itself() -> None:
+    window = Window(1000)
+    window.mark(300, {0: 3})
+    window.mark(600, {0: 6})
+    window.mark(600, {0: 7})  # nothing has passed since
+
+    window.settle({0: 3})
+    first = window.allowed
+    window.settle({0: 6})
+
+    assert (first, window.allowed) == (1300, 1600)
+
+
+@pytest.mark.parametrize(
+    ("request_", "expected"),
+    [
+        (b"\x00\x00\x00\x07....\x00\x07rdkafka...\x00\x0adata-topic...", True),
+        (b"\x00\x00\x00\x0a....\x00\x07rdkafka...\x0bdata-topic...", True),
+        (b"\x00\x00\x00\x07....\x00\x07rdkafka...\x00\x0edata-topic.dlq...", False),
+        (b"\x00\x01\x00\x0b....\x00\x07rdkafka...\x00\x0adata-topic...", False),
+    ],
+)
+def test_only_what_appends_to_the_topic_is_held(request_: bytes, expected: bool) -> None:
+    assert appends_to(b"data-topic", request_) is expected
+
+
+def test_a_long_topic_name_is_known_in_the_compact_encoding_too() -> None:
+    topic = b"t" * 200
+
+    assert appends_to(topic, b"\x00\x00....\xc9\x01" + topic)
+
+
+# The folder
+
+
+def test_a_new_run_starts_afresh_and_leaves_the_environment_alone(tmp_path: Path) -> None:
+    for old in ("messages.db", "messages.db-wal", "consumer.json", "logs/x.log", "undelivered/y.jsonl", "venv/pip.log"):
+        (tmp_path / old).parent.mkdir(exist_ok=True)
+        (tmp_path / old).touch()
+
+    with reserved(tmp_path) as folder:
+        folder.begin(keep=False)
+
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lock", "logs", "venv"]
+    assert list((tmp_path / "logs").iterdir()) == []
+
+
+def test_a_kept_run_finds_everything(tmp_path: Path) -> None:
+    (tmp_path / "messages.db").touch()
+
+    with reserved(tmp_path) as folder:
+        folder.begin(keep=True)
+
+    assert (tmp_path / "messages.db").exists()
+
+
+def test_a_second_run_is_told_which_processes_are_in_the_way(tmp_path: Path) -> None:
+    with reserved(tmp_path) as folder:
+        folder.note([12, 34])
+
+        with pytest.raises(CannotRun, match="kill 12 34$"), reserved(tmp_path):
+            pass
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(CannotRun, match="cannot write to"), reserved(tmp_path / "no" / "such"):
+        pass
+
+
+def test_settings_are_for_nobody_else_to_read(tmp_path: Path) -> None:
+    with reserved(tmp_path) as folder:
+        path = folder.write_settings("consumer.json", {"mongodb": {"uri": "mongodb://user:secret@m"}})
+
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert json.loads(path.read_text()) == {"mongodb": {"uri": "mongodb://user:secret@m"}}
+
+
+# What one sees
+
+
+def test_a_plain_line_says_it_all() -> None:
+    assert line(picture()) == (
+        "  2.0 s  produced 1,240  stored 1,234  dead-lettered 1  lag 5  617 msg/s  p50 12 ms  p99 1.2 s"
+        "  partitions 0 3 | killed"
+    )
+
+
+@pytest.mark.parametrize(("value", "text"), [(None, "-"), (0.0004, "0 ms"), (0.25, "250 ms"), (12.34, "12.3 s")])
+def test_a_time_is_short(value: float | None, text: str) -> None:
+    assert seconds(value) == text
+
+
+def test_plain_lines_come_every_two_seconds_and_at_the_end() -> None:
+    lines: list[str] = []
+    times = iter([0.0, 0.0, 1.0, 2.0, 2.0, 2.5])
+
+    with PlainLines(clock=lambda: next(times), write=lines.append) as view:
+        for produced in (1, 2, 3):
+            view.show(picture(produced=produced))
+        view.show(picture(produced=4), last=True)
+        view.say("done")
+
+    assert [text.split("  ")[2] for text in lines[:-1]] == ["produced 1", "produced 3", "produced 4"]
+    assert lines[-1] == "done"
+
+
+def test_the_live_table_has_a_row_a_consumer() -> None:
+    console = Console(record=True, width=120, force_terminal=True, file=Path("/dev/null").open("w"))
+
+    with LiveTable(console) as view:
+        view.say("[text with brackets]")
+        view.show(picture(), last=True)
+    shown = console.export_text()
+
+    assert "[text with brackets]" in shown
+    for words in ("1,240", "617", "12 ms", "consumer-1", "11", "0 3", "consumer-2", "killed", "none"):
+        assert words in shown
