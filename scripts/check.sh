@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # The rules that a machine can keep, each in a line: ok, or what is wrong.
+# shellcheck disable=SC2329 # functions are called by way of `check`
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/lib.sh
@@ -57,7 +58,7 @@ check "style (ruff check)" "$PYTHON" -m ruff check --quiet .
 check "format (ruff format)" "$PYTHON" -m ruff format --check --quiet .
 for service in producer consumer; do
   check "types of the $service (mypy)" types_of "$service" src tests
-  check "imports of the $service point down (import-linter)" in_folder "$service" "$tools/lint-imports"
+  check "imports of the $service point down (import-linter)" in_folder "$service" "$tools/lint-imports" --no-logo
 done
 check "types of the scripts (mypy)" types_of . scripts tests
 check "the twins are equal (cmp)" twins_are_equal

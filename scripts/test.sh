@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Everything that this machine can test, with a summary of what ran.
+# shellcheck disable=SC2329 # functions are called by way of `step`
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/lib.sh

@@ -1,11 +1,14 @@
 """The pure parts of the local run."""
 
 import json
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
+
 from local import plan
-from local.accounts import Accounts
+from local.accounts import Accounts, explained
 from local.children import port_in
 from local.errors import CannotRun
 from local.folder import reserved
@@ -14,7 +17,6 @@ from local.measure import ConsumerSample, Moment, Recent, consumer_sample, quant
 from local.options import Options, parse
 from local.progress import Progress
 from local.table import LiveTable, Picture, PlainLines, Row, line, seconds
-from rich.console import Console
 
 INFINITE = float("inf")
 
@@ -49,9 +51,9 @@ def test_without_options_the_run_is_the_specified_one() -> None:
 
 
 def test_every_option_is_taken_over() -> None:
-    options = parse(
-        "--messages 5 --rate 0 --consumers 2 --partitions 4 --kafka a:9092,b:9092 --mongodb mongodb://m --keep".split()
-    )
+    words = "--messages 5 --rate 0 --consumers 2 --partitions 4 --kafka a:9092,b:9092 --mongodb mongodb://m --keep"
+
+    options = parse(words.split())
 
     assert options == Options(5, 0, 2, 4, "a:9092,b:9092", "mongodb://m", keep=True)
 
@@ -261,6 +263,21 @@ def test_a_message_in_no_place_is_missing() -> None:
     assert str(accounts) == "100 settled = 99 stored + 0 dead-lettered + 1 MISSING"
 
 
+def test_what_the_audit_knows_explains_what_is_not_stored() -> None:
+    audit = {"dead_lettered": 2, "duplicates": 1, "expired_offsets": 0}
+
+    assert explained(Accounts(100, 97), audit, []) == Accounts(100, 97, 2, 1)
+    assert explained(Accounts(100, 96), audit, [ConsumerSample(duplicates=9)]).missing == 1
+
+
+def test_what_has_left_the_topic_is_explained_by_the_consumers_counters_only() -> None:
+    audit = {"dead_lettered": 2, "duplicates": 0, "expired_offsets": 50}
+    consumers = [ConsumerSample(dead_lettered=2, duplicates=3), ConsumerSample(dead_lettered=4)]
+
+    assert explained(Accounts(100, 92), audit, consumers) == Accounts(100, 92, 6, 2)
+    assert explained(Accounts(100, 90), audit, consumers).missing == 1
+
+
 # The window of the gate
 
 
@@ -342,7 +359,7 @@ def test_a_second_run_is_told_which_processes_are_in_the_way(tmp_path: Path) -> 
     with reserved(tmp_path) as folder:
         folder.note([12, 34])
 
-        with pytest.raises(CannotRun, match="kill 12 34$"), reserved(tmp_path):
+        with pytest.raises(CannotRun, match=r"kill 12 34$"), reserved(tmp_path):
             pass
 
 
@@ -381,7 +398,7 @@ def test_plain_lines_come_every_two_seconds_and_at_the_end() -> None:
     with PlainLines(clock=lambda: next(times), write=lines.append) as view:
         for produced in (1, 2, 3):
             view.show(picture(produced=produced))
-        view.show(picture(produced=4), last=True)
+        view.show(picture(produced=4, last=True))
         view.say("done")
 
     assert [text.split("  ")[2] for text in lines[:-1]] == ["produced 1", "produced 3", "produced 4"]
@@ -389,11 +406,11 @@ def test_plain_lines_come_every_two_seconds_and_at_the_end() -> None:
 
 
 def test_the_live_table_has_a_row_a_consumer() -> None:
-    console = Console(record=True, width=120, force_terminal=True, file=Path("/dev/null").open("w"))
+    console = Console(record=True, width=120, force_terminal=True, file=StringIO())
 
     with LiveTable(console) as view:
         view.say("[text with brackets]")
-        view.show(picture(), last=True)
+        view.show(picture(last=True))
     shown = console.export_text()
 
     assert "[text with brackets]" in shown

@@ -5,13 +5,14 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from threading import Event
 from typing import Any, Protocol, Self
 
 from prometheus_client import CollectorRegistry
 
+from src import writer
 from src.check import check
 from src.cluster_view import Ends
 from src.data_processor import REASONS, DataProcessor
@@ -44,7 +45,7 @@ class Source(Protocol):
     committing: bool
 
     @property
-    def gaps(self) -> Sequence[str]: ...
+    def gaps(self) -> Collection[str]: ...
 
     def subscribe(self, listener: Listener) -> Self: ...
 
@@ -67,6 +68,14 @@ class Source(Protocol):
     def __exit__(self, *exc_info: object) -> None: ...
 
 
+class Storage(writer.Storage, Protocol):
+    """What the consumer needs of a store; DataStorage is it."""
+
+    def save(self, data: Mapping[str, Any]) -> bool: ...
+
+    def close(self) -> None: ...
+
+
 class DataConsumer:
     """Subscribes to the topic, and stores or dead-letters every message of it.
 
@@ -78,7 +87,7 @@ class DataConsumer:
         config: Settings | Mapping[str, Any],
         *,
         source: Source | None = None,
-        storage: DataStorage | None = None,
+        storage: Storage | None = None,
         dead_letters: DeadLetters | None = None,
         processor: DataProcessor | None = None,
         registry: CollectorRegistry | None = None,
@@ -91,13 +100,14 @@ class DataConsumer:
         self._registry = registry or CollectorRegistry()
         self._metrics = ConsumerMetrics(self._registry, version=VERSION, dead_letter_reasons=REASONS)
         self._processor = processor or DataProcessor()
-        self._storage = storage or DataStorage(settings.mongodb)
+        self._storage: Storage = storage or DataStorage(settings.mongodb)
+        self._dead_letters: DeadLetters = dead_letters or DeadLetterTopic(settings.kafka)
         self._source: Source = source or KafkaSource(settings.kafka, on_offset_gap=settings.consumer.on_offset_gap)
         self._writer = WriterThread(
             Writer(
                 self._processor,
                 self._storage,
-                dead_letters or DeadLetterTopic(settings.kafka),
+                self._dead_letters,
                 max_retries=settings.consumer.max_retries,
                 stop=self._stop,
                 on_retry=lambda cause: self._metrics.retries.labels(cause).inc(),
@@ -148,6 +158,22 @@ class DataConsumer:
         """Why messages are not being settled; empty while the service is ready. Safe from any thread."""
         obstacle = self._writer.obstacle
         return self._source.hindrances() + ([f"{obstacle.cause}: {obstacle}"] if obstacle else [])
+
+    def stuck(self) -> list[str]:
+        """Why the loop seems to be dead; empty while it turns. Safe from any thread."""
+        silence = self._clock() - self._last_turn
+        return [f"the loop has not turned for {silence:.0f} s"] if silence > STUCK else []
+
+    def close(self) -> None:
+        """Let go of the store and the dead-letter topic; `run` has left the group already."""
+        self._dead_letters.close()
+        self._storage.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
 
     def _take_in(self) -> None:
         """Fetch what has arrived and hand it over, unless the writer has its hands full."""
@@ -213,15 +239,11 @@ class DataConsumer:
             metrics.host,
             metrics.port,
             registry=self._registry if metrics.enabled else None,
-            stuck=self._stuck,
+            stuck=self.stuck,
             hindrances=self.hindrances,
         )
         logger.info("serving metrics and health", extra={"host": metrics.host, "port": exporter.port})
         return exporter
-
-    def _stuck(self) -> list[str]:
-        silence = self._clock() - self._last_turn
-        return [f"the loop has not turned for {silence:.0f} s"] if silence > STUCK else []
 
     def _summary(self) -> dict[str, object]:
         kafka, consumer = self._settings.kafka, self._settings.consumer
@@ -242,7 +264,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         configure(service="consumer", version=VERSION, level=settings.logging.level, style=settings.logging.format)
         if options.check:
             return check(settings, options.config)
-        DataConsumer(settings).run()
+        with DataConsumer(settings) as consumer:
+            consumer.run()
     except ConfigurationError as error:
         print(f"consumer: {error}", file=sys.stderr)
         return 2

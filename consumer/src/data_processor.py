@@ -51,12 +51,21 @@ REASONS = (
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _INT64 = range(-(2**63), 2**63)
-_RESERVED = ("_id", "kafka")
 _UTF16 = (b"\xff\xfe", b"\xfe\xff", b"{\x00", b"\x00{\x00")
 _FRAME = 5  # bytes that a schema registry's serialiser puts in front: a zero and the schema's number
 _EXACT = len("2023-07-15T12:34:56.789012Z")  # a longer text may have more digits
 _FRACTIONS = tuple(timedelta(microseconds=number) for number in range(1000))
 _FINER_THAN_MICROSECONDS = re.compile(r"(\.\d{6})\d+", re.ASCII)
+
+_KINDS = {
+    bool: "a boolean",
+    int: "a number",
+    float: "a number",
+    str: "a text",
+    list: "an array",
+    dict: "an object",
+    type(None): "null",
+}
 
 _decode = msgspec.json.Decoder().decode
 
@@ -89,10 +98,8 @@ class DataProcessor:
         _require_storable(document, 1)
         _require_id(document)
         _require_no_field_of_ours(document)
-        if not isinstance(document.get("name", ""), str):
-            raise InvalidMessage("invalid_name", f"name is no text but {_kind(document['name'])}")
-        if not isinstance(document.get("metadata", document), dict):
-            raise InvalidMessage("invalid_metadata", f"metadata is no object but {_kind(document['metadata'])}")
+        _require_type(document, "name", str)
+        _require_type(document, "metadata", dict)
         if "created_at" in document:
             document["created_at"] = _date(document["created_at"])
         return document
@@ -119,7 +126,9 @@ def _object(value: bytes | None) -> dict[str, Any]:
 
 def _unwrapped(decoded: dict[str, Any]) -> dict[str, Any]:
     if decoded.keys() == {"schema", "payload"}:
-        raise InvalidMessage("connect_envelope", "the message is wrapped in schema and payload; set schemas.enable=false")
+        raise InvalidMessage(
+            "connect_envelope", "the message is wrapped in schema and payload; set schemas.enable=false"
+        )
     return decoded
 
 
@@ -218,7 +227,7 @@ def _require_storable_number(value: Any) -> None:
         if value not in _INT64:
             raise InvalidMessage("integer_out_of_range", "an integer needs more than 64 bits")
     elif not isinstance(value, float):
-        raise InvalidMessage("not_json", f"a value is of type {_kind(value)}, which JSON does not have")
+        raise InvalidMessage("not_json", f"a value is a Python {_kind(value)}, which JSON does not have")
     elif not math.isfinite(value):
         raise InvalidMessage("number_out_of_range", "a number is beyond what 64 bits of floating point hold")
 
@@ -236,9 +245,13 @@ def _require_id(message: Mapping[str, Any]) -> None:
 
 
 def _require_no_field_of_ours(message: Mapping[str, Any]) -> None:
-    for name in _RESERVED:
-        if name in message:
-            raise InvalidMessage("reserved_field", f"{name} is a field of the store's own; rename it")
+    if "_id" in message or "kafka" in message:
+        raise InvalidMessage("reserved_field", "_id and kafka are fields of the store's own; rename yours")
+
+
+def _require_type(message: Mapping[str, Any], field: str, kind: type) -> None:
+    if field in message and not isinstance(message[field], kind):
+        raise InvalidMessage(f"invalid_{field}", f"{field} is {_kind(message[field])} instead of {_KINDS[kind]}")
 
 
 def _date(text: Any) -> datetime:
@@ -275,12 +288,4 @@ def _instant(milliseconds: int | None) -> datetime | None:
 
 
 def _kind(value: Any) -> str:
-    return {
-        bool: "a boolean",
-        int: "a number",
-        float: "a number",
-        str: "a text",
-        list: "an array",
-        dict: "an object",
-        type(None): "null",
-    }.get(type(value), type(value).__name__)
+    return _KINDS.get(type(value), type(value).__name__)

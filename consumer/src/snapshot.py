@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple, Self, cast
 
@@ -74,7 +74,7 @@ class TopicSnapshot:
                 for p in partitions
             }
 
-    def read(self, topic: str, spans: Mapping[int, Span]) -> Iterator[Record]:
+    def read(self, topic: str, spans: Mapping[int, Span]) -> Generator[Record, None, None]:
         """Every message of these spans, in order within a partition. What arrives meanwhile is left alone."""
         unread = {partition: span.end for partition, span in spans.items() if span}
         with self._assigned([TopicPartition(topic, partition, spans[partition].first) for partition in unread]):

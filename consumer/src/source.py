@@ -76,10 +76,18 @@ class KafkaSource:
         self._on_offset_gap = on_offset_gap
         self._view = ClusterView(settings.servers, settings.topic)
         try:
-            self._consumer = consumer(self._client_settings(settings), logger=logging.getLogger("librdkafka"))
-            self._identity = TopicIdentity(admin(settings.client_settings), settings.topic)
+            self._consumer = consumer(
+                {
+                    **client_settings(settings),
+                    "on_commit": self._on_commit,
+                    "error_cb": self._on_error,
+                    "stats_cb": self._view.update,
+                }
+            )
+            # it says nothing of its troubles, which the consumer has as well
+            self._identity = TopicIdentity(admin({**settings.client_settings, "log_level": 2}), settings.topic)
         except (KafkaException, ValueError, TypeError) as error:
-            raise ConfigurationError(f"kafka.client: {_text(error)}") from error
+            raise ConfigurationError(f"kafka.client: {reason(error)}") from error
         self._assignments: dict[int, int] = {}
         self._number = 0
         self._topic_ids: dict[int, str] = {}
@@ -157,29 +165,6 @@ class KafkaSource:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def _client_settings(self, settings: KafkaSettings) -> dict[str, Any]:
-        return {
-            # what an operator may change under kafka.client …
-            "session.timeout.ms": 10_000,
-            "max.poll.interval.ms": 60_000,
-            "socket.timeout.ms": 10_000,
-            "topic.metadata.refresh.interval.ms": 10_000,  # new partitions are seen within seconds
-            "queued.min.messages": 2_000,
-            "queued.max.messages.kbytes": 16_384,
-            "fetch.queue.backoff.ms": 20,  # without it the short queue would throttle a catch-up
-            "statistics.interval.ms": 2_000,
-            **settings.client_settings,
-            # … and what the promise rests on
-            "group.id": settings.group_id,
-            "enable.auto.commit": False,
-            "enable.auto.offset.store": False,
-            "auto.offset.reset": "error",
-            "partition.assignment.strategy": "cooperative-sticky",
-            "on_commit": self._on_commit,
-            "error_cb": self._on_error,
-            "stats_cb": self._view.update,
-        }
-
     def _records(self, messages: Sequence[Message]) -> list[Record]:
         records: list[Record] = []
         for message in messages:
@@ -218,6 +203,7 @@ class KafkaSource:
         self._let_go(consumer, partitions)
 
     def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._view.joined = False
         with self._keeping_failure():
             self._listener.lost([position.partition for position in partitions])
         self._let_go(consumer, partitions)
@@ -235,11 +221,9 @@ class KafkaSource:
         try:
             answers = self._consumer.committed(wanted, timeout=COMMITTED_TIMEOUT) if wanted else []
         except KafkaException as error:
-            logger.warning("committed offsets not told", extra={"reason": _text(error)})
+            logger.warning("committed offsets not told", extra={"reason": reason(error)})
             return wanted
-        return [
-            answer if answer.error else TopicPartition(*_start(answer), metadata=answer.metadata) for answer in answers
-        ]
+        return [answer if answer.error else _start(answer) for answer in answers]
 
     def _start(self, starts: Sequence[TopicPartition]) -> None:
         self._number += 1
@@ -309,7 +293,7 @@ class KafkaSource:
 
     def _positions(self, offsets: Mapping[int, int]) -> list[TopicPartition]:
         return [
-            TopicPartition(self._topic, partition, offset, metadata=self._topic_ids.get(partition))
+            TopicPartition(self._topic, partition, offset, self._topic_ids.get(partition, ""))
             for partition, offset in offsets.items()
         ]
 
@@ -356,7 +340,36 @@ class KafkaSource:
         if isinstance(failure, ConsumerError):
             raise failure
         if failure is not None:
-            raise SourceError(_text(failure)) from failure
+            raise SourceError(reason(failure)) from failure
+
+
+def client_settings(settings: KafkaSettings) -> dict[str, Any]:
+    """librdkafka's keys for a member of the group."""
+    return {
+        # what an operator may change under kafka.client …
+        "session.timeout.ms": 10_000,
+        "max.poll.interval.ms": 60_000,
+        "socket.timeout.ms": 10_000,
+        "topic.metadata.refresh.interval.ms": 10_000,  # new partitions are seen within seconds
+        "queued.min.messages": 2_000,
+        "queued.max.messages.kbytes": 16_384,
+        "fetch.queue.backoff.ms": 20,  # without it the short queue would throttle a catch-up
+        "statistics.interval.ms": 2_000,
+        **settings.client_settings,
+        # … and what the promise rests on
+        "group.id": settings.group_id,
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "auto.offset.reset": "error",
+        "partition.assignment.strategy": "cooperative-sticky",
+        "logger": logging.getLogger("librdkafka"),
+    }
+
+
+def reason(error: Exception) -> str:
+    """What the client says, without the error's code."""
+    cause = error.args[0] if error.args else error
+    return cause.str() if isinstance(cause, KafkaError) else str(cause)
 
 
 def _record(message: Message, assignment: int) -> Record:
@@ -377,12 +390,8 @@ def _partition(message: Message) -> int:
     return cast(int, message.partition())
 
 
-def _start(committed: TopicPartition) -> tuple[str, int, int]:
+def _start(committed: TopicPartition) -> TopicPartition:
     """Where to begin: at the committed offset, or at the beginning where nothing was committed."""
-    offset = OFFSET_BEGINNING if committed.offset == OFFSET_INVALID else committed.offset
-    return committed.topic, committed.partition, offset
-
-
-def _text(error: Exception) -> str:
-    cause = error.args[0] if error.args else error
-    return cause.str() if isinstance(cause, KafkaError) else str(cause)
+    if committed.offset != OFFSET_INVALID:
+        return committed
+    return TopicPartition(committed.topic, committed.partition, OFFSET_BEGINNING)

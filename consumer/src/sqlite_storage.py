@@ -189,7 +189,10 @@ def _milliseconds(moment: datetime) -> int:
 
 
 def _document(text: str) -> Document:
-    return dated(msgspec.json.decode(text), lambda date: datetime.fromisoformat(str(date)))
+    try:
+        return dated(msgspec.json.decode(text), lambda date: datetime.fromisoformat(str(date)))
+    except (msgspec.DecodeError, ValueError, TypeError) as error:
+        raise StorageUnavailable("corrupted", f"SQLite holds a document that can't be read: {error}") from error
 
 
 # The part of a query that an index can answer; what it lets through is looked at document by document.
@@ -240,5 +243,3 @@ def _translated() -> Iterator[None]:
     except sqlite3.Error as error:
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF  # without what is particular
         raise StorageUnavailable(CAUSES.get(code, "unreachable"), f"SQLite: {error}") from error
-    except (msgspec.DecodeError, ValueError) as error:
-        raise StorageUnavailable("corrupted", f"SQLite holds a document that can't be read: {error}") from error

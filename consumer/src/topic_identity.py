@@ -8,6 +8,7 @@ from typing import Any
 from confluent_kafka import KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
 
+NO_ID = "A" * 22  # how an id of zeros is written
 ASKED_EVERY = 30.0  # seconds
 FIRST_ANSWER = 2.0  # seconds that a first answer may take where it matters
 
@@ -54,5 +55,5 @@ class TopicIdentity:
         except KafkaException:
             topic_id = None
         self._answer = None
-        if topic_id is not None and int(topic_id):
+        if topic_id is not None and str(topic_id) != NO_ID:
             self.known = str(topic_id)

@@ -53,6 +53,8 @@ class DeadLetters(Protocol):
     def send(self, rejections: Sequence[Rejection]) -> None:
         """Returns when all are confirmed. Raises DeadLetterError."""
 
+    def close(self) -> None: ...
+
 
 class Abandoned(ConsumerError):
     """Asked to stop while something outside did not answer; the batch is its next reader's."""

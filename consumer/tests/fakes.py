@@ -50,7 +50,7 @@ class FakeStorage:
         self.calls: list[list[str]] = []
         self.gate: Event | None = None
         """While it is not set, a call does not return."""
-        self.indexed = False
+        self.indexed = self.closed = False
 
     def ensure_indexes(self) -> None:
         self._answer()
@@ -65,6 +65,12 @@ class FakeStorage:
             assert self.gate.wait(DEADLINE)
         self._answer()
         return [self._save(document) for document in documents]
+
+    def save(self, data: Mapping[str, Any]) -> bool:
+        return self.save_many([data])[0].outcome in (Outcome.STORED, Outcome.DUPLICATE)
+
+    def close(self) -> None:
+        self.closed = True
 
     def _answer(self) -> None:
         if self.outages:
@@ -87,6 +93,7 @@ class FakeDeadLetters:
     def __init__(self) -> None:
         self.parked: list[Rejection] = []
         self.outages = 0
+        self.closed = False
 
     @property
     def offsets(self) -> list[int]:
@@ -98,6 +105,9 @@ class FakeDeadLetters:
             self.parked += rejections[:1]
             raise DeadLetterError("unreachable", "nobody answers", range(1, len(rejections)))
         self.parked += rejections
+
+    def close(self) -> None:
+        self.closed = True
 
 
 class FakeSource:

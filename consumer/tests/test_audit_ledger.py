@@ -9,6 +9,7 @@ from uuid import UUID
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from src.ledger import EXAMPLES, Example, Findings, Ledger, NoRoom, Place
 
 TOPIC = "orders"

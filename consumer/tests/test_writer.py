@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from src.writer import SLOTS, Abandoned, Writer, WriterThread
 from src.verdict import Verdict
+from src.writer import SLOTS, Abandoned, Writer, WriterThread
 from tests.fakes import DEADLINE, FakeDeadLetters, FakeProcessor, FakeStorage, deferred, failed, record, refused
 
 

@@ -24,9 +24,9 @@ class Pacer:
         """A batch was taken, or this share of one."""
         self._next = max(self._next, self._clock() - CATCH_UP) + self._interval * share
 
-    def idle(self) -> None:
-        """There was nothing to take: that time is not made up for."""
-        self._next = max(self._next, self._clock())
+    def idle(self, seconds: float) -> None:
+        """There was nothing to take: look again in so many seconds. That time is not made up for."""
+        self._next = self._clock() + seconds
 
 
 def describe(interval: float, batch_size: int) -> str:

@@ -4,7 +4,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka import Message as Report
@@ -22,6 +22,8 @@ _UNREACHABLE = (KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError.
 
 # Kafka answers these for a whole request, although one message in it may be the cause.
 _OF_THE_REQUEST = (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE, KafkaError.INVALID_RECORD)
+
+_Headers = list[tuple[str, str | bytes | None]]  # as the client declares it; a list of narrower pairs is none of those
 
 
 class KafkaPublisher:
@@ -42,7 +44,7 @@ class KafkaPublisher:
         try:
             self._client = producer(config, logger=logging.getLogger("librdkafka"))
         except (KafkaException, ValueError, TypeError) as error:
-            raise ConfigurationError(f"kafka.client: {_error(error).str()}") from error
+            raise ConfigurationError(f"kafka.client: {_text(error)}") from error
 
     def send(self, messages: Sequence[Encoded]) -> Shipment:
         """Hand over as many messages as the client has room for, in order; the shipment's `size` is how many."""
@@ -65,7 +67,7 @@ class KafkaPublisher:
         try:
             self._client.poll(0 if self._settled else timeout)
         except (KafkaException, SystemError) as error:  # the latter where a report was served with the former pending
-            self._fatal = f"the Kafka client can't go on: {_error(error).str()}"
+            self._fatal = f"the Kafka client can't go on: {_text(error)}"
             raise BrokerError(self._fatal) from error
         settled = list(self._settled)
         self._settled.clear()
@@ -105,9 +107,9 @@ class KafkaPublisher:
         key, value, headers = message
         report = partial(self._on_report, shipment, shipment.size)
         try:
-            self._client.produce(self._topic, value, key, headers=headers, on_delivery=report)
+            self._client.produce(self._topic, value, key, headers=cast(_Headers, headers), on_delivery=report)
         except KafkaException as exception:
-            self._on_refusal(message, shipment, _error(exception))
+            self._on_refusal(message, shipment, cast(KafkaError, exception.args[0]))
         else:
             shipment.load(message)
 
@@ -128,6 +130,8 @@ class KafkaPublisher:
 
     def _on_error(self, error: KafkaError) -> None:
         """A trouble of the whole client. (A fatal one does not come here: the client raises it out of `poll`.)"""
+        if error.code() == KafkaError._ALL_BROKERS_DOWN and self._view.trouble:
+            return  # which was said already, and in more detail
         if error.code() in _UNREACHABLE:
             reason = self._view.complain(error.str(), unresolved=error.code() == KafkaError._RESOLVE)
             logger.warning("broker not reached", extra={"reason": reason})
@@ -145,6 +149,7 @@ def _reasons(delivery_timeout: float) -> dict[int, str]:
     }
 
 
-def _error(exception: BaseException) -> Any:
-    """The KafkaError in an exception of the client, or in what that was raised from."""
-    ...
+def _text(exception: BaseException) -> str:
+    cause = exception.__cause__ or exception
+    error = cause.args[0] if cause.args else cause
+    return error.str() if isinstance(error, KafkaError) else str(error)

@@ -14,7 +14,7 @@ from threading import Event
 from rich.console import Console
 
 from local import plan
-from local.accounts import Accounts
+from local.accounts import Accounts, explained
 from local.children import Child
 from local.errors import CannotRun
 from local.folder import Folder, reserved
@@ -148,7 +148,7 @@ class Flow:
         self._sample()
         latency = together(sample.latency for sample in self._samples.values())
         self._recent.add(Moment(self._drawn, progress.settled, latency))
-        self._view.show(self._picture(progress), last=last)
+        self._view.show(self._picture(progress, last))
 
     def _sample(self) -> None:
         for consumer in self._consumers:
@@ -156,7 +156,7 @@ class Flow:
             if metrics is not None:
                 self._samples[consumer.name] = consumer_sample(metrics)
 
-    def _picture(self, progress: Progress) -> Picture:
+    def _picture(self, progress: Progress, last: bool) -> Picture:
         parked = min(progress.settled, sum(sample.dead_lettered for sample in self._samples.values()))
         return Picture(
             elapsed=self._drawn - self._began,
@@ -169,6 +169,7 @@ class Flow:
             p99=self._recent.quantile(0.99),
             producer=self._producer.state,
             consumers=[self._row(consumer) for consumer in self._consumers],
+            last=last,
         )
 
     def _row(self, consumer: Child) -> Row:
@@ -187,7 +188,7 @@ class Flow:
         for consumer in self._consumers:
             if consumer.exit_code is not None and consumer.name not in self._reported:
                 self._reported.add(consumer.name)
-                self._view.say(ending(consumer) + " The others take over within about ten seconds.")
+                self._view.say(ending(consumer))
 
     def _announce_when_all_serve(self) -> None:
         children = [self._producer, *self._consumers]
@@ -207,10 +208,9 @@ class Flow:
 
 def ending(child: Child) -> str:
     """How a process ended; with its last words where it did so in trouble."""
-    sentence = (
-        f"{child.name} (process {child.pid}) has {child.state}." if child.failed else f"{child.name} is {child.state}."
-    )
-    return "\n".join([sentence, *(f"  {line}" for line in child.last_lines())]) if child.failed else sentence
+    if child.failed:
+        return "\n  ".join([f"{child.name} has {child.state}. The last lines of {child.log}:", *child.last_lines()])
+    return f"{child.name} is {child.state}; within about ten seconds the others have its partitions."
 
 
 class _Starter:
@@ -248,7 +248,7 @@ def _introduce(options: Options, names: plan.Names) -> None:
 
 def _check_servers(settings: Path) -> None:
     """Have the consumer look whether it could work with these servers, and repeat its answers if not."""
-    check = _in_consumer(plan.command("src.consumer", settings, "--check"))
+    check = _ask(plan.command("src.consumer", settings, "--check"))
     if check.returncode:
         print(check.stdout + check.stderr, file=sys.stderr)
         raise CannotRun("the consumer can't work with these servers; its answers stand above")
@@ -269,34 +269,29 @@ def _farewell(producer: Child, consumers: Sequence[Child]) -> bool:
 def _judge(progress: Progress, *, consumers: Sequence[ConsumerSample], settings: Path) -> bool:
     """The audit's verdict and the run's own count; whether both are good."""
     print("Auditing ...", flush=True)
-    audit = subprocess.run(
-        plan.command("src.audit", settings), cwd=plan.ROOT / "consumer", env=plan.environment(os.environ), check=False
-    )
-    accounts = _accounts(progress, consumers, settings)
-    print(f"Counted without the topic: {accounts}.")
+    audit = _ask(plan.command("src.audit", settings))
+    print(audit.stdout + audit.stderr)
+    counted = _ask([sys.executable, "-c", _COUNT, str(settings)])
+    if audit.returncode > 1 or counted.returncode:
+        print(counted.stderr)
+        return False
+    accounts = Accounts(sum(progress.committed.values()), int(counted.stdout))
+    if accounts.missing:
+        report = _ask(plan.command("src.audit", settings, "--json"))
+        accounts = explained(accounts, json.loads(report.stdout), consumers)
+    print(f"Counted, whatever the topic still holds: {accounts}.")
     return audit.returncode == 0 and accounts.balanced
 
 
-def _accounts(progress: Progress, consumers: Sequence[ConsumerSample], settings: Path) -> Accounts:
-    settled = sum(progress.committed.values())
-    stored = int(_in_consumer([sys.executable, "-c", _COUNT, str(settings)]).stdout)
-    if stored == settled:
-        return Accounts(settled, stored)
-    report = json.loads(_in_consumer(plan.command("src.audit", settings, "--json")).stdout)
-    accounts = Accounts(settled, stored, report["dead_lettered"], report["duplicates"])
-    if accounts.balanced or not report["expired"]:
-        return accounts
-    came_again = sum(sample.duplicates for sample in consumers)  # of what has left the topic, only these know
-    return Accounts(settled, stored, report["dead_lettered"], min(came_again, report["duplicates"] + accounts.missing))
-
-
-def _in_consumer(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+def _ask(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """What one of the consumer's own programs answers."""
     return subprocess.run(
         command,
         cwd=plan.ROOT / "consumer",
         env=plan.environment(os.environ),
         capture_output=True,
         text=True,
+        encoding="utf-8",
         check=False,
     )
 

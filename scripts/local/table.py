@@ -40,12 +40,13 @@ class Picture:
     p99: float | None
     producer: str
     consumers: Sequence[Row]
+    last: bool = False
 
 
 class View(Protocol):
     """How a run is shown."""
 
-    def show(self, picture: Picture, *, last: bool = False) -> None: ...
+    def show(self, picture: Picture) -> None: ...
 
     def say(self, line: str) -> None: ...
 
@@ -62,7 +63,7 @@ class LiveTable:
     def __init__(self, console: Console) -> None:
         self._live = Live(console=console, auto_refresh=False, transient=False)
 
-    def show(self, picture: Picture, *, last: bool = False) -> None:
+    def show(self, picture: Picture) -> None:
         self._live.update(Group(_totals(picture), _consumers(picture)), refresh=True)
 
     def say(self, line: str) -> None:
@@ -86,8 +87,8 @@ class PlainLines:
         self._write = write
         self._due = 0.0
 
-    def show(self, picture: Picture, *, last: bool = False) -> None:
-        if last or self._clock() >= self._due:
+    def show(self, picture: Picture) -> None:
+        if picture.last or self._clock() >= self._due:
             self._due = self._clock() + LINE_EVERY
             self.say(line(picture))
 

@@ -1,0 +1,81 @@
+"""`--check`: are the settings, Kafka and the store as the consumer needs them? A table of answers for people."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka.admin import ClusterMetadata, TopicMetadata
+
+from src.dead_letter_topic import DeadLetterTopic
+from src.settings import KafkaSettings, Settings
+from src.source import client_settings, reason
+from src.storage import DataStorage
+
+TIMEOUT = 5.0  # seconds that a broker may take for an answer
+
+
+class Answer(NamedTuple):
+    """What was asked, whether all is well, and a sentence about it."""
+
+    question: str
+    fine: bool
+    text: str
+
+
+def check(settings: Settings, path: Path, show: Callable[[str], None] = print) -> int:
+    """Print an answer a line; returns 0, or 2 if anything is wrong."""
+    answers = [Answer("settings", True, f"valid: {path} and the environment")]
+    answers += _ask_kafka(settings.kafka)
+    with DataStorage(settings.mongodb) as storage:
+        answers += [Answer(*answer) for answer in storage.check()]
+    width = max(len(answer.question) for answer in answers)
+    for answer in answers:
+        show(f"{'ok   ' if answer.fine else 'WRONG'}  {answer.question:<{width}}  {answer.text}")
+    return 0 if all(answer.fine for answer in answers) else 2
+
+
+def _ask_kafka(settings: KafkaSettings) -> list[Answer]:
+    """The dead-letter topic is asked only where a broker answers, so that the whole ends in seconds."""
+    answers = list(_brokers(settings))
+    if all(answer.fine for answer in answers):
+        dead_letters = DeadLetterTopic(settings)
+        answers += [Answer(*answer) for answer in dead_letters.check()]
+        dead_letters.close()
+    return answers
+
+
+def _brokers(settings: KafkaSettings) -> Iterator[Answer]:
+    consumer = Consumer(client_settings(settings))
+    try:
+        cluster = consumer.list_topics(timeout=TIMEOUT)
+    except KafkaException as error:
+        hint = "" if settings.servers != "kafka:9092" else "; outside docker compose set KAFKA_BOOTSTRAP_SERVERS"
+        yield Answer("broker", False, f"{settings.servers} does not answer: {reason(error)}{hint}")
+    else:
+        yield Answer("broker", True, f"{settings.servers} answers, Kafka tells of {len(cluster.brokers)} broker(s)")
+        yield from _topic(consumer, cluster, settings.topic)
+    finally:
+        consumer.close()
+
+
+def _topic(consumer: Consumer, cluster: ClusterMetadata, name: str) -> Iterator[Answer]:
+    topic = cluster.topics.get(name)
+    if topic is None or topic.error is not None or not topic.partitions:
+        yield Answer("topic", False, f"{name} is not there; make it, or set KAFKA_TOPIC")
+        return
+    yield Answer("topic", True, f"{name} has {len(topic.partitions)} partition(s)")
+    yield _leaders(consumer, cluster, topic)
+
+
+def _leaders(consumer: Consumer, cluster: ClusterMetadata, topic: TopicMetadata) -> Answer:
+    """Bootstrap servers may answer while the addresses that they hand out can't be reached."""
+    for number, partition in topic.partitions.items():
+        try:
+            consumer.get_watermark_offsets(TopicPartition(topic.topic, number), timeout=TIMEOUT)
+        except KafkaException as error:
+            broker = cluster.brokers.get(partition.leader)
+            address = f"{broker.host}:{broker.port}" if broker else "no broker"
+            text = f"partition {number} is led by {address}, which can't be reached from here: {reason(error)};"
+            return Answer("leaders", False, f"{text} see advertised.listeners in the broker's settings")
+    return Answer("leaders", True, "every partition's leader answers")

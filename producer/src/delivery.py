@@ -1,0 +1,333 @@
+"""Delivery: sees to it that each message handed over is delivered, or kept in the undelivered file.
+
+Nothing here waits but `turn`, for delivery reports, and no longer than it is told: the caller keeps its pace.
+"""
+
+import heapq
+import itertools
+import logging
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from threading import Event
+from typing import Protocol, Self
+
+from tenacity import RetryCallState, Retrying, wait_exponential_jitter
+
+from src.errors import BrokerError, UndeliveredFileError
+from src.message import Encoded
+from src.shipment import Failure, Fault, Shipment
+from src.utils.metrics import ProducerMetrics
+
+logger = logging.getLogger(__name__)
+
+TURN = 0.1  # seconds that a turn waits at most, so that a request to stop is heard
+GRACE = 5.0  # seconds for what is in flight when asked to stop
+MAX_MESSAGES = 100_000  # on their way at a time; more wait until these are settled …
+MAX_BYTES = 64 * 1024 * 1024  # … and likewise more bytes
+KEEP_AGAIN = 1.0  # seconds after which a file that could not be written is tried again
+LONGEST_DELAY = 60.0  # seconds between two tries, unless the first delay is longer
+PURGED_WITHIN = 1.0  # seconds for the reports of what was in flight when it was abandoned
+SILENCE = 30.0  # seconds with messages on their way and no report, after which the service is not ready
+
+
+class Publisher(Protocol):
+    """What is needed of Kafka; KafkaPublisher is it."""
+
+    @property
+    def trouble(self) -> str | None: ...
+
+    def send(self, messages: Sequence[Encoded]) -> Shipment: ...
+
+    def settled(self, timeout: float) -> Sequence[Shipment]: ...
+
+    def purge(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Keeper(Protocol):
+    """Where messages go that were given up; Undelivered is it."""
+
+    def keep(self, failures: Sequence[Failure]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    max_retries: int
+    initial_delay: float  # seconds
+
+    def delay(self, retry: int) -> float:
+        """Seconds before the retry with this number, from 1: doubled each time, capped, and no two producers alike."""
+        wait = wait_exponential_jitter(
+            multiplier=self.initial_delay, max=max(LONGEST_DELAY, self.initial_delay), jitter=self.initial_delay / 4
+        )
+        state = RetryCallState(Retrying(), None, (), {})
+        state.attempt_number = retry
+        return wait(state)
+
+
+class Batch:
+    """Messages that were handed over together. Settled once each is delivered or given up."""
+
+    def __init__(self, messages: Sequence[Encoded], started: float) -> None:
+        self.size = len(messages)
+        self.bytes = sum(message.size for message in messages)
+        self.started = started
+        self.delivered = 0
+        self.undelivered = 0
+
+    @property
+    def settled(self) -> bool:
+        return self.delivered + self.undelivered == self.size
+
+
+@dataclass(frozen=True)
+class _Parcel:
+    """Messages of one batch that travel together; `retry` counts the times they travelled before."""
+
+    batch: Batch
+    messages: Sequence[Encoded]
+    retry: int = 0
+    alone: bool = False
+
+
+class Delivery:
+    """Used by one thread; `hindrances` and `outstanding` may be read by any."""
+
+    def __init__(
+        self,
+        publisher: Publisher,
+        undelivered: Keeper,
+        policy: RetryPolicy,
+        metrics: ProducerMetrics,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        stop: Event | None = None,
+    ) -> None:
+        self.delivered = 0
+        self.undelivered = 0
+        self.outstanding = 0
+        self._outstanding_bytes = 0
+        self._publisher = publisher
+        self._keeper = undelivered
+        self._policy = policy
+        self._metrics = metrics
+        self._clock = clock
+        self._stop = stop or Event()
+        self._in_flight: dict[Shipment, _Parcel] = {}
+        self._ready: deque[_Parcel] = deque()  # as soon as the client has room
+        self._suspects: deque[_Parcel] = deque()  # each alone, with nothing else in flight
+        self._retries: list[tuple[float, int, _Parcel]] = []  # a heap: due time, order, parcel
+        self._order = itertools.count()
+        self._given_up: list[Failure] = []
+        self._keep_at = 0.0
+        self._file_trouble: str | None = None
+        self._last_failure: str | None = None
+        self._last_report = clock()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether more messages should be handed over now."""
+        return (
+            self.outstanding < MAX_MESSAGES
+            and self._outstanding_bytes < MAX_BYTES
+            and not (self._ready or self._suspects or self._given_up)
+        )
+
+    def dispatch(self, messages: Sequence[Encoded]) -> Batch:
+        """Send these, as the turns go by; the batch tells what became of them."""
+        batch = Batch(messages, self._clock())
+        if not self.outstanding:
+            self._last_report = batch.started  # nothing was on its way until now, so nothing was late
+        self.outstanding += batch.size
+        self._outstanding_bytes += batch.bytes
+        self._metrics.batch_size.observe(batch.size)
+        self._ready.append(_Parcel(batch, messages))
+        self._ship()
+        return batch
+
+    def deliver(self, messages: Sequence[Encoded]) -> Batch:
+        """Send these and wait until each is delivered or given up, which a request to stop hastens."""
+        batch = self.dispatch(messages)
+        try:
+            while not (batch.settled or self._stop.is_set()):
+                self.turn(TURN)
+        except BrokerError as error:
+            logger.error("could not go on", extra={"reason": str(error)})
+        if not batch.settled:
+            self.finish()
+        return batch
+
+    def turn(self, timeout: float) -> None:
+        """Take in delivery reports, for up to `timeout` seconds if there are none; send again what is due; keep what
+        was given up. Raises BrokerError.
+        """
+        self._settle(self._publisher.settled(min(timeout, TURN)))
+        self._wake_retries()
+        self._ship()
+        self._keep_given_up()
+
+    def finish(self, grace: float = GRACE) -> None:
+        """Give what is in flight so many seconds, none where no broker is there; keep the rest in the undelivered file.
+
+        Raises UndeliveredFileError where that can't be done.
+        """
+        self._stop.set()
+        self._give_up_waiting()
+        with suppress(BrokerError):
+            self._await_reports(grace, as_long_as=lambda: not self._publisher.trouble)
+        self._abandon()
+        self._keep_given_up(at_last=True)
+
+    def close(self) -> None:
+        try:
+            self.finish()
+        finally:
+            self._publisher.close()
+            self._keeper.close()
+
+    def hindrances(self) -> list[str]:
+        """Why messages are not being delivered; empty while they are."""
+        silence = self._clock() - self._last_report
+        silent = f"no delivery report for {silence:.0f} s" if self.outstanding and silence > SILENCE else None
+        return [
+            reason for reason in (self._publisher.trouble, self._file_trouble, self._last_failure, silent) if reason
+        ]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    # -- on the way out
+
+    def _ship(self) -> None:
+        while self._ready:
+            parcel = self._ready.popleft()
+            rest = self._hand_over(parcel)
+            if rest:
+                self._ready.appendleft(_Parcel(parcel.batch, rest, parcel.retry))
+                return
+        if self._suspects and not self._in_flight:
+            self._hand_over(self._suspects.popleft())
+
+    def _hand_over(self, parcel: _Parcel) -> Sequence[Encoded]:
+        """Send the parcel; returns what the client has no room for."""
+        shipment = self._publisher.send(parcel.messages)
+        self._in_flight[shipment] = parcel
+        return parcel.messages[shipment.size :]
+
+    def _wake_retries(self) -> None:
+        now = self._clock()
+        while self._retries and self._retries[0][0] <= now:
+            self._ready.append(heapq.heappop(self._retries)[2])
+
+    def _put_off(self, parcel: _Parcel, failures: Sequence[Failure]) -> None:
+        retry = parcel.retry + 1
+        self._last_failure = failures[0].reason
+        self._metrics.retries.inc(len(failures))
+        logger.warning("not delivered, to be sent again", extra={"reason": self._last_failure, "retry": retry})
+        due = self._clock() + self._policy.delay(retry)
+        again = _Parcel(parcel.batch, [failure.message for failure in failures], retry)
+        heapq.heappush(self._retries, (due, next(self._order), again))
+
+    # -- on the way back
+
+    def _settle(self, shipments: Iterable[Shipment]) -> None:
+        known = len(self._given_up)
+        for shipment in shipments:
+            self._settle_one(self._in_flight.pop(shipment), shipment)
+        for reason, count in Counter(failure.reason for failure in self._given_up[known:]).items():
+            logger.error("messages given up", extra={"reason": reason, "messages": count})
+
+    def _settle_one(self, parcel: _Parcel, shipment: Shipment) -> None:
+        if shipment.size:
+            self._last_report = self._clock()
+        if shipment.delivered:
+            self._last_failure = None
+            self._account(parcel.batch, delivered=shipment.delivered)
+        again = []
+        for failure in shipment.failures:
+            if self._is_hopeless(failure, parcel):
+                self._give_up(parcel.batch, failure)
+            elif failure.fault is Fault.COMPANY:
+                self._suspects.append(_Parcel(parcel.batch, [failure.message], parcel.retry, alone=True))
+            else:
+                again.append(failure)
+        if again:
+            self._put_off(parcel, again)
+
+    def _is_hopeless(self, failure: Failure, parcel: _Parcel) -> bool:
+        if self._stop.is_set() or failure.fault is Fault.MESSAGE:
+            return True
+        if failure.fault is Fault.COMPANY:
+            return parcel.alone
+        return parcel.retry >= self._policy.max_retries
+
+    def _account(self, batch: Batch, *, delivered: int = 0, undelivered: int = 0) -> None:
+        batch.delivered += delivered
+        batch.undelivered += undelivered
+        self.delivered += delivered
+        self.undelivered += undelivered
+        self._metrics.delivered.inc(delivered)
+        self._metrics.failed.inc(undelivered)
+        if batch.settled:
+            self.outstanding -= batch.size
+            self._outstanding_bytes -= batch.bytes
+            self._metrics.send_latency.observe(self._clock() - batch.started)
+
+    # -- giving up
+
+    def _give_up(self, batch: Batch, failure: Failure) -> None:
+        self._given_up.append(failure)
+        self._account(batch, undelivered=1)
+
+    def _give_up_waiting(self) -> None:
+        """What is not in flight now will not be sent any more."""
+        waiting = [*self._ready, *self._suspects, *(parcel for _, _, parcel in self._retries)]
+        for queue in (self._ready, self._suspects, self._retries):
+            queue.clear()
+        for parcel in waiting:
+            for message in parcel.messages:
+                self._give_up(parcel.batch, Failure(message, Fault.WORLD, _reason(parcel)))
+
+    def _await_reports(self, seconds: float, as_long_as: Callable[[], bool] = lambda: True) -> None:
+        deadline = self._clock() + seconds
+        while self._in_flight and self._clock() < deadline and as_long_as():
+            self._settle(self._publisher.settled(TURN))
+
+    def _abandon(self) -> None:
+        """Nothing is in flight any more; the reports say what may have arrived."""
+        if not self._in_flight:
+            return
+        self._publisher.purge()
+        with suppress(BrokerError):
+            self._await_reports(PURGED_WITHIN)
+        for shipment in self._in_flight:
+            shipment.write_off("stopped without a delivery report; it may be in the topic")
+        self._settle(list(self._in_flight))
+
+    def _keep_given_up(self, *, at_last: bool = False) -> None:
+        if not self._given_up or (self._clock() < self._keep_at and not at_last):
+            return
+        try:
+            self._keeper.keep(self._given_up)
+        except UndeliveredFileError as error:
+            self._file_trouble = f"undelivered messages can't be kept: {error}"
+            self._keep_at = self._clock() + KEEP_AGAIN
+            logger.error("undelivered messages can't be kept", extra={"reason": str(error)})
+            if at_last:
+                raise
+        else:
+            self._file_trouble = None
+            self._given_up.clear()
+
+
+def _reason(parcel: _Parcel) -> str:
+    return "stopped before it was sent again" if parcel.retry or parcel.alone else "stopped before it was sent"

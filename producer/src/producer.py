@@ -1,0 +1,287 @@
+"""The producer: makes messages at a set pace and hands each to Kafka, or writes down that it could not."""
+
+import argparse
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from threading import Event
+from typing import Any, BinaryIO, Protocol
+
+from prometheus_client import CollectorRegistry
+
+from src.check import check
+from src.data_generator import DataGenerator
+from src.delivery import TURN, Delivery, Publisher, RetryPolicy
+from src.errors import InvalidInput
+from src.message import Encoded, Headers, Message, encode
+from src.pacing import Pacer, describe
+from src.publisher import KafkaPublisher
+from src.segments import Undelivered
+from src.settings import DEFAULT_FILE, VERSION, Settings, load_settings
+from src.user_lines import UserLines
+from src.utils.config import ConfigurationError
+from src.utils.exporter import CannotServe, Exporter
+from src.utils.logging import configure
+from src.utils.metrics import ProducerMetrics
+from src.utils.shutdown import stopping_on_signals
+
+logger = logging.getLogger("producer")
+
+STUCK = 30.0  # seconds without a turn of the loop
+LOOK_AGAIN = 0.02  # seconds until more of the user's lines may have been read
+
+
+class Feed(Protocol):
+    """Where the loop gets messages from."""
+
+    @property
+    def exhausted(self) -> bool: ...
+
+    def take(self, size: int) -> Sequence[Encoded]: ...
+
+
+class Generated:
+    """Messages made on demand: `count` of them, or without an end."""
+
+    def __init__(self, generator: DataGenerator, count: int | None = None) -> None:
+        self._generator = generator
+        self._left = count
+
+    @property
+    def exhausted(self) -> bool:
+        return self._left == 0
+
+    def take(self, size: int) -> list[Encoded]:
+        if self._left is not None:
+            size = min(size, self._left)
+            self._left -= size
+        return [encode(message) for message in self._generator.generate_batch(size)]
+
+
+class DataProducer:
+    """Makes and sends messages. Each is delivered, or kept whole in the undelivered folder.
+
+    Without settings it reads `config/config.json` and the environment, and sets up the process's logging. It is used
+    by one thread. Raises ConfigurationError.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: Settings | None = None,
+        publisher: Publisher | None = None,
+        generator: DataGenerator | None = None,
+        undelivered: Undelivered | None = None,
+        registry: CollectorRegistry | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        stop: Event | None = None,
+    ) -> None:
+        self._settings = settings = settings or _settings_from(DEFAULT_FILE)
+        self._generator = generator or DataGenerator()
+        self._clock = clock
+        self._stop = stop or Event()
+        self._registry = registry or CollectorRegistry()
+        self._last_turn = clock()
+        metrics = ProducerMetrics(self._registry, version=VERSION)
+        kept = undelivered or Undelivered(Path(settings.producer.undelivered_dir), settings.kafka.topic)
+        self._delivery = Delivery(
+            publisher or KafkaPublisher(settings.kafka, delivery_timeout_ms=settings.producer.delivery_timeout_ms),
+            kept,
+            RetryPolicy(settings.producer.max_retries, settings.producer.initial_retry_delay_ms / 1000),
+            metrics,
+            clock=clock,
+            stop=self._stop,
+        )
+        metrics.watch(
+            queue=lambda: self._delivery.outstanding,
+            undelivered=kept.count,
+            healthy=lambda: not self._delivery.hindrances(),
+        )
+
+    def generate_data(self, batch_size: int) -> list[Message]:
+        return self._generator.generate_batch(batch_size)
+
+    def send_message(self, key: str, value: dict[str, Any], headers: Headers = None) -> bool:
+        """Send one message; True once Kafka has it."""
+        return self.send_batch([(key, value, headers)]) == 1
+
+    def send_batch(self, batch: Sequence[Message | tuple[str, dict[str, Any], Headers]]) -> int:
+        """Send these and wait for each one's delivery report, retries included; how many Kafka has."""
+        messages = list(_encodable(batch))
+        return self._delivery.deliver(messages).delivered if messages else 0
+
+    def run(self, interval: float = 0.1, batch_size: int = 100) -> None:
+        """Send a batch every `interval` seconds until SIGTERM or SIGINT. A producer runs once.
+
+        Raises BrokerError where the Kafka client can't go on, CannotServe where the metrics port can't be had,
+        UndeliveredFileError where messages can't be kept at the end.
+        """
+        self.send_all(Generated(self._generator), interval, batch_size)
+
+    def send_all(self, feed: Feed, interval: float, batch_size: int) -> bool:
+        """As `run`, with messages from the feed, until that is exhausted too; True if every one was delivered."""
+        logger.info("producing", extra={"pace": describe(interval, batch_size), "topic": self._settings.kafka.topic})
+        pacer = Pacer(interval, self._clock)
+        with stopping_on_signals(self._stop), self._exporter(), self._delivery:
+            while not self._stop.is_set() and (self._delivery.outstanding or not feed.exhausted):
+                self._last_turn = self._clock()
+                self._send_due_batch(feed, pacer, batch_size)
+                self._delivery.turn(self._patience(feed, pacer))
+        self._tell_end()
+        return feed.exhausted and not self._delivery.undelivered
+
+    @property
+    def delivered(self) -> int:
+        return self._delivery.delivered
+
+    @property
+    def undelivered(self) -> int:
+        return self._delivery.undelivered
+
+    def _send_due_batch(self, feed: Feed, pacer: Pacer, batch_size: int) -> None:
+        if pacer.wait() or feed.exhausted or not self._delivery.has_room:
+            return
+        messages = feed.take(batch_size)
+        if messages:
+            pacer.took(len(messages) / batch_size)
+            self._delivery.dispatch(messages)
+        else:
+            pacer.idle(LOOK_AGAIN)
+
+    def _patience(self, feed: Feed, pacer: Pacer) -> float:
+        """Seconds that the loop may wait for delivery reports."""
+        return TURN if feed.exhausted or not self._delivery.has_room else pacer.wait()
+
+    def _tell_end(self) -> None:
+        logger.info("stopped", extra={"delivered": self._delivery.delivered, "undelivered": self._delivery.undelivered})
+
+    def _exporter(self) -> Exporter:
+        metrics = self._settings.metrics
+        exporter = Exporter(
+            metrics.host,
+            metrics.port,
+            registry=self._registry if metrics.enabled else None,
+            stuck=self._stuck,
+            hindrances=self._delivery.hindrances,
+        )
+        logger.info("serving metrics and health", extra={"host": metrics.host, "port": exporter.port})
+        return exporter
+
+    def _stuck(self) -> list[str]:
+        silence = self._clock() - self._last_turn
+        return [f"the loop has not turned for {silence:.0f} s"] if silence > STUCK else []
+
+
+def _encodable(batch: Sequence[Message | tuple[str, dict[str, Any], Headers]]) -> Iterator[Encoded]:
+    """The messages that can be sent at all; a caller's mistake in one does not hold up its neighbours."""
+    for message in batch:
+        try:
+            yield encode(message)
+        except InvalidInput as error:
+            logger.error("not a message, not sent", extra={"reason": str(error)})
+
+
+def _settings_from(path: Path) -> Settings:
+    settings = load_settings(path, os.environ)
+    configure(service="producer", version=VERSION, level=settings.logging.level, style=settings.logging.format)
+    return settings
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The program. Exit codes: 0 asked to stop or all delivered, 1 could not go on, 2 wrong configuration."""
+    options = _parser().parse_args(arguments)
+    stop = Event()
+    try:
+        with stopping_on_signals(stop):
+            return _act(options, stop)
+    except ConfigurationError as error:
+        print(f"producer: {error}", file=sys.stderr)
+        return 2
+    except CannotServe as error:
+        logger.error("cannot serve metrics and health", extra={"reason": str(error)})
+        return 1
+    except Exception:
+        logger.exception("could not go on")
+        return 1
+
+
+def _act(options: argparse.Namespace, stop: Event) -> int:
+    settings = _settings_from(options.config)
+    if options.check:
+        return check(settings, options.config)
+    if options.input:
+        with _opened(options.input) as stream:
+            return _send_input(DataProducer(settings=settings, stop=stop), stream, settings)
+    generator = DataGenerator()
+    producer = DataProducer(settings=settings, generator=generator, stop=stop)
+    interval, batch_size = settings.producer.batch_interval, settings.producer.batch_size
+    if options.count is None:
+        producer.run(interval=interval, batch_size=batch_size)
+        return 0
+    return 0 if producer.send_all(Generated(generator, options.count), interval, batch_size) else 1
+
+
+def _send_input(producer: DataProducer, stream: BinaryIO, settings: Settings) -> int:
+    lines = UserLines(stream)
+    complete = producer.send_all(lines, settings.producer.batch_interval, settings.producer.batch_size)
+    logger.info(
+        "input sent" if complete else "input not sent completely",
+        extra={
+            "read": lines.read,
+            "delivered": producer.delivered,
+            "undelivered": producer.undelivered,
+            "broken": lines.broken,
+        },
+    )
+    return 0 if complete and not lines.broken else 1
+
+
+def _opened(path: str) -> BinaryIO:
+    """The user's file, or standard input as a stream of its own: Python's own can't be left while a thread reads it."""
+    try:
+        return open(0, "rb", closefd=False) if path == "-" else open(path, "rb")
+    except OSError as error:
+        raise ConfigurationError(f"--input {path}: {error.strerror}") from error
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m src.producer",
+        description="Makes messages at a set pace and sends each to Kafka, until SIGTERM or Ctrl-C. A message that"
+        " Kafka does not confirm is kept whole: see python -m src.undelivered --help.",
+        epilog="Settings come from the file, and from environment variables, which win; the README lists them."
+        " Exit codes: 0 asked to stop, or all delivered; 1 could not go on, or not all delivered; 2 wrong"
+        " configuration.",
+    )
+    parser.add_argument("--config", type=Path, default=DEFAULT_FILE, metavar="PATH", help="settings file (%(default)s)")
+    task = parser.add_mutually_exclusive_group()
+    task.add_argument(
+        "--check",
+        action="store_true",
+        help="try the settings, Kafka and the undelivered folder, print what was found, and exit with 0, or 2 if"
+        " anything is wrong; sends nothing",
+    )
+    task.add_argument(
+        "--count", type=_count, metavar="N", help="send N messages, then exit: with 0 if all were delivered"
+    )
+    task.add_argument(
+        "--input",
+        metavar="FILE",
+        help="send your own messages instead: one JSON object a line, - is standard input. Its id is the key; one"
+        " without an id is given a UUID. Same pace and retries; exits with 0 only if every line was delivered",
+    )
+    return parser
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
+
+
+if __name__ == "__main__":
+    sys.exit(main())

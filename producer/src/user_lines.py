@@ -1,0 +1,116 @@
+"""The user's own JSON lines as messages."""
+
+import logging
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from queue import Empty, Queue
+from threading import Thread
+from typing import BinaryIO
+
+import msgspec
+
+from src.data_generator import random_ids
+from src.errors import InvalidInput
+from src.message import Encoded, utc_text
+
+logger = logging.getLogger(__name__)
+
+READ_AHEAD = 1000  # lines
+
+_BOM = b"\xef\xbb\xbf"
+
+_decode = msgspec.json.Decoder().decode
+
+
+def from_line(line: bytes, created_at: str, new_id: Callable[[], str]) -> Encoded:
+    """The message in a line. Its bytes are passed on as they are; at most an `id` is put in front.
+
+    Raises InvalidInput.
+    """
+    text = line.strip()
+    try:
+        value = _decode(text)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidInput(f"not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise InvalidInput(f"not a JSON object but {type(value).__name__}")
+    if "id" not in value:
+        value["id"] = new_id()
+        text = _with_id(text, value["id"], alone=len(value) == 1)
+    identifier = value["id"]
+    if not isinstance(identifier, str) or not identifier:
+        raise InvalidInput("its id is not a non-empty string")
+    headers: list[tuple[str, bytes | None]] = [
+        ("content-type", b"application/json"),
+        ("created_at", created_at.encode()),
+    ]
+    return Encoded(identifier.encode(), text, headers)
+
+
+def _with_id(text: bytes, identifier: str, *, alone: bool) -> bytes:
+    return b'{"id":"' + identifier.encode() + (b'"' if alone else b'",') + text[1:]
+
+
+class UserLines:
+    """Reads lines ahead, in a thread of its own: a pipe that says nothing must not hold up the one who sends.
+
+    A line that is no message is logged with its number and counted; an empty one is nothing.
+    """
+
+    def __init__(
+        self,
+        stream: BinaryIO,
+        *,
+        clock: Callable[[], float] = time.time,
+        new_id: Callable[[], str] = lambda: random_ids(1)[0],
+    ) -> None:
+        self.read = 0
+        self.broken = 0
+        self.exhausted = False
+        self._clock = clock
+        self._new_id = new_id
+        self._lines: Queue[bytes | Exception | None] = Queue(READ_AHEAD)
+        self._number = 0
+        Thread(target=self._read_ahead, args=(stream,), name="reader", daemon=True).start()
+
+    def take(self, size: int) -> list[Encoded]:
+        """Up to `size` messages, as many as were read; what is not there yet is not waited for.
+
+        Raises OSError where the stream can't be read on.
+        """
+        created_at = utc_text(self._clock())
+        messages: list[Encoded] = []
+        with suppress(Empty):
+            while not self.exhausted and size:
+                messages += self._messages_in(self._lines.get_nowait(), created_at)
+                size -= 1
+        return messages
+
+    def _messages_in(self, line: bytes | Exception | None, created_at: str) -> list[Encoded]:
+        if isinstance(line, Exception):
+            raise line
+        if line is None:
+            self.exhausted = True
+            return []
+        self._number += 1
+        if self._number == 1:
+            line = line.removeprefix(_BOM)
+        if not line.strip():
+            return []
+        self.read += 1
+        try:
+            return [from_line(line, created_at, self._new_id)]
+        except InvalidInput as error:
+            self.broken += 1
+            logger.warning("line is no message", extra={"line": self._number, "reason": str(error)})
+            return []
+
+    def _read_ahead(self, stream: BinaryIO) -> None:
+        try:
+            for line in stream:
+                self._lines.put(line)
+        except OSError as error:
+            self._lines.put(error)
+        else:
+            self._lines.put(None)
