@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
-from confluent_kafka.admin import ClusterMetadata, TopicMetadata
+from confluent_kafka.admin import ClusterMetadata
 
 from src.dead_letter_topic import DeadLetterTopic
 from src.settings import KafkaSettings, Settings
@@ -65,14 +65,14 @@ def _topic(consumer: Consumer, cluster: ClusterMetadata, name: str) -> Iterator[
         yield Answer("topic", False, f"{name} is not there; make it, or set KAFKA_TOPIC")
         return
     yield Answer("topic", True, f"{name} has {len(topic.partitions)} partition(s)")
-    yield _leaders(consumer, cluster, topic)
+    yield _leaders(consumer, cluster, name)
 
 
-def _leaders(consumer: Consumer, cluster: ClusterMetadata, topic: TopicMetadata) -> Answer:
+def _leaders(consumer: Consumer, cluster: ClusterMetadata, name: str) -> Answer:
     """Bootstrap servers may answer while the addresses that they hand out can't be reached."""
-    for number, partition in topic.partitions.items():
+    for number, partition in cluster.topics[name].partitions.items():
         try:
-            consumer.get_watermark_offsets(TopicPartition(topic.topic, number), timeout=TIMEOUT)
+            consumer.get_watermark_offsets(TopicPartition(name, number), timeout=TIMEOUT)
         except KafkaException as error:
             broker = cluster.brokers.get(partition.leader)
             address = f"{broker.host}:{broker.port}" if broker else "no broker"

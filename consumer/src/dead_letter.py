@@ -74,7 +74,7 @@ class Origin(NamedTuple):
 class Replays(NamedTuple):
     """How often a message was sent back, and when it failed for the first time (empty if that is not known)."""
 
-    count: int = 0
+    times: int = 0
     since: str = ""
 
 
@@ -90,8 +90,8 @@ def letter(rejection: Rejection) -> Letter:
 def sent_back(headers: Sequence[tuple[str, bytes | None]]) -> Headers:
     """The headers with which a parked message goes back: its own, and how often that was done."""
     replays = read_replays(headers)
-    count = f"{replays.count + 1}{_SINCE}{replays.since or text_of(headers, FIRST_FAILURE) or ''}"
-    return (*own_headers(headers), (REPLAYS, count.removesuffix(_SINCE).encode()))
+    since = replays.since or text_of(headers, FIRST_FAILURE) or ""
+    return (*own_headers(headers), _replays(replays.times + 1, since))
 
 
 def note(identity: str) -> Letter:
@@ -114,19 +114,27 @@ def _block(rejection: Rejection) -> Iterable[tuple[str, bytes]]:
     yield OFFSET, b"%d" % record.offset
     yield STAGE, rejection.stage.encode()
     yield EXCEPTION, f"{type(error).__module__}.{type(error).__qualname__}".encode()
-    yield TEXT, _bytes(str(error))[:LONGEST_TEXT]
-    yield TRACE, _bytes("".join(traceback.format_exception(error)))[-LONGEST_TRACE:]  # the last lines say most
+    yield TEXT, _beginning(str(error), LONGEST_TEXT)
+    yield TRACE, _end("".join(traceback.format_exception(error)), LONGEST_TRACE)  # its last lines say most
     yield ATTEMPTS, b"%d" % rejection.attempts
     yield FIRST_FAILURE, first_failure.encode()
     yield LAST_FAILURE, utc(rejection.last_failure).encode()
     if record.timestamp is not None:
         yield TIMESTAMP, b"%d" % record.timestamp
-    if before.count:
-        yield REPLAYS, f"{before.count}{_SINCE}{first_failure}".encode()
+    if before.times:
+        yield _replays(before.times, first_failure)
 
 
-def _bytes(text: str) -> bytes:
-    return text.encode(errors="backslashreplace")
+def _replays(times: int, since: str) -> tuple[str, bytes]:
+    return REPLAYS, f"{times}{_SINCE}{since}".encode()
+
+
+def _beginning(text: str, length: int) -> bytes:
+    return text.encode(errors="backslashreplace")[:length].decode(errors="ignore").encode()
+
+
+def _end(text: str, length: int) -> bytes:
+    return text.encode(errors="backslashreplace")[-length:].decode(errors="ignore").encode()
 
 
 # -- reading
@@ -149,8 +157,8 @@ def read_origin(headers: Sequence[tuple[str, bytes | None]]) -> Origin | None:
 
 
 def read_replays(headers: Sequence[tuple[str, bytes | None]]) -> Replays:
-    count, _, since = (text_of(headers, REPLAYS) or "").partition(_SINCE)
-    return Replays(int(count), since) if count.isascii() and count.isdigit() and len(count) < 10 else Replays()
+    times, _, since = (text_of(headers, REPLAYS) or "").partition(_SINCE)
+    return Replays(_whole(times) or 0, since)
 
 
 def read_note(record: Record) -> str | None:
@@ -179,5 +187,8 @@ def text_of(headers: Sequence[tuple[str, bytes | None]], name: str) -> str | Non
 
 
 def _number(headers: Sequence[tuple[str, bytes | None]], name: str) -> int | None:
-    text = text_of(headers, name)
-    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 20 else None
+    return _whole(text_of(headers, name) or "")
+
+
+def _whole(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None

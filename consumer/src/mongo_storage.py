@@ -1,5 +1,6 @@
 """A store in MongoDB: the one place that speaks to it."""
 
+import json
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -157,7 +158,7 @@ class MongoStore:
             return {tuple(index["key"]): index for index in self._collection.index_information().values()}
 
     def _make_index(self, keys: Keys, **options: Any) -> None:
-        with self._warning_that_says(f"createIndex({_shown(keys)}{', ' if options else ''}{_shown_options(options)})"):
+        with self._warning_that_says("createIndex", dict(keys), options):
             self._collection.create_index(list(keys), **options)
 
     def _ensure_expiry(self, there: Mapping[Keys, Mapping[str, Any]]) -> None:
@@ -166,7 +167,7 @@ class MongoStore:
         if self._expiry is None and found is not None:
             logger.warning(
                 "an index still deletes documents",
-                extra={"after_seconds": found, "to_stop_it_run": f"{self._place}.dropIndex({_shown(EXPIRY)})"},
+                extra={"after_seconds": found, "to_stop_it_run": self._shell("dropIndex", dict(EXPIRY))},
             )
         elif self._expiry is not None and EXPIRY not in there:
             self._make_index(EXPIRY, expireAfterSeconds=self._expiry)
@@ -175,24 +176,29 @@ class MongoStore:
 
     def _change_expiry(self, seconds: int) -> None:
         change = {"keyPattern": dict(EXPIRY), "expireAfterSeconds": seconds}
-        with self._warning_that_says(f"runCommand({{collMod: …, index: {change}}})"):
-            self._collection.database.command("collMod", self._collection.name, index=change)
+        command = {"collMod": self._collection.name, "index": change}
+        with self._warning_that_says("runCommand", command):
+            self._collection.database.command(command)
+            if self._indexes()[EXPIRY].get("expireAfterSeconds") != seconds:
+                raise OperationFailure("the server said yes, and the expiry is what it was")
             logger.info("expiry changed", extra={"after_seconds": seconds})
 
     @contextmanager
-    def _warning_that_says(self, command: str) -> Iterator[None]:
+    def _warning_that_says(self, command: str, *arguments: Mapping[str, Any]) -> Iterator[None]:
         """Messages are stored without the index too, so whoever may make it is told how, and the service goes on."""
         try:
             yield
         except (OperationFailure, NetworkTimeout) as error:
-            run = f"{self._place}.{command}"
+            run = self._shell(command, *arguments)
             logger.warning("an index is not as it should be", extra={"reason": str(error), "to_mend_it_run": run})
         except PyMongoError as error:
             raise unavailable(error) from error
 
-    @property
-    def _place(self) -> str:
-        return f'db.getSiblingDB("{self._collection.database.name}").getCollection("{self._collection.name}")'
+    def _shell(self, command: str, *arguments: Mapping[str, Any]) -> str:
+        """What to type into mongosh."""
+        database = f"db.getSiblingDB({json.dumps(self._collection.database.name)})"
+        place = "" if command == "runCommand" else f".getCollection({json.dumps(self._collection.name)})"
+        return f"{database}{place}.{command}({', '.join(json.dumps(each) for each in arguments if each)})"
 
     # Answers for people
 
@@ -222,7 +228,7 @@ class MongoStore:
 
     def _missing_indexes(self) -> tuple[bool, str]:
         there = self._indexes()
-        missing = [_shown(keys) for keys in INDEXES if keys not in there]
+        missing = [json.dumps(dict(keys)) for keys in INDEXES if keys not in there]
         return True, f"made at start: {', '.join(missing)}" if missing else "all there"
 
     def _durability(self) -> tuple[bool, str]:
@@ -335,11 +341,3 @@ def _translated() -> Iterator[None]:
         yield
     except PyMongoError as error:
         raise unavailable(error) from error
-
-
-def _shown(keys: Keys) -> str:
-    return "{" + ", ".join(f'"{field}": {direction}' for field, direction in keys) + "}"
-
-
-def _shown_options(options: Mapping[str, int]) -> str:
-    return str(options).replace("'", '"') if options else ""

@@ -3,20 +3,25 @@
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, Protocol
 
 from confluent_kafka import KafkaException, TopicCollection
-from confluent_kafka.admin import AdminClient
 
 NO_ID = "A" * 22  # how an id of zeros is written
 ASKED_EVERY = 30.0  # seconds
 FIRST_ANSWER = 2.0  # seconds that a first answer may take where it matters
 
 
+class Admin(Protocol):
+    """What is needed of confluent_kafka's AdminClient."""
+
+    def describe_topics(self, topics: TopicCollection, /, *, request_timeout: float) -> dict[str, Future[Any]]: ...
+
+
 class TopicIdentity:
     """Asks in the background; `known` is the last answer, None where the broker tells none."""
 
-    def __init__(self, admin: AdminClient, topic: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, admin: Admin, topic: str, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.known: str | None = None
         self._admin = admin
         self._topic = topic

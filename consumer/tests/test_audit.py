@@ -4,13 +4,12 @@ import json
 import logging
 import socket
 import time
-from collections.abc import Callable, Iterator
-from itertools import count
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 
 from local.broker import RETENTION_BYTES, EmbeddedBroker
 from src import audit
@@ -23,15 +22,15 @@ from src.sqlite_storage import SqliteStore
 from src.storage import DataStorage
 
 DAY = 86_400.0
+FETCH, OFFSET_FETCH = 1, 9  # Kafka's numbers for these requests
 CLIENT = {"fetch.wait.max.ms": 20}
-_numbers = count()
+NAMES = [f"audit-{number}" for number in range(100)]  # a topic each test; made at once, which takes no time
 
 
 class World:
     """A topic of two partitions, its dead letters, a group and a store."""
 
-    def __init__(self, broker: EmbeddedBroker, producer: Producer, folder: Path) -> None:
-        name = f"audit-{next(_numbers)}"
+    def __init__(self, name: str, broker: EmbeddedBroker, producer: Producer, folder: Path) -> None:
         self.kafka = KafkaSettings(
             bootstrap_servers=broker.address,
             topic=name,
@@ -43,8 +42,6 @@ class World:
         self.settings = Settings(kafka=self.kafka, mongodb=self.mongodb)
         self.config = folder / "config.json"
         self.config.write_text(json.dumps(_plain(self.settings)))
-        broker.create_topic(self.kafka.topic, 2)
-        broker.create_topic(self.kafka.dead_letter_topic, 1)
         self._producer = producer
         self._sent = [0, 0]
 
@@ -101,7 +98,7 @@ def message(identifier: str, **fields: object) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def broker() -> Iterator[EmbeddedBroker]:
-    with EmbeddedBroker({}) as broker:
+    with EmbeddedBroker(topics_of(NAMES)) as broker:
         yield broker
 
 
@@ -110,9 +107,14 @@ def producer(broker: EmbeddedBroker) -> Producer:
     return a_producer(broker)
 
 
+@pytest.fixture(scope="module")
+def names() -> Iterator[str]:
+    return iter(NAMES)
+
+
 @pytest.fixture
-def world(broker: EmbeddedBroker, producer: Producer, tmp_path: Path) -> World:
-    return World(broker, producer, tmp_path)
+def world(names: Iterator[str], broker: EmbeddedBroker, producer: Producer, tmp_path: Path) -> World:
+    return World(next(names), broker, producer, tmp_path)
 
 
 @pytest.fixture(autouse=True)
@@ -448,8 +450,8 @@ def test_a_store_that_is_not_there_is_said_in_one_sentence(
 
 
 def test_a_broker_that_falls_silent_while_it_is_read_is_not_waited_for_for_ever(tmp_path: Path) -> None:
-    with EmbeddedBroker({}) as broker:
-        world = World(broker, a_producer(broker), tmp_path)
+    with EmbeddedBroker(topics_of(["silent"])) as broker:
+        world = World("silent", broker, a_producer(broker), tmp_path)
         world.send(message("a"))
         with TopicSnapshot(world.kafka, patience=0.0) as snapshot:
             broker.go_down()
@@ -478,8 +480,30 @@ def test_what_arrives_after_the_snapshot_is_left_alone(world: World) -> None:
 
 
 def test_a_partition_that_is_not_there_is_an_error_and_no_silence(world: World) -> None:
-    with TopicSnapshot(world.kafka) as snapshot, pytest.raises(SourceError, match="Kafka refuses"):
+    with (
+        TopicSnapshot(world.kafka, patience=1.0) as snapshot,
+        pytest.raises(SourceError, match=r"nothing more.*\[17\]"),
+    ):
         list(snapshot.read(world.kafka.topic, {17: Span(0, 1)}))
+
+
+def test_a_topic_that_may_not_be_read_is_an_error(tmp_path: Path) -> None:
+    with EmbeddedBroker(topics_of(["secret"])) as broker:
+        world = World("secret", broker, a_producer(broker), tmp_path)
+        world.send(message("a"))
+        broker.fail_next(FETCH, *[KafkaError.TOPIC_AUTHORIZATION_FAILED] * 3)
+
+        with TopicSnapshot(world.kafka) as snapshot, pytest.raises(SourceError, match="Kafka refuses secret"):
+            list(snapshot.read(world.kafka.topic, {0: Span(0, 1)}))
+
+
+def test_a_committed_offset_that_is_not_told_is_an_error(tmp_path: Path) -> None:
+    with EmbeddedBroker(topics_of(["secret"])) as broker:
+        world = World("secret", broker, a_producer(broker), tmp_path)
+        broker.fail_next(OFFSET_FETCH, *[KafkaError.GROUP_AUTHORIZATION_FAILED] * 3)
+
+        with TopicSnapshot(world.kafka) as snapshot, pytest.raises(SourceError, match="authoriz"):
+            snapshot.committed("secret", [0])
 
 
 def test_a_reader_is_told_what_limits_the_numbers(world: World) -> None:
@@ -555,6 +579,10 @@ def audited(
         work = Audit(world.settings, snapshot, storage, clock=clock, now=now, pause=pause)
         work.wait(wait)
         return work.run()
+
+
+def topics_of(names: Sequence[str]) -> dict[str, int]:
+    return {name + ending: partitions for name in names for ending, partitions in (("", 2), (".dlq", 1))}
 
 
 def a_producer(broker: EmbeddedBroker) -> Producer:

@@ -84,7 +84,7 @@ def test_what_arrives_is_stored_and_then_committed() -> None:
     assert list(world.storage.documents) == ["0-0", "0-1", "0-2"]
     assert world.source.closed
     assert world.metric("consumer_messages_total", result="stored") == 3
-    assert world.metric("consumer_offset_commits_total", result="success") >= 1
+    assert (world.metric("consumer_offset_commits_total", result="success") or 0) >= 1
 
 
 def test_a_broken_message_is_parked_and_its_neighbours_are_stored() -> None:
@@ -159,7 +159,7 @@ def test_what_is_settled_is_committed_when_the_partition_goes() -> None:
         world.wait(lambda: world.source.committed == {0: 2})
 
     assert world.metric("consumer_assigned_partitions") == 0
-    assert world.metric("consumer_rebalances_total", event="revoked") >= 1
+    assert (world.metric("consumer_rebalances_total", event="revoked") or 0) >= 1
 
 
 def test_a_batch_in_hand_is_settled_and_committed_before_its_partition_goes() -> None:
@@ -233,7 +233,7 @@ def test_ready_says_why_not_and_live_stays_while_the_loop_turns(caplog: pytest.L
 
     with world.running():
         world.wait(lambda: "serving metrics and health" in caplog.messages)
-        port = next(line.port for line in caplog.records if line.message == "serving metrics and health")  # type: ignore[attr-defined]
+        port = next(vars(line)["port"] for line in caplog.records if line.message == "serving metrics and health")
 
         assert get(port, "/live") == (200, {"ok": True, "reasons": []})
         assert get(port, "/ready") == (503, {"ok": False, "reasons": ["broker nowhere:9092: no answer yet"]})

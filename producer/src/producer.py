@@ -167,7 +167,7 @@ class DataProducer:
             stuck=self._stuck,
             hindrances=self._delivery.hindrances,
         )
-        logger.info("serving metrics and health", extra={"host": metrics.host, "port": exporter.port})
+        logger.info("serving metrics and health", extra={"address": metrics.host, "port": exporter.port})
         return exporter
 
     def _stuck(self) -> list[str]:

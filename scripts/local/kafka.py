@@ -11,7 +11,7 @@ from local.plan import Names
 from local.progress import Meter, Progress, make_topics
 
 UNSETTLED_BYTES = RETENTION_BYTES * 4 // 5  # in all, so that not even a single partition comes near its limit
-JOIN_WITHIN_MS = 1500  # consumers that start together become one group at once; a later one stops it for seconds
+JOIN_WITHIN_MS = 2000  # consumers that start together become one group at once; a later one stops it for seconds
 
 
 class Kafka(Protocol):

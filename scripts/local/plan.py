@@ -24,7 +24,10 @@ _CONSUMER_ON_EMBEDDED = {
     "fetch.wait.max.ms": 20,
     "topic.metadata.refresh.interval.ms": 10_000,
 }
-_PRODUCER_ON_EMBEDDED = {"socket.timeout.ms": 300_000}  # a request held at the gate is no dead connection
+_PRODUCER_ON_EMBEDDED = {
+    "socket.timeout.ms": 300_000,  # a request held at the gate is no dead connection
+    "queue.buffering.max.messages": 10_000,  # so that little is under way when it is asked to stop
+}
 
 # What a run decides itself; a shell that happens to export one of these must not redirect a part of it.
 _DECIDED_HERE = frozenset(

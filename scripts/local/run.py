@@ -58,7 +58,7 @@ def run(options: Options, stop: Event, path: Path = plan.FOLDER) -> int:
             with _view() as view:
                 flow = Flow(broker, producer, consumers, view=view, settings=consuming)
                 settled = flow.run(stop)
-            healthy = _farewell(producer, consumers)
+            healthy = _farewell(producer, consumers, stopped=stop.is_set())
             good = _judge(broker.progress(), consumers=flow.samples, settings=consuming)
         _tell_where(options, names, consuming)
         return 0 if settled and healthy and good else 1
@@ -206,11 +206,15 @@ class Flow:
             self._view.say(f"The first messages are stored, {self._clock() - self._began:.1f} s after the start.")
 
 
-def ending(child: Child) -> str:
-    """How a process ended; with its last words where it did so in trouble."""
-    if child.failed:
-        return "\n  ".join([f"{child.name} has {child.state}. The last lines of {child.log}:", *child.last_lines()])
-    return f"{child.name} is {child.state}; within about ten seconds the others have its partitions."
+def ending(consumer: Child) -> str:
+    """How a consumer ended."""
+    if consumer.failed:
+        return last_words(consumer)
+    return f"{consumer.name} is {consumer.state}; within about ten seconds the others have its partitions."
+
+
+def last_words(child: Child) -> str:
+    return "\n  ".join([f"{child.name} has {child.state}. The last lines of {child.log}:", *child.last_lines()])
 
 
 class _Starter:
@@ -254,16 +258,21 @@ def _check_servers(settings: Path) -> None:
         raise CannotRun("the consumer can't work with these servers; its answers stand above")
 
 
-def _farewell(producer: Child, consumers: Sequence[Child]) -> bool:
-    """End every process in good order; whether none was in trouble."""
-    for child in (producer, *consumers):
+def _farewell(producer: Child, consumers: Sequence[Child], *, stopped: bool) -> bool:
+    """End every process in good order; whether none was in trouble.
+
+    A producer that was stopped and had to keep messages back is in none: they are in a file, and it is told which.
+    """
+    children = [producer, *consumers]
+    for child in children:
         child.ask_to_stop()
-    late = [child for child in (producer, *consumers) if not child.wait()]
+    late = [child for child in children if not child.wait()]
     for child in late:
         print(f"{child.name} did not end in time; it is killed. Its log: {child.log}")
     if producer.failed:
-        print(ending(producer))
-    return not late and not producer.failed and not any(consumer.failed for consumer in consumers)
+        print(last_words(producer))
+    troubled = consumers if stopped else children
+    return not late and not any(child.failed for child in troubled)
 
 
 def _judge(progress: Progress, *, consumers: Sequence[ConsumerSample], settings: Path) -> bool:
@@ -298,6 +307,8 @@ def _ask(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
 
 def _tell_where(options: Options, names: plan.Names, settings: Path) -> None:
     print(f"Logs and settings: {settings.parent}")
+    for kept in (settings.parent / "undelivered").glob("*.jsonl"):
+        print(f"Messages that the producer could not deliver: {kept}")
     if options.mongodb:
         print(f"Messages: in MongoDB, database pubsub, collection {names.collection}. One of them:")
     else:

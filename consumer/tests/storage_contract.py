@@ -1,0 +1,385 @@
+"""What every store does behind DataStorage. A subclass gives the fixture `storage`: one that is empty."""
+
+from copy import deepcopy
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from src.storage import DataStorage, StoredMessage, UnsupportedQuery
+from src.verdict import Outcome
+
+Message = dict[str, Any]
+
+DAY = datetime(2023, 7, 15, 12, 34, 56, 789000, tzinfo=UTC)
+
+
+def message(identity: str = "1", **fields: Any) -> Message:
+    return {
+        "id": identity,
+        "name": "item_12345678",
+        "created_at": "2023-07-15T12:34:56.789Z",
+        "metadata": {"source": "system-a", "version": "1.0.0"},
+        **fields,
+    }
+
+
+def origin(offset: int, partition: int = 0) -> Message:
+    return {"topic": "t", "partition": partition, "offset": offset, "timestamp": DAY, "received_at": DAY}
+
+
+def nested(levels: int) -> Any:
+    value: Any = 1
+    for level in range(levels):
+        value = [value] if level % 2 else {"x": value}
+    return value
+
+
+POISONS = {
+    "an integer of 64 bits without a sign": ("integer_out_of_range", {"x": 2**63}),
+    "an integer of 100 digits": ("integer_out_of_range", {"x": [10**100]}),
+    "an integer below the least": ("integer_out_of_range", {"x": -(2**63) - 1}),
+    "not a number": ("number_out_of_range", {"x": float("nan")}),
+    "infinity": ("number_out_of_range", {"x": {"y": float("-inf")}}),
+    "a NUL in a key": ("invalid_key", {"x": {"a\0b": 1}}),
+    "a key that is no text": ("invalid_key", {"x": {1: 2}}),
+    "half a character in a text": ("invalid_string", {"x": "\ud800"}),
+    "half a character in a key": ("invalid_string", {"\udfff": 1}),
+    "101 levels": ("nesting_too_deep", {"x": nested(100)}),
+    "10,000 levels": ("nesting_too_deep", {"x": nested(10_000)}),
+    "17 MB": ("document_too_large", {"x": "x" * 17_000_000}),
+    "bytes": ("not_encodable", {"x": b"x"}),
+    "a set": ("not_encodable", {"x": {1}}),
+    "a date where a message has none": ("not_encodable", {"x": DAY}),
+    "_id": ("reserved_field", {"_id": "1"}),
+    "an id that is no text": ("invalid_id", {"id": 1}),
+    "an empty id": ("invalid_id", {"id": ""}),
+    "no date": ("invalid_created_at", {"created_at": "yesterday"}),
+    "no date but null": ("invalid_created_at", {"created_at": None}),
+    "a date without a zone": ("invalid_created_at", {"created_at": "2023-07-15T12:34:56"}),
+    "a leap second": ("invalid_created_at", {"created_at": "2016-12-31T23:59:60Z"}),
+    "a date before the year 1 in UTC": ("invalid_created_at", {"created_at": "0001-01-01T00:00:00+14:00"}),
+    "a date after the year 9999 in UTC": ("invalid_created_at", {"created_at": "9999-12-31T23:59:59-01:00"}),
+}
+
+FINE: dict[str, Message] = {
+    "the greatest and the least integer": {"x": [2**63 - 1, -(2**63)]},
+    "minus zero and the ends of the numbers": {"x": [-0.0, 5e-324, 1.7976931348623157e308, 1e22]},
+    "100 levels": {"x": nested(99)},
+    "dots and dollars in keys": {"kubernetes.io/config": 1, "$schema": "x", "x": {"$a.b": {"c.d": 1}}, "": 1},
+    "what looks like a reference": {"x": {"$ref": "#/a", "$id": "b"}, "y": {"$ref": 5, "$id": 1, "$db": 2}},
+    "what looks like a typed value": {"x": {"$date": "2023-07-15"}, "y": {"$oid": "0"}},
+    "naughty texts": {"x": ["\0", "\x1b[31m", "\u202e", "\u2028\u0085", "\U0001f4a9", "\ufeff", "';--", "e\u0301"]},
+    "a name of another type": {"name": ["a", "b"], "metadata": "none"},
+    "nothing but the id": {},
+}
+
+CORPUS: dict[str, Message] = {
+    "nested": {"metadata": {"a": {"b": 1}}},
+    "dotted": {"metadata": {"a.b": 1}},
+    "true": {"x": True},
+    "one": {"x": 1},
+    "float": {"x": 1.0},
+    "two": {"x": 2},
+    "null": {"x": None},
+    "text": {"x": "1"},
+    "list": {"x": [1, "z"]},
+    "no_list": {"x": []},
+    "object": {"x": {"y": 1}},
+    "quote": {'it\'s "x"': 1},
+    "objects": {"l": [{"b": 1}, {"b": 3}, {}]},
+    "named": {"name": "n", "created_at": "2023-07-15T12:34:56.789Z"},
+    "names": {"name": ["n", "m"], "created_at": "2024-01-01T00:00:00Z", "metadata": {"source": ["s"]}},
+    "source": {"created_at": "2025-01-01T00:00:00+01:00", "metadata": {"source": "s"}},
+}
+WITHOUT_X = "nested dotted quote objects named names source"
+
+QUERIES: list[tuple[Message, str]] = [
+    ({"metadata.a.b": 1}, "nested"),
+    ({"x": 1}, "one float list"),
+    ({"x": True}, "true"),
+    ({"x": "1"}, "text"),
+    ({"x": None}, f"null {WITHOUT_X}"),
+    ({"x": {"$exists": False}}, WITHOUT_X),
+    ({"x": {"$exists": True}}, "true one float two null text list no_list object"),
+    ({"x": {"$in": [2, None]}}, f"two null {WITHOUT_X}"),
+    ({"x": {"$in": []}}, ""),
+    ({"x": {"$nin": [1, None]}}, "true two text no_list object"),
+    ({"x": {"$eq": 1}}, "one float list"),
+    ({"x": {"$ne": 1}}, f"true two null text no_list object {WITHOUT_X}"),
+    ({"x": {"$gt": 1}}, "two"),
+    ({"x": {"$gte": 1}}, "one float two list"),
+    ({"x": {"$lt": 2}}, "one float list"),
+    ({"x": {"$lte": 1.5, "$gt": 0}}, "one float list"),
+    ({"x": {"$gt": "0"}}, "text list"),
+    ({"x": {"$gt": False}}, "true"),
+    ({"x": {"y": 1}}, "object"),
+    ({"x.y": 1}, "object"),
+    ({"x.0": 1}, "list"),
+    ({"x": [1, "z"]}, "list"),
+    ({"x": []}, "no_list"),
+    ({"l.b": 3}, "objects"),
+    ({"l.1.b": 3}, "objects"),
+    ({"l.b": {"$gt": 1, "$lt": 3}}, "objects"),
+    ({'it\'s "x"': 1}, "quote"),
+    ({"id": "one"}, "one"),
+    ({"id": {"$in": ["one", "two", "nobody"]}}, "one two"),
+    ({"id": "one", "x": 2}, ""),
+    ({"id": {"$gt": "text", "$lte": "two"}}, "true two"),
+    ({"name": "n"}, "named names"),
+    ({"name": {"$in": ["m", "q"]}}, "names"),
+    ({"metadata.source": "s"}, "names source"),
+    ({"metadata.source": "s", "created_at": {"$gte": "2024-06-01"}}, "source"),
+    ({"created_at": "2023-07-15T12:34:56.789Z"}, "named"),
+    ({"created_at": "2023-07-15T14:34:56.789+02:00"}, "named"),
+    ({"created_at": DAY}, "named"),
+    ({"created_at": DAY.replace(tzinfo=None)}, "named"),
+    ({"created_at": {"$gt": DAY, "$lt": "2024-12-31T23:00:00Z"}}, "names"),
+    ({"created_at": {"$in": [DAY, "2024-01-01"]}}, "named names"),
+    ({"$or": [{"id": "one"}, {"created_at": DAY}]}, "one named"),
+    ({"$and": [{"x": 1}, {"id": {"$ne": "one"}}]}, "float list"),
+    ({"$nor": [{"x": {"$exists": True}}, {"id": "nested"}]}, "dotted quote objects named names source"),
+    ({}, " ".join(CORPUS)),
+]
+
+
+class StorageContract:
+    # Saving
+
+    def test_a_saved_message_comes_back_as_it_was(self, storage: DataStorage) -> None:
+        stored = storage.save(message("1"))
+
+        assert stored
+        assert storage.get({"id": "1"}) == [message("1")]
+
+    def test_where_it_came_from_comes_back_as_plain_json(self, storage: DataStorage) -> None:
+        storage.save(message("1", kafka=origin(7)))
+
+        [found] = storage.get({"kafka.offset": 7, "kafka.received_at": {"$gte": DAY}})
+
+        assert found["kafka"] == {
+            "topic": "t",
+            "partition": 0,
+            "offset": 7,
+            "timestamp": "2023-07-15T12:34:56.789Z",
+            "received_at": "2023-07-15T12:34:56.789Z",
+        }
+
+    def test_the_callers_document_is_not_changed(self, storage: DataStorage) -> None:
+        given = message("1", kafka=origin(7))
+        before = deepcopy(given)
+
+        storage.save(given)
+
+        assert given == before
+
+    @pytest.mark.parametrize(
+        ("given", "kept"),
+        [
+            ("2023-07-15T14:34:56.789+02:00", "2023-07-15T12:34:56.789Z"),
+            ("2023-07-15T12:34:56.7899999999Z", "2023-07-15T12:34:56.789Z"),
+            ("2023-07-15T12:34:56Z", "2023-07-15T12:34:56.000Z"),
+            ("0001-01-01T00:00:00Z", "0001-01-01T00:00:00.000Z"),
+            ("9999-12-31T23:59:59.999Z", "9999-12-31T23:59:59.999Z"),
+            (DAY + timedelta(microseconds=999), "2023-07-15T12:34:56.789Z"),
+            (DAY.astimezone(timezone(timedelta(hours=-3))), "2023-07-15T12:34:56.789Z"),
+        ],
+    )
+    def test_dates_are_kept_in_utc_and_milliseconds(self, storage: DataStorage, given: object, kept: str) -> None:
+        storage.save(message("1", created_at=given))
+
+        assert [found["created_at"] for found in storage.get({"created_at": kept})] == [kept]
+
+    @pytest.mark.parametrize("fields", FINE.values(), ids=FINE)
+    def test_what_json_can_hold_comes_back_equal(self, storage: DataStorage, fields: Message) -> None:
+        outcomes = [storage.save_many([{"id": "1", **fields}])[0].outcome for _ in range(2)]
+
+        assert outcomes == [Outcome.STORED, Outcome.DUPLICATE]
+        assert storage.get({}) == [{"id": "1", **fields}]
+
+    @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(
+        st.recursive(
+            st.none()
+            | st.booleans()
+            | st.integers(-(2**63), 2**63 - 1)
+            | st.floats(allow_nan=False, allow_infinity=False)
+            | st.text(),
+            lambda inner: (
+                st.lists(inner, max_size=4)
+                | st.dictionaries(st.text(st.characters(exclude_characters="\0", codec="utf-8")), inner, max_size=4)
+            ),
+            max_leaves=12,
+        )
+    )
+    def test_any_json_value_comes_back_equal_and_is_a_duplicate_then(self, storage: DataStorage, value: Any) -> None:
+        given_message = {"id": str(uuid4()), "x": value}
+
+        outcomes = [storage.save_many([given_message])[0].outcome for _ in range(2)]
+
+        assert outcomes == [Outcome.STORED, Outcome.DUPLICATE]
+        assert repr(storage.get({"id": given_message["id"]})) == repr([given_message])
+
+    @pytest.mark.parametrize(("reason", "fields"), POISONS.values(), ids=POISONS)
+    def test_what_can_never_be_stored_is_refused_and_its_neighbours_are_stored(
+        self, storage: DataStorage, reason: str, fields: Message
+    ) -> None:
+        verdicts = storage.save_many([message("a"), message("b", **fields), message("c")])
+
+        assert [verdict.outcome for verdict in verdicts] == [Outcome.STORED, Outcome.REFUSED, Outcome.STORED]
+        assert verdicts[1].reason == reason
+        assert verdicts[1].error is not None
+        assert [found["id"] for found in storage.get({}, sort=[("id", 1)])] == ["a", "c"]
+
+    def test_a_message_without_an_id_is_refused(self, storage: DataStorage) -> None:
+        assert not storage.save({"name": "x"})
+        assert storage.get({}) == []
+
+    def test_nothing_to_save_is_no_verdict(self, storage: DataStorage) -> None:
+        assert storage.save_many([]) == []
+
+    # The same id again
+
+    def test_the_same_message_again_is_a_duplicate_wherever_it_came_from(self, storage: DataStorage) -> None:
+        storage.save(message("1", kafka=origin(7)))
+
+        [verdict] = storage.save_many([message("1", kafka=origin(8))])
+
+        assert verdict.outcome is Outcome.DUPLICATE
+        assert [found["kafka"]["offset"] for found in storage.get({})] == [7]
+
+    def test_saving_the_same_message_again_is_a_success(self, storage: DataStorage) -> None:
+        assert [storage.save(message("1")), storage.save(message("1"))] == [True, True]
+
+    def test_another_message_under_the_same_id_is_refused(self, storage: DataStorage) -> None:
+        storage.save(message("1"))
+
+        [verdict] = storage.save_many([message("1", name="another")])
+
+        assert (verdict.outcome, verdict.reason) == (Outcome.REFUSED, "id_conflict")
+        assert storage.get({}) == [message("1")]
+
+    def test_the_order_of_the_keys_and_the_zone_make_no_difference(self, storage: DataStorage) -> None:
+        storage.save({"id": "1", "x": {"a": 1, "b": 2}, "created_at": DAY})
+
+        [verdict] = storage.save_many(
+            [{"created_at": "2023-07-15T13:34:56.789+01:00", "x": {"b": 2, "a": 1}, "id": "1"}]
+        )
+
+        assert verdict.outcome is Outcome.DUPLICATE
+
+    @pytest.mark.parametrize(("first", "second"), [(1, 1.0), (1, True), (0.0, -0.0), (None, ""), ([1, 2], [2, 1])])
+    def test_values_of_another_type_make_another_message(
+        self, storage: DataStorage, first: object, second: object
+    ) -> None:
+        storage.save(message("1", x=first))
+
+        [verdict] = storage.save_many([message("1", x=second)])
+
+        assert verdict.reason == "id_conflict"
+
+    def test_of_one_id_in_a_batch_the_first_is_stored(self, storage: DataStorage) -> None:
+        batch = [message("1"), message("2"), message("1", name="another"), message("1"), message("1", name="another")]
+
+        verdicts = storage.save_many(batch)
+
+        assert [verdict.outcome.name for verdict in verdicts] == [
+            "STORED",
+            "STORED",
+            "REFUSED",
+            "DUPLICATE",
+            "REFUSED",
+        ]
+        assert storage.get({}, sort=[("id", 1)]) == [message("1"), message("2")]
+
+    def test_in_a_batch_each_is_compared_with_what_is_stored(self, storage: DataStorage) -> None:
+        storage.save(message("1"))
+
+        verdicts = storage.save_many([message("1", name="another"), message("1"), message("1", name="another")])
+
+        assert [verdict.outcome.name for verdict in verdicts] == ["REFUSED", "DUPLICATE", "REFUSED"]
+
+    # Finding
+
+    @pytest.mark.parametrize(("query", "ids"), QUERIES, ids=[str(query) for query, _ in QUERIES])
+    def test_filters_mean_what_they_mean_in_mongodb(self, storage: DataStorage, query: Message, ids: str) -> None:
+        storage.save_many([{"id": identity, **fields} for identity, fields in CORPUS.items()])
+
+        found = storage.get(query)
+
+        assert sorted(document["id"] for document in found) == sorted(ids.split())
+
+    @pytest.mark.parametrize("direction", [1, -1])
+    def test_values_of_any_types_have_an_order(self, storage: DataStorage, direction: int) -> None:
+        ascending = [[], None, -1, 2.5, 3, "", "a", {"a": 1}, {"a": 2}, False, True]
+        storage.save_many([{"id": f"{index:02}", "x": value} for index, value in enumerate(ascending)])
+
+        found = storage.get({}, sort=[("x", direction), ("id", 1)])
+
+        assert [document["x"] for document in found] == ascending[::direction]
+
+    def test_an_array_stands_where_its_least_or_greatest_element_does(self, storage: DataStorage) -> None:
+        storage.save_many([{"id": "a", "x": [1, 9]}, {"id": "b", "x": 5}, {"id": "c"}])
+
+        assert [found["id"] for found in storage.get({}, sort=[("x", 1)])] == ["c", "a", "b"]
+        assert [found["id"] for found in storage.get({}, sort=[("x", -1)])] == ["a", "b", "c"]
+
+    def test_the_newest_few_can_be_asked_for(self, storage: DataStorage) -> None:
+        storage.save_many([message(str(day), created_at=DAY + timedelta(days=day)) for day in range(5)])
+
+        found = storage.get({"name": "item_12345678"}, sort=[("created_at", -1)], limit=2)
+
+        assert [document["id"] for document in found] == ["4", "3"]
+
+    def test_a_limit_needs_no_order(self, storage: DataStorage) -> None:
+        storage.save_many([message(str(each)) for each in range(5)])
+
+        assert len(storage.get({}, limit=3)) == 3
+
+    @pytest.mark.parametrize(
+        ("query", "options", "named"),
+        [
+            ({"_id": "1"}, {}, "_id"),
+            ({"$or": [{"_id": "1"}]}, {}, "_id"),
+            ({"created_at": {"$gt": "yesterday"}}, {}, "yesterday"),
+            ({"id": "\ud800"}, {}, "surrogates"),
+            ({}, {"limit": 0}, "limit"),
+            ({}, {"sort": [("x", 2)]}, "sort"),
+        ],
+    )
+    def test_what_is_no_query_is_named(
+        self, storage: DataStorage, query: Message, options: dict[str, Any], named: str
+    ) -> None:
+        with pytest.raises(UnsupportedQuery, match=named):
+            storage.get(query, **options)
+
+    # Looking after it
+
+    def test_a_scan_tells_where_every_document_came_from(self, storage: DataStorage) -> None:
+        storage.save_many(
+            [
+                message("1", kafka=origin(7, partition=2)),
+                message("2"),
+                message("3", kafka="odd"),
+                message("4", kafka={}),
+            ]
+        )
+
+        assert sorted(storage.scan()) == [
+            StoredMessage("1", "t", 2, 7),
+            StoredMessage("2", None, None, None),
+            StoredMessage("3", None, None, None),
+            StoredMessage("4", None, None, None),
+        ]
+
+    def test_it_answers_and_can_be_prepared_again_and_again(self, storage: DataStorage) -> None:
+        for _ in range(2):
+            storage.ping()
+            storage.ensure_indexes()
+
+        assert storage.save(message("1"))
+        assert storage.ttl_seconds is None
+        assert [text for _, fine, text in storage.check() if not fine] == []

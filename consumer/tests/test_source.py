@@ -1,0 +1,421 @@
+"""The member of the group, on the embedded broker: real TCP, real groups."""
+
+import json
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from time import monotonic
+from typing import Any
+
+import pytest
+from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
+
+from local.broker import SESSION_TIMEOUT_MS, EmbeddedBroker
+from src.errors import SourceError
+from src.record import Record
+from src.settings import KafkaSettings
+from src.source import KafkaSource
+from src.utils.config import ConfigurationError
+from tests.fakes import DEADLINE, TOPIC
+
+OFFSET_COMMIT = 8  # Kafka's number of the request
+CLIENT: dict[str, str | int | float | bool] = {
+    "session.timeout.ms": SESSION_TIMEOUT_MS,
+    "fetch.wait.max.ms": 20,
+    "statistics.interval.ms": 100,
+}
+
+
+class Diary:
+    """A listener that writes down what it is told, and commits on revoke what it was given to commit."""
+
+    def __init__(self) -> None:
+        self.source: KafkaSource | None = None
+        self.owned: dict[int, int | None] = {}
+        self.numbers: list[int] = []
+        self.due: dict[int, int] = {}
+        self.confirmed: dict[int, int] = {}
+        self.refusals: list[Mapping[int, int]] = []
+        self.standing_still: list[int] = []
+        self.skips: list[tuple[int, int]] = []
+        self.losses: list[Collection[int]] = []
+
+    def assigned(self, committed: Mapping[int, int | None], assignment: int) -> None:
+        self.owned.update(committed)
+        self.numbers.append(assignment)
+
+    def revoking(self, partitions: Collection[int]) -> None:
+        due = {partition: self.due[partition] for partition in partitions if partition in self.due}
+        if self.source is not None and due:
+            self.source.commit_now(due)
+        self._forget(partitions)
+
+    def lost(self, partitions: Collection[int]) -> None:
+        self.losses.append(partitions)
+        self._forget(partitions)
+
+    def stopped(self, partition: int) -> None:
+        self.standing_still.append(partition)
+        self._forget([partition])
+
+    def skipped(self, partition: int, offsets: int) -> None:
+        self.skips.append((partition, offsets))
+
+    def committed(self, offsets: Mapping[int, int]) -> None:
+        self.confirmed.update(offsets)
+
+    def refused(self, offsets: Mapping[int, int]) -> None:
+        self.refusals.append(offsets)
+
+    def _forget(self, partitions: Collection[int]) -> None:
+        for partition in partitions:
+            self.owned.pop(partition, None)
+
+
+class Member:
+    """A source in a group, and what it has been given so far."""
+
+    def __init__(self, source: KafkaSource) -> None:
+        self.diary = Diary()
+        self.diary.source = source
+        self.source = source.subscribe(self.diary)
+        self.records: list[Record] = []
+
+    def poll(self) -> None:
+        self.records += self.source.poll(500, 0.05)
+
+    @property
+    def offsets(self) -> list[int]:
+        return [record.offset for record in self.records]
+
+
+class World:
+    def __init__(self, broker: EmbeddedBroker) -> None:
+        self.broker = broker
+        self.members: list[Member] = []
+
+    def produce(self, values: Sequence[bytes], partition: int = 0, **more: Any) -> None:
+        producer = Producer({"bootstrap.servers": self.broker.address})
+        for value in values:
+            producer.produce(TOPIC, value, partition=partition, **more)
+        assert producer.flush(DEADLINE) == 0
+
+    def commit(self, offset: int, partition: int = 0) -> None:
+        """As somebody else would: an administrator, or a consumer of long ago."""
+        consumer = Consumer({"bootstrap.servers": self.broker.address, "group.id": "group"})
+        consumer.commit(offsets=[TopicPartition(TOPIC, partition, offset)], asynchronous=False)
+        consumer.close()
+
+    def join(self, client: Mapping[str, Any] | None = None, **policy: Any) -> Member:
+        settings = KafkaSettings(
+            bootstrap_servers=self.broker.address, topic=TOPIC, group_id="group", client={**CLIENT, **(client or {})}
+        )
+        member = Member(KafkaSource(settings, **policy))
+        self.members.append(member)
+        return member
+
+    def until(self, condition: Callable[[], object], seconds: float = DEADLINE) -> None:
+        """Let every member poll until the condition holds."""
+        deadline = monotonic() + seconds
+        while not condition():
+            assert monotonic() < deadline, "it did not come to pass"
+            for member in self.members:
+                member.poll()
+
+    def leave(self) -> None:
+        while self.members:
+            self.members.pop().source.close()
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    with EmbeddedBroker({TOPIC: 2}) as broker:
+        world = World(broker)
+        yield world
+        world.leave()
+
+
+def test_a_new_group_reads_from_the_beginning(world: World) -> None:
+    world.produce([b"a", b"b"])
+    member = world.join()
+
+    world.until(lambda: len(member.records) == 2)
+
+    assert [record.value for record in member.records] == [b"a", b"b"]
+    assert member.diary.owned == {0: None, 1: None}
+    assert {record.assignment for record in member.records} == set(member.diary.numbers)
+
+
+def test_a_record_keeps_all_that_kafka_has_of_the_message(world: World) -> None:
+    headers = [("a", None), ("a", b""), ("a", b"\xff\xfe"), ("", b"x"), ("a", b"2")]
+    world.produce([b"v"], partition=1, key=b"k", headers=headers, timestamp=1_700_000_000_123)
+    member = world.join()
+
+    world.until(lambda: member.records)
+
+    assert member.records == [Record(TOPIC, 1, 0, b"k", b"v", tuple(headers), 1_700_000_000_123, 1)]
+
+
+def test_a_group_goes_on_where_it_committed(world: World) -> None:
+    world.produce([b"a", b"b", b"c"])
+    member = world.join()
+    world.until(lambda: len(member.records) == 3)
+
+    member.source.commit({0: 2})
+    world.until(lambda: member.diary.confirmed == {0: 2})
+    world.leave()
+    member = world.join()
+    world.until(lambda: member.records)
+
+    assert member.offsets == [2]
+    assert member.diary.owned[0] == 2
+
+
+def test_what_is_due_is_committed_on_leaving(world: World) -> None:
+    world.produce([b"a", b"b"])
+    member = world.join()
+    world.until(lambda: len(member.records) == 2)
+
+    member.diary.due = {0: 1}
+    world.leave()
+
+    assert member.diary.confirmed == {0: 1}
+    assert member.diary.owned == {}
+
+
+def test_two_members_share_the_partitions(world: World) -> None:
+    first = world.join()
+    world.until(lambda: len(first.diary.owned) == 2)
+
+    second = world.join()
+    world.until(lambda: len(first.diary.owned) == len(second.diary.owned) == 1, seconds=30)
+    world.produce([b"a"], partition=0)
+    world.produce([b"b"], partition=1)
+    world.until(lambda: len(first.records) == len(second.records) == 1)
+
+    assert {first.records[0].value, second.records[0].value} == {b"a", b"b"}
+
+
+def test_a_refused_commit_is_told(world: World) -> None:
+    member = world.join()
+    world.until(lambda: member.diary.owned)
+    world.broker.fail_next(OFFSET_COMMIT, KafkaError.ILLEGAL_GENERATION)
+
+    member.source.commit({0: 0})
+    world.until(lambda: member.diary.refusals)
+
+    assert member.diary.refusals == [{0: 0}]
+    assert not member.source.committing
+
+
+def test_a_commit_that_is_waited_for_and_refused_is_told(world: World) -> None:
+    member = world.join()
+    world.until(lambda: member.diary.owned)
+    world.broker.fail_next(OFFSET_COMMIT, KafkaError.ILLEGAL_GENERATION)
+
+    member.source.commit_now({0: 0})
+
+    assert member.diary.refusals == [{0: 0}]
+
+
+def test_while_paused_nothing_is_read_and_nothing_is_lost(world: World) -> None:
+    member = world.join()
+    world.until(lambda: member.diary.owned)
+    member.source.pause()
+    world.produce([b"a", b"b"])
+    for _ in range(10):
+        member.poll()
+
+    assert member.records == []
+
+    member.source.resume()
+    world.until(lambda: len(member.records) == 2)
+
+
+def test_partitions_that_come_during_a_pause_are_paused_as_well(world: World) -> None:
+    world.produce([b"a"])
+    member = world.join()
+    member.source.pause()
+    world.until(lambda: member.diary.owned)
+    for _ in range(10):
+        member.poll()
+
+    assert member.records == []
+
+    member.source.resume()
+    world.until(lambda: member.offsets == [0])
+
+
+def test_a_committed_offset_that_is_gone_stops_its_partition_alone(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.produce([b"a"])
+    world.produce([b"b"], partition=1)
+    world.commit(1000)
+    member = world.join()
+
+    world.until(lambda: member.diary.standing_still and member.records)
+
+    assert member.diary.standing_still == [0]
+    assert [record.value for record in member.records] == [b"b"]
+    assert member.source.gaps == ("data-topic[0]: offset 1000 is gone; see consumer.on_offset_gap",)
+    assert member.source.gaps[0] in member.source.hindrances()
+    line = next(line for line in caplog.records if line.message == "committed offset gone")
+    assert vars(line)["missing_offset"] == 1000
+
+
+def test_with_the_policy_earliest_a_partition_goes_on_at_its_oldest_message(world: World) -> None:
+    world.produce([b"a"])
+    world.commit(1000)
+    member = world.join(on_offset_gap="earliest")
+
+    world.until(lambda: member.records)
+
+    assert member.offsets == [0]
+    assert member.diary.skips == [(0, 0)]
+    assert member.source.gaps == ()
+    assert member.records[0].assignment == member.diary.numbers[-1]
+
+
+def test_the_ends_of_the_partitions_are_known_without_asking(world: World) -> None:
+    world.produce([b"a", b"b"])
+    member = world.join()
+
+    world.until(lambda: member.source.ends(0) == (0, 2))
+
+    assert member.source.ends(17) == (None, None)
+
+
+def test_the_end_of_a_partition_is_no_error(world: World) -> None:
+    world.produce([b"a"])
+    member = world.join({"enable.partition.eof": True})
+
+    world.until(lambda: member.records)
+    for _ in range(5):
+        member.poll()
+
+    assert member.offsets == [0]
+    assert member.source.hindrances() == []
+
+
+def test_a_broker_that_goes_away_is_a_hindrance_until_it_is_back(world: World) -> None:
+    member = world.join()
+    world.until(lambda: member.diary.owned and not member.source.hindrances())
+
+    world.broker.go_down()
+    world.until(lambda: member.source.hindrances())
+
+    assert world.broker.address in member.source.hindrances()[0]
+    world.broker.come_up()
+    world.produce([b"a"])
+    world.until(lambda: not member.source.hindrances() and member.records, seconds=30)
+
+
+def test_a_member_that_has_not_joined_yet_says_so(world: World) -> None:
+    member = world.join()
+
+    assert "no answer yet" in member.source.hindrances()[0]
+
+
+def test_a_key_that_the_client_does_not_know_is_a_wrong_setting(world: World) -> None:
+    with pytest.raises(ConfigurationError, match=r"kafka\.client: .*no\.such\.key"):
+        world.join({"no.such.key": 1})
+
+
+class ScriptedConsumer:
+    """A client whose polls follow a script: what no broker here can be made to say."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self.settings = settings
+        self.script: list[Any] = []
+
+    def subscribe(self, _topics: list[str], **_callbacks: Any) -> None: ...
+
+    def poll(self, _timeout: float) -> Any:
+        return self.script.pop(0) if self.script else None
+
+    def consume(self, _limit: int, _timeout: float) -> list[Any]:
+        return []
+
+
+class Event:
+    """An event of the client in place of a message."""
+
+    def __init__(self, error: KafkaError) -> None:
+        self._error = error
+
+    def error(self) -> KafkaError:
+        return self._error
+
+    def partition(self) -> int:
+        return 0
+
+    def offset(self) -> None:
+        return None
+
+
+def scripted(*events: KafkaError) -> tuple[KafkaSource, ScriptedConsumer]:
+    made: list[ScriptedConsumer] = []
+
+    def make(settings: dict[str, Any]) -> Any:
+        made.append(ScriptedConsumer(settings))
+        return made[0]
+
+    source = KafkaSource(KafkaSettings(bootstrap_servers="kafka:9092"), consumer=make)
+    made[0].script = [Event(error) for error in events]
+    source.subscribe(Diary())
+    return source, made[0]
+
+
+def test_a_fatal_error_in_place_of_a_message_ends_the_run() -> None:
+    source, _ = scripted(KafkaError(KafkaError._FENCED, "fenced by another", fatal=True))
+
+    with pytest.raises(SourceError, match="fenced by another"):
+        source.poll(1, 0.0)
+
+
+def test_a_fatal_error_of_the_client_ends_the_run() -> None:
+    source, consumer = scripted()
+
+    consumer.settings["error_cb"](KafkaError(KafkaError._FATAL, "beyond repair", fatal=True))
+
+    with pytest.raises(SourceError, match="beyond repair"):
+        source.poll(1, 0.0)
+
+
+def test_a_topic_that_is_not_there_is_a_hindrance_and_no_end() -> None:
+    source, consumer = scripted(KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART, "no such topic"))
+    consumer.settings["stats_cb"](statistics())
+
+    assert source.poll(1, 0.0) == []
+
+    assert source.hindrances() == ["topic data-topic: no such topic"]
+
+
+def test_the_default_name_that_can_not_be_resolved_comes_with_the_mend(caplog: pytest.LogCaptureFixture) -> None:
+    source, consumer = scripted()
+
+    consumer.settings["error_cb"](KafkaError(KafkaError._RESOLVE, "kafka:9092: Failed to resolve"))
+
+    assert "set KAFKA_BOOTSTRAP_SERVERS, e.g. localhost:29092" in source.hindrances()[0]
+    assert "broker not reached" in caplog.messages
+
+
+def test_any_other_trouble_of_the_client_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    source, consumer = scripted()
+
+    consumer.settings["error_cb"](KafkaError(KafkaError._AUTHENTICATION, "wrong password"))
+
+    assert "Kafka client in trouble" in caplog.messages
+    assert "wrong password" in source.hindrances()[0]
+
+
+def test_a_member_that_waits_for_its_group_is_not_ready() -> None:
+    source, consumer = scripted()
+
+    consumer.settings["stats_cb"](statistics(join_state="wait-join"))
+
+    assert source.hindrances() == ["waiting to join the consumer group"]
+
+
+def statistics(join_state: str = "steady") -> str:
+    brokers = {"b:9092/1": {"state": "UP", "nodeid": 1}}
+    return json.dumps({"brokers": brokers, "topics": {}, "cgrp": {"join_state": join_state}})

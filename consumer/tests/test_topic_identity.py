@@ -1,0 +1,99 @@
+"""A topic that was made again is told from the old one by its id."""
+
+from concurrent.futures import Future
+from typing import Any
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException
+
+from src.topic_identity import ASKED_EVERY, NO_ID, TopicIdentity
+from tests.fakes import TOPIC
+
+
+class FakeAdmin:
+    """Keeps the questions that it was asked; a test answers them."""
+
+    def __init__(self) -> None:
+        self.questions: list[Future[Any]] = []
+
+    def describe_topics(self, topics: object, /, *, request_timeout: float) -> dict[str, Future[Any]]:
+        self.questions.append(Future())
+        return {TOPIC: self.questions[-1]}
+
+    def answer(self, topic_id: str | None) -> None:
+        self.questions[-1].set_result(Description(topic_id))
+
+    def refuse(self) -> None:
+        self.questions[-1].set_exception(KafkaException(KafkaError(KafkaError._TIMED_OUT)))
+
+
+class Description:
+    def __init__(self, topic_id: str | None) -> None:
+        self.topic_id = topic_id
+
+
+class World:
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.admin = FakeAdmin()
+        self.identity = TopicIdentity(self.admin, TOPIC, clock=lambda: self.now)
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def test_it_is_asked_in_the_background_and_taken_in_when_it_comes(world: World) -> None:
+    world.identity.refresh()
+    before = world.identity.known
+    world.admin.answer("one")
+
+    world.identity.refresh()
+
+    assert (before, world.identity.known) == (None, "one")
+
+
+def test_it_is_asked_again_only_after_a_while(world: World) -> None:
+    world.identity.refresh()
+    world.admin.answer("one")
+    world.identity.refresh()
+
+    assert len(world.admin.questions) == 1
+
+    world.now += ASKED_EVERY
+    world.identity.refresh()
+    world.admin.answer("two")
+    world.identity.refresh()
+
+    assert world.identity.known == "two"
+
+
+def test_where_it_matters_the_first_answer_is_waited_for(world: World) -> None:
+    world.identity.refresh()
+    world.admin.answer("one")
+
+    assert world.identity.wait() == "one"
+    assert world.identity.wait() == "one"
+    assert len(world.admin.questions) == 1
+
+
+@pytest.mark.parametrize("told", [None, NO_ID])
+def test_a_broker_that_tells_no_id_leaves_it_unknown(world: World, told: str | None) -> None:
+    world.identity.refresh()
+    world.admin.answer(told)
+
+    assert world.identity.wait() is None
+
+
+def test_a_broker_that_can_not_tell_leaves_what_was_known(world: World) -> None:
+    world.identity.refresh()
+    world.admin.answer("one")
+    world.identity.refresh()
+    world.now += ASKED_EVERY
+    world.identity.refresh()
+
+    world.admin.refuse()
+    world.identity.refresh()
+
+    assert world.identity.known == "one"
