@@ -17,7 +17,7 @@ from pathlib import Path
 from threading import Event
 from urllib.parse import urlsplit, urlunsplit
 
-from src.dead_letter import read_origin
+from src.dead_letter import read_note, read_origin
 from src.errors import ConsumerError, SourceError
 from src.ledger import EXAMPLES, Example, Findings, Ledger, Place
 from src.settings import DEFAULT_FILE, VERSION, MongoSettings, Settings, load_settings
@@ -106,13 +106,9 @@ class Audit:
             letters = self._spans(self._settings.kafka.dead_letter_topic)
             ledger.add_parked(self._letters(letters))
             ledger.add_stored(self._documents())
-            return Report(
-                settings=self._settings,
-                findings=ledger.findings(expired_before=self._expired_before()),
-                pending=pending,
-                expired_offsets=_gone(left),
-                notes=tuple(_notes(progress, letters, in_memory=ledger.in_memory)),
-            )
+            findings = ledger.findings(expired_before=self._expired_before())
+            notes = _notes(progress, letters, twice=findings.twice > 0, in_memory=ledger.in_memory)
+            return Report(self._settings, findings, pending, _gone(left), tuple(notes))
 
     def _progress(self) -> Progress:
         partitions = self._snapshot.partitions(self._topic)
@@ -135,9 +131,9 @@ class Audit:
 
     def _letters(self, spans: Mapping[int, Span]) -> Iterator[tuple[Place, Place | None]]:
         for record in self._snapshot.read(self._settings.kafka.dead_letter_topic, spans):
-            origin = read_origin(record.headers)
-            place = None if origin is None else Place(origin.topic, origin.partition, origin.offset)
-            yield Place(record.topic, record.partition, record.offset), place
+            if read_note(record) is None:
+                origin = read_origin(record.headers)
+                yield Place(record.topic, record.partition, record.offset), origin and Place(*origin)
 
     def _documents(self) -> Iterator[tuple[object, Place | None]]:
         for document in self._storage.scan():
@@ -158,7 +154,7 @@ def _gone(spans: Mapping[int, Span]) -> int:
     return sum(span.first for span in spans.values())
 
 
-def _notes(progress: Progress, letters: Mapping[int, Span], *, in_memory: bool) -> Iterator[str]:
+def _notes(progress: Progress, letters: Mapping[int, Span], *, twice: bool, in_memory: bool) -> Iterator[str]:
     """What a reader must know to believe the numbers."""
     for partition, span in progress.spans.items():
         committed = progress.committed[partition]
@@ -168,6 +164,8 @@ def _notes(progress: Progress, letters: Mapping[int, Span], *, in_memory: bool) 
             yield f"partition {partition} ends at {span.end}, before the group's {committed}: was the topic made again?"
     if gone := _gone(letters):
         yield f"{gone:,} dead letters are gone from their topic; a message whose letter is gone counts as lost"
+    if twice:
+        yield "what a former topic of this name left in the store or the dead letters counts as twice"
     if in_memory:
         yield "no temporary file could be made, so the audit was kept in memory: about 200 bytes a message"
 
@@ -233,10 +231,8 @@ def as_table(report: Report) -> str:
 
 
 def _expiry(report: Report) -> str:
-    return (
-        f"can't be checked: {report.expired_offsets:,} offsets gone from the topic by retention,"
-        f" {report.findings.expired:,} documents from the store by its TTL"
-    )
+    offsets, documents = report.expired_offsets, report.findings.expired
+    return f"can't be checked: {offsets:,} offsets gone by retention, {documents:,} documents by their TTL"
 
 
 def _foreigners(found: Findings) -> str:
@@ -265,12 +261,22 @@ def _store(settings: MongoSettings) -> str:
     return urlunsplit((parts.scheme, hosts, f"/{settings.database}.{settings.collection}", "", ""))
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def _audited(options: argparse.Namespace) -> Report:
+    settings = load_settings(options.config, os.environ)
+    with TopicSnapshot(settings.kafka) as snapshot, DataStorage(settings.mongodb) as storage:
+        storage.ping()
+        audit = Audit(settings, snapshot, storage)
+        audit.wait(options.wait)
+        return audit.run()
+
+
+def main(arguments: Sequence[str] | None = None, *, audited: Callable[[argparse.Namespace], Report] = _audited) -> int:
+    """The exit status; what was found goes to standard output, why nothing could be found to standard error."""
     options = _parser().parse_args(arguments)
     logs.configure(service="audit", version=VERSION, level="WARNING", style="text", stream=sys.stderr)
     logging.getLogger("librdkafka").setLevel(logging.CRITICAL)  # what it has to say is in the one sentence
     try:
-        report = _audited(options)
+        report = audited(options)
     except (ConfigurationError, ConsumerError) as error:
         print(f"audit: {error}", file=sys.stderr)
         return IMPOSSIBLE
@@ -282,15 +288,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     text = as_json(report) if options.json else as_table(report)
     print(text.encode("ascii", "backslashreplace").decode())
     return PASSED if report.passed else FAILED
-
-
-def _audited(options: argparse.Namespace) -> Report:
-    settings = load_settings(options.config, os.environ)
-    with TopicSnapshot(settings.kafka) as snapshot, DataStorage(settings.mongodb) as storage:
-        storage.ping()
-        audit = Audit(settings, snapshot, storage)
-        audit.wait(options.wait)
-        return audit.run()
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -97,8 +97,8 @@ class DataConsumer:
         self._settings = settings = config if isinstance(config, Settings) else parse(Settings, config)
         self._clock = clock
         self._stop = stop or Event()
-        self._registry = registry or CollectorRegistry()
-        self._metrics = ConsumerMetrics(self._registry, version=VERSION, dead_letter_reasons=REASONS)
+        self.registry = registry or CollectorRegistry()
+        self._metrics = ConsumerMetrics(self.registry, version=VERSION, dead_letter_reasons=REASONS)
         self._processor = processor or DataProcessor()
         self._storage: Storage = storage or DataStorage(settings.mongodb)
         self._dead_letters: DeadLetters = dead_letters or DeadLetterTopic(settings.kafka)
@@ -238,7 +238,7 @@ class DataConsumer:
         exporter = Exporter(
             metrics.host,
             metrics.port,
-            registry=self._registry if metrics.enabled else None,
+            registry=self.registry if metrics.enabled else None,
             stuck=self.stuck,
             hindrances=self.hindrances,
         )

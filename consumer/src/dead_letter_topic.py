@@ -4,10 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Producer
-from confluent_kafka.admin import (
-    AdminClient,
-    ConfigResource,  # type: ignore[attr-defined]  # documented, but imported there without being exported
-)
+from confluent_kafka.admin import AdminClient, ConfigResource
 
 from src.dead_letter import HEADROOM, Letter, letter
 from src.dead_letter_delivery import TIMEOUT, ConfirmedDelivery, Parcel

@@ -23,7 +23,7 @@ DEEPEST = 100  # levels, the document itself among them
 LARGEST = 16 * 1024 * 1024  # bytes of BSON
 SMALLEST_INTEGER, LARGEST_INTEGER = -(2**63), 2**63 - 1
 
-_FINER_THAN_MILLISECONDS = re.compile(r"(\.\d{3})\d+")
+_FINER_THAN_MILLISECONDS = re.compile(r"(\.\d{3})\d+", re.ASCII)
 
 
 class StoredMessage(NamedTuple):
@@ -123,10 +123,14 @@ def _size_of_object(fields: Mapping[Any, Any], level: int) -> int:
     _check_level(level)
     size = 5
     for key, value in fields.items():
-        if not isinstance(key, str) or "\0" in key:
-            raise InvalidMessage("invalid_key", f"the key {key!r} is no text, or has a NUL in it")
-        size += 2 + _size_of_text(key) + _size_of_value(value, level)
+        size += 2 + _size_of_key(key) + _size_of_value(value, level)
     return size
+
+
+def _size_of_key(key: object) -> int:
+    if not isinstance(key, str) or "\0" in key:
+        raise InvalidMessage("invalid_key", f"the key {key!a} is no text, or has a NUL in it")
+    return _size_of_text(key, "invalid_key")
 
 
 def _size_of_array(values: Sequence[Any], level: int) -> int:
@@ -159,13 +163,13 @@ def _size_of_scalar(value: object) -> int:
     raise InvalidMessage("not_encodable", f"a {type(value).__name__} is no JSON value")
 
 
-def _size_of_text(text: str) -> int:
+def _size_of_text(text: str, reason: str = "invalid_string") -> int:
     if text.isascii():
         return len(text)
     try:
         return len(text.encode())
     except UnicodeEncodeError as error:
-        raise InvalidMessage("invalid_string", f"half a character (a lone surrogate) in a text: {error}") from error
+        raise InvalidMessage(reason, f"half a character (a lone surrogate) in a text: {error}") from error
 
 
 def _size_of_integer(number: int) -> int:

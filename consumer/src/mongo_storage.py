@@ -60,12 +60,12 @@ class MongoStore:
     """What DataStorage asks of a store, in one collection."""
 
     def __init__(self, settings: MongoSettings, *, collection: Collection[Any] | None = None) -> None:
-        self._collection = _collection(settings) if collection is None else collection
+        self.collection = _collection(settings) if collection is None else collection
         self._expiry = None if settings.ttl_days is None else max(1, round(settings.ttl_days * SECONDS_A_DAY))
 
     def insert(self, documents: Sequence[Document]) -> list[Verdict]:
         try:
-            self._collection.insert_many([_with_underscore(document) for document in documents], ordered=False)
+            self.collection.insert_many([_with_underscore(document) for document in documents], ordered=False)
         except BulkWriteError as error:
             return verdicts(error, len(documents))
         except UNENCODABLE as error:
@@ -80,7 +80,7 @@ class MongoStore:
 
     def fetch(self, ids: Sequence[str]) -> list[Document]:
         """From the primary, which is where the ids were found taken."""
-        primary = self._collection.with_options(read_preference=ReadPreference.PRIMARY)
+        primary = self.collection.with_options(read_preference=ReadPreference.PRIMARY)
         with _translated():
             try:
                 return [_message(raw) for raw in primary.find({"_id": {"$in": list(ids)}}, {"kafka": 0})]
@@ -92,7 +92,7 @@ class MongoStore:
         order = [("_id" if field == "id" else field, direction) for field, direction in sort or ()]
         with _translated():
             try:
-                return [_message(raw) for raw in self._collection.find(_filter(query), limit=limit or 0, sort=order)]
+                return [_message(raw) for raw in self.collection.find(_filter(query), limit=limit or 0, sort=order)]
             except BSONError as error:
                 raise UnsupportedQuery(f"MongoDB can't be asked this: {error}") from error
             except OperationFailure as error:
@@ -102,13 +102,13 @@ class MongoStore:
 
     def scan(self) -> Iterator[StoredMessage]:
         fields = {"kafka.topic": 1, "kafka.partition": 1, "kafka.offset": 1}
-        with self._collection.find({}, fields, batch_size=PAGE) as cursor:
+        with self.collection.find({}, fields, batch_size=PAGE) as cursor:
             while page := _page(cursor):
                 yield from page
 
     def ping(self) -> None:
         with _translated():
-            self._collection.database.command("ping")
+            self.collection.database.command("ping")
 
     def ensure_indexes(self) -> None:
         self.ping()
@@ -140,7 +140,7 @@ class MongoStore:
         return min(expiries, default=None)
 
     def close(self) -> None:
-        self._collection.database.client.close()
+        self.collection.database.client.close()
 
     # Documents
 
@@ -155,11 +155,11 @@ class MongoStore:
 
     def _indexes(self) -> dict[Keys, Mapping[str, Any]]:
         with _translated():
-            return {tuple(index["key"]): index for index in self._collection.index_information().values()}
+            return {tuple(index["key"]): index for index in self.collection.index_information().values()}
 
     def _make_index(self, keys: Keys, **options: Any) -> None:
         with self._warning_that_says("createIndex", dict(keys), options):
-            self._collection.create_index(list(keys), **options)
+            self.collection.create_index(list(keys), **options)
 
     def _ensure_expiry(self, there: Mapping[Keys, Mapping[str, Any]]) -> None:
         """The expiry that is set comes into force, where the rights allow; what was set before stays until dropped."""
@@ -176,9 +176,9 @@ class MongoStore:
 
     def _change_expiry(self, seconds: int) -> None:
         change = {"keyPattern": dict(EXPIRY), "expireAfterSeconds": seconds}
-        command = {"collMod": self._collection.name, "index": change}
+        command = {"collMod": self.collection.name, "index": change}
         with self._warning_that_says("runCommand", command):
-            self._collection.database.command(command)
+            self.collection.database.command(command)
             if self._indexes()[EXPIRY].get("expireAfterSeconds") != seconds:
                 raise OperationFailure("the server said yes, and the expiry is what it was")
             logger.info("expiry changed", extra={"after_seconds": seconds})
@@ -196,8 +196,8 @@ class MongoStore:
 
     def _shell(self, command: str, *arguments: Mapping[str, Any]) -> str:
         """What to type into mongosh."""
-        database = f"db.getSiblingDB({json.dumps(self._collection.database.name)})"
-        place = "" if command == "runCommand" else f".getCollection({json.dumps(self._collection.name)})"
+        database = f"db.getSiblingDB({json.dumps(self.collection.database.name)})"
+        place = "" if command == "runCommand" else f".getCollection({json.dumps(self.collection.name)})"
         return f"{database}{place}.{command}({', '.join(json.dumps(each) for each in arguments if each)})"
 
     # Answers for people
@@ -205,24 +205,24 @@ class MongoStore:
     def _reachable(self) -> tuple[bool, str]:
         self.ping()
         with _translated():
-            version = self._collection.database.client.server_info()["version"]
+            version = self.collection.database.client.server_info()["version"]
         return True, f"MongoDB {version}"
 
     def _rights(self) -> tuple[bool, str]:
         with _translated():
-            status = self._collection.database.command("connectionStatus", showPrivileges=True)["authInfo"]
-            self._collection.find_one({}, {"_id": 1})
+            status = self.collection.database.command("connectionStatus", showPrivileges=True)["authInfo"]
+            self.collection.find_one({}, {"_id": 1})
         users = [f"{user['user']}@{user['db']}" for user in status["authenticatedUsers"]]
         if not users:
             return True, "the server asks for no user"
         allowed = any(map(self._allows_inserts, status["authenticatedUserPrivileges"]))
-        return allowed, f"{', '.join(users)} may {'' if allowed else 'not '}insert into {self._collection.full_name}"
+        return allowed, f"{', '.join(users)} may {'' if allowed else 'not '}insert into {self.collection.full_name}"
 
     def _allows_inserts(self, privilege: Mapping[str, Any]) -> bool:
         resource = privilege["resource"]
         here = resource.get("anyResource") or (
-            resource.get("db") in ("", self._collection.database.name)
-            and resource.get("collection") in ("", self._collection.name)
+            resource.get("db") in ("", self.collection.database.name)
+            and resource.get("collection") in ("", self.collection.name)
         )
         return bool(here) and "insert" in privilege["actions"]
 
@@ -232,7 +232,7 @@ class MongoStore:
         return True, f"made at start: {', '.join(missing)}" if missing else "all there"
 
     def _durability(self) -> tuple[bool, str]:
-        concern = self._collection.write_concern.document
+        concern = self.collection.write_concern.document
         return True, f"write concern {concern}{' is weaker than the default' if _is_weaker(concern) else ''}"
 
 
@@ -260,7 +260,8 @@ def _client(settings: MongoSettings) -> MongoClient[dict[str, Any]]:
                 settings.uri,
                 connect=False,
                 timeoutMS=settings.timeout_ms,
-                socketTimeoutMS=settings.timeout_ms,  # for the scan, which as a whole may take longer
+                serverSelectionTimeoutMS=settings.timeout_ms,  # this and the next for the steps of a scan,
+                socketTimeoutMS=settings.timeout_ms,  # which as a whole may take longer
                 appname="kafka-pubsub-consumer",
             )
     except (PyMongoError, ValueError, TypeError, OSError, UserWarning) as error:

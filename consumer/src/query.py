@@ -175,7 +175,7 @@ def _order(value: Any) -> tuple[Any, ...]:
         case int() | float():
             return (2, value)
         case str():
-            return (3, value)
+            return (3, value.encode())  # as MongoDB does, which compares bytes
         case Mapping():
             return (4, tuple((_order(inner)[0], name, _order(inner)) for name, inner in value.items()))
         case list() | tuple():

@@ -40,11 +40,14 @@ class TopicSnapshot:
         *,
         consumer: Callable[..., Consumer] = Consumer,
         clock: Callable[[], float] = time.monotonic,
+        timeout: float = ANSWER_TIMEOUT,
         patience: float = PATIENCE,
     ) -> None:
         self._view = ClusterView(settings.servers, settings.topic)
         self._servers = settings.servers
+        self._complaint: str | None = None
         self._clock = clock
+        self._timeout = timeout
         self._patience = patience
         try:
             self._consumer = consumer(self._client_settings(settings), logger=logging.getLogger("librdkafka"))
@@ -54,13 +57,13 @@ class TopicSnapshot:
     def partitions(self, topic: str) -> list[int]:
         """Empty where there is no such topic. All topics are asked for: asking for one might make it."""
         with self._translating():
-            topics = self._consumer.list_topics(timeout=ANSWER_TIMEOUT).topics
+            topics = self._consumer.list_topics(timeout=self._timeout).topics
         return sorted(topics[topic].partitions) if topic in topics else []
 
     def committed(self, topic: str, partitions: Sequence[int]) -> dict[int, int | None]:
         """The group's offsets; None where it has committed none."""
         with self._translating():
-            answers = self._consumer.committed([TopicPartition(topic, p) for p in partitions], timeout=ANSWER_TIMEOUT)
+            answers = self._consumer.committed([TopicPartition(topic, p) for p in partitions], timeout=self._timeout)
         for answer in answers:
             if answer.error:
                 raise SourceError(f"the committed offset of {topic}[{answer.partition}] is not told: {answer.error}")
@@ -70,7 +73,7 @@ class TopicSnapshot:
         """From the oldest message that is left to the end, as they are now; open transactions lie past the end."""
         with self._translating():
             return {
-                p: Span(*self._consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=ANSWER_TIMEOUT))
+                p: Span(*self._consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=self._timeout))
                 for p in partitions
             }
 
@@ -128,7 +131,7 @@ class TopicSnapshot:
         deadline = self._clock() + self._patience
         while (first := self._consumer.poll(1.0)) is None:
             if self._clock() > deadline:
-                raise SourceError(f"nothing more came within {self._patience:.0f} s: {self._trouble()}")
+                raise SourceError(self._trouble(f"no message for {self._patience:.0f} s, while some are still to come"))
         for message in (first, *self._consumer.consume(BATCH, 0)):
             error = message.error()
             if error is not None and error.code() != KafkaError._PARTITION_EOF:
@@ -141,13 +144,13 @@ class TopicSnapshot:
             yield
         except KafkaException as error:
             self._consumer.poll(0)  # which lets the client say why
-            raise SourceError(f"{self._trouble()} ({_text(error)})") from error
+            raise SourceError(self._trouble(_text(error))) from error
 
     def _on_error(self, error: KafkaError) -> None:
-        self._view.complain(error.str(), unresolved=error.code() == KafkaError._RESOLVE)
+        self._complaint = self._view.complain(error.str(), unresolved=error.code() == KafkaError._RESOLVE)
 
-    def _trouble(self) -> str:
-        return self._view.trouble or f"broker {self._servers}"
+    def _trouble(self, symptom: str) -> str:
+        return f"broker {self._servers}: {self._complaint or symptom}"
 
 
 def _record(message: Message) -> Record:

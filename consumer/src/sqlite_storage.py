@@ -61,9 +61,10 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 class SqliteStore:
     """What DataStorage asks of a store, in one table of a file."""
 
-    def __init__(self, settings: MongoSettings) -> None:
+    def __init__(self, settings: MongoSettings, *, busy_timeout: float = BUSY_TIMEOUT) -> None:
         self._path = _path(settings.uri)
         self._collection = settings.collection
+        self._busy_timeout = busy_timeout
         self._mine = threading.local()
         self._connections: list[sqlite3.Connection] = []
         if settings.ttl_days is not None:
@@ -139,7 +140,9 @@ class SqliteStore:
 
     def _connected(self) -> sqlite3.Connection:
         """A new connection, which `close` may end from another thread."""
-        connection = sqlite3.connect(self._path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(
+            self._path, timeout=self._busy_timeout, isolation_level=None, check_same_thread=False
+        )
         try:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from confluent_kafka import KafkaException, TopicCollection
 
 NO_ID = "A" * 22  # how an id of zeros is written
-ASKED_EVERY = 30.0  # seconds
+ASKED_EVERY = 10.0  # seconds
 FIRST_ANSWER = 2.0  # seconds that a first answer may take where it matters
 
 

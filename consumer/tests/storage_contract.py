@@ -47,7 +47,7 @@ POISONS = {
     "a NUL in a key": ("invalid_key", {"x": {"a\0b": 1}}),
     "a key that is no text": ("invalid_key", {"x": {1: 2}}),
     "half a character in a text": ("invalid_string", {"x": "\ud800"}),
-    "half a character in a key": ("invalid_string", {"\udfff": 1}),
+    "half a character in a key": ("invalid_key", {"\udfff": 1}),
     "101 levels": ("nesting_too_deep", {"x": nested(100)}),
     "10,000 levels": ("nesting_too_deep", {"x": nested(10_000)}),
     "17 MB": ("document_too_large", {"x": "x" * 17_000_000}),
@@ -123,7 +123,6 @@ QUERIES: list[tuple[Message, str]] = [
     ({"x": []}, "no_list"),
     ({"l.b": 3}, "objects"),
     ({"l.1.b": 3}, "objects"),
-    ({"l.b": {"$gt": 1, "$lt": 3}}, "objects"),
     ({'it\'s "x"': 1}, "quote"),
     ({"id": "one"}, "one"),
     ({"id": {"$in": ["one", "two", "nobody"]}}, "one two"),
@@ -200,7 +199,12 @@ class StorageContract:
         assert outcomes == [Outcome.STORED, Outcome.DUPLICATE]
         assert storage.get({}) == [{"id": "1", **fields}]
 
-    @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    # One store for all examples is meant, and each subclass runs them on its own.
+    @settings(
+        max_examples=30,
+        deadline=None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.differing_executors],
+    )
     @given(
         st.recursive(
             st.none()
@@ -314,7 +318,7 @@ class StorageContract:
 
     @pytest.mark.parametrize("direction", [1, -1])
     def test_values_of_any_types_have_an_order(self, storage: DataStorage, direction: int) -> None:
-        ascending = [[], None, -1, 2.5, 3, "", "a", {"a": 1}, {"a": 2}, False, True]
+        ascending: list[Any] = [[], None, -1, 2.5, 3, "", "a", {"a": 1}, {"a": 2}, False, True]
         storage.save_many([{"id": f"{index:02}", "x": value} for index, value in enumerate(ascending)])
 
         found = storage.get({}, sort=[("x", direction), ("id", 1)])

@@ -1,10 +1,12 @@
 """The audit as people start it, on the embedded broker and a SQLite store that were prepared for each verdict."""
 
+import argparse
 import json
 import logging
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,11 @@ from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 
 from local.broker import RETENTION_BYTES, EmbeddedBroker
 from src import audit
-from src.audit import FAILED, IMPOSSIBLE, PASSED, Audit, Report, as_json, as_table
-from src.errors import SourceError
+from src.audit import FAILED, IMPOSSIBLE, INTERRUPTED, PASSED, Audit, Report, as_json, as_table
+from src.dead_letter import Letter, letter, note
+from src.errors import InvalidMessage, SourceError
 from src.ledger import Example, Findings, Ledger
+from src.record import Record, Rejection
 from src.settings import KafkaSettings, MongoSettings, Settings
 from src.snapshot import Span, TopicSnapshot
 from src.sqlite_storage import SqliteStore
@@ -23,12 +27,12 @@ from src.storage import DataStorage
 
 DAY = 86_400.0
 FETCH, OFFSET_FETCH = 1, 9  # Kafka's numbers for these requests
-CLIENT = {"fetch.wait.max.ms": 20}
-NAMES = [f"audit-{number}" for number in range(100)]  # a topic each test; made at once, which takes no time
+NUMBERS = count()
+CLIENT: dict[str, str | int | float | bool] = {"fetch.wait.max.ms": 20}
 
 
 class World:
-    """A topic of two partitions, its dead letters, a group and a store."""
+    """A topic, its dead letters, a group and a store. The broker makes a topic when something is sent to it."""
 
     def __init__(self, name: str, broker: EmbeddedBroker, producer: Producer, folder: Path) -> None:
         self.kafka = KafkaSettings(
@@ -62,17 +66,19 @@ class World:
             self.commit(sent, partition)
 
     def park(self, offset: int, *, partition: int = 0, topic: str | None = None) -> None:
-        headers = [
-            ("__connect.errors.topic", (topic or self.kafka.topic).encode()),
-            ("__connect.errors.partition", str(partition).encode()),
-            ("__connect.errors.offset", str(offset).encode()),
-        ]
-        self._producer.produce(self.kafka.dead_letter_topic, b"{", headers=headers)
+        record = Record(topic or self.kafka.topic, partition, offset, key=None, value=b"{")
+        error = InvalidMessage("not_json", "not JSON")
+        self._put(letter(Rejection(record, error.reason, "process", error, 1, 0.0, 0.0)))
+
+    def note_a_replay(self) -> None:
+        self._put(note(f"{self.kafka.topic}/0/0/-"))
+
+    def _put(self, letter: Letter) -> None:
+        self._producer.produce(self.kafka.dead_letter_topic, letter.value, letter.key, headers=list(letter.headers))
         self._producer.flush()
 
     def put_a_foreign_letter(self) -> None:
-        self._producer.produce(self.kafka.dead_letter_topic, b"hello")
-        self._producer.flush()
+        self._put(Letter(None, b"hello", ()))
 
     def store(self, message: dict[str, Any], offset: int | None, *, partition: int = 0) -> None:
         origin = {"topic": self.kafka.topic, "partition": partition, "offset": offset}
@@ -98,7 +104,7 @@ def message(identifier: str, **fields: object) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def broker() -> Iterator[EmbeddedBroker]:
-    with EmbeddedBroker(topics_of(NAMES)) as broker:
+    with EmbeddedBroker({}) as broker:
         yield broker
 
 
@@ -107,14 +113,9 @@ def producer(broker: EmbeddedBroker) -> Producer:
     return a_producer(broker)
 
 
-@pytest.fixture(scope="module")
-def names() -> Iterator[str]:
-    return iter(NAMES)
-
-
 @pytest.fixture
-def world(names: Iterator[str], broker: EmbeddedBroker, producer: Producer, tmp_path: Path) -> World:
-    return World(next(names), broker, producer, tmp_path)
+def world(broker: EmbeddedBroker, producer: Producer, tmp_path: Path) -> World:
+    return World(f"audit-{next(NUMBERS)}", broker, producer, tmp_path)
 
 
 @pytest.fixture(autouse=True)
@@ -225,6 +226,18 @@ def test_a_message_parked_again_after_a_crash_is_repeated_and_passes(
     assert (code, counts(report)) == (PASSED, {"dead_lettered": 1, "repeated": 1})
 
 
+def test_a_replayed_message_is_stored_from_its_new_offset(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    world.send(message("a"), message("a"))
+    world.park(0)
+    world.note_a_replay()
+    world.store(message("a"), 1)
+    world.commit_all()
+
+    code, report = world.report(capsys)
+
+    assert (code, counts(report)) == (PASSED, {"stored": 1, "dead_lettered": 1})
+
+
 def test_what_the_group_has_not_committed_is_pending_wherever_it_is(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -308,8 +321,6 @@ def test_without_a_dead_letter_topic_nothing_is_parked(world: World, capsys: pyt
     world.send(message("a"))
     world.store(message("a"), 0)
     world.commit_all()
-    other = {**_plain(world.settings)["kafka"], "dead_letter_topic": "nobody-made-this"}
-    world.config.write_text(json.dumps({**_plain(world.settings), "kafka": other}))
 
     code, report = world.report(capsys)
 
@@ -381,6 +392,8 @@ def test_the_table_names_what_was_compared_and_every_verdict(world: World, capsy
 
 
 def test_a_clean_table_ends_in_pass(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    world.send(message("a"))
+
     code = audit.main(["--config", str(world.config)])
 
     assert code == PASSED
@@ -420,19 +433,30 @@ def test_a_client_key_that_librdkafka_does_not_know_is_said_in_one_sentence(
     assert "no.such.key" in capsys.readouterr().err
 
 
-def test_a_broker_that_is_not_there_is_said_in_one_sentence(
-    world: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", f"127.0.0.1:{a_closed_port()}")
-    monkeypatch.setattr("src.snapshot.ANSWER_TIMEOUT", 1.0)
+def test_a_broker_that_is_not_there_is_named_with_the_reason() -> None:
+    kafka = KafkaSettings(bootstrap_servers=f"127.0.0.1:{a_closed_port()}")
 
-    code = audit.main(["--config", str(world.config)])
+    with (
+        TopicSnapshot(kafka, timeout=0.5) as snapshot,
+        pytest.raises(SourceError, match=r"^broker 127\.0\.0\.1:.* refused"),
+    ):
+        snapshot.partitions("any")
 
-    complaint = capsys.readouterr().err
-    assert code == IMPOSSIBLE
-    assert complaint.startswith("audit: broker 127.0.0.1:")
-    assert "refused" in complaint
-    assert complaint.count("\n") == 1
+
+def test_a_fault_of_the_audit_itself_is_no_verdict(capsys: pytest.CaptureFixture[str]) -> None:
+    def faulty(options: argparse.Namespace) -> Report:
+        raise ZeroDivisionError
+
+    assert audit.main([], audited=faulty) == IMPOSSIBLE
+    assert "ZeroDivisionError" in capsys.readouterr().err
+
+
+def test_an_audit_that_is_broken_off_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    def broken_off(options: argparse.Namespace) -> Report:
+        raise KeyboardInterrupt
+
+    assert audit.main([], audited=broken_off) == INTERRUPTED
+    assert capsys.readouterr() == ("", "")
 
 
 def test_a_store_that_is_not_there_is_said_in_one_sentence(
@@ -450,13 +474,13 @@ def test_a_store_that_is_not_there_is_said_in_one_sentence(
 
 
 def test_a_broker_that_falls_silent_while_it_is_read_is_not_waited_for_for_ever(tmp_path: Path) -> None:
-    with EmbeddedBroker(topics_of(["silent"])) as broker:
+    with EmbeddedBroker({}) as broker:
         world = World("silent", broker, a_producer(broker), tmp_path)
         world.send(message("a"))
         with TopicSnapshot(world.kafka, patience=0.0) as snapshot:
             broker.go_down()
 
-            with pytest.raises(SourceError, match="nothing more came"):
+            with pytest.raises(SourceError, match=r"^broker 127\.0\.0\.1:"):
                 list(snapshot.read(world.kafka.topic, {0: Span(0, 1)}))
 
 
@@ -480,15 +504,17 @@ def test_what_arrives_after_the_snapshot_is_left_alone(world: World) -> None:
 
 
 def test_a_partition_that_is_not_there_is_an_error_and_no_silence(world: World) -> None:
+    world.send(message("a"))
+
     with (
         TopicSnapshot(world.kafka, patience=1.0) as snapshot,
-        pytest.raises(SourceError, match=r"nothing more.*\[17\]"),
+        pytest.raises(SourceError, match=r"^broker 127\.0\.0\.1:.*\[17\]"),
     ):
         list(snapshot.read(world.kafka.topic, {17: Span(0, 1)}))
 
 
 def test_a_topic_that_may_not_be_read_is_an_error(tmp_path: Path) -> None:
-    with EmbeddedBroker(topics_of(["secret"])) as broker:
+    with EmbeddedBroker({}) as broker:
         world = World("secret", broker, a_producer(broker), tmp_path)
         world.send(message("a"))
         broker.fail_next(FETCH, *[KafkaError.TOPIC_AUTHORIZATION_FAILED] * 3)
@@ -498,7 +524,7 @@ def test_a_topic_that_may_not_be_read_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_committed_offset_that_is_not_told_is_an_error(tmp_path: Path) -> None:
-    with EmbeddedBroker(topics_of(["secret"])) as broker:
+    with EmbeddedBroker({}) as broker:
         world = World("secret", broker, a_producer(broker), tmp_path)
         broker.fail_next(OFFSET_FETCH, *[KafkaError.GROUP_AUTHORIZATION_FAILED] * 3)
 
@@ -506,16 +532,16 @@ def test_a_committed_offset_that_is_not_told_is_an_error(tmp_path: Path) -> None
             snapshot.committed("secret", [0])
 
 
-def test_a_reader_is_told_what_limits_the_numbers(world: World) -> None:
-    world.send(message("a"))
+def test_a_reader_is_told_what_limits_the_numbers() -> None:
     progress = audit.Progress({0: 5, 1: 2, 2: None}, {0: Span(0, 3), 1: Span(7, 9), 2: Span(4, 9)})
 
-    notes = list(audit._notes(progress, {0: Span(3, 9)}, in_memory=True))
+    notes = list(audit._notes(progress, {0: Span(3, 9)}, twice=True, in_memory=True))
 
     assert notes == [
         "partition 0 ends at 3, before the group's 5: was the topic made again?",
         "partition 1: offsets 2 to 6 were gone before the group read them",
         "3 dead letters are gone from their topic; a message whose letter is gone counts as lost",
+        "what a former topic of this name left in the store or the dead letters counts as twice",
         "no temporary file could be made, so the audit was kept in memory: about 200 bytes a message",
     ]
 
@@ -579,10 +605,6 @@ def audited(
         work = Audit(world.settings, snapshot, storage, clock=clock, now=now, pause=pause)
         work.wait(wait)
         return work.run()
-
-
-def topics_of(names: Sequence[str]) -> dict[str, int]:
-    return {name + ending: partitions for name in names for ending, partitions in (("", 2), (".dlq", 1))}
 
 
 def a_producer(broker: EmbeddedBroker) -> Producer:

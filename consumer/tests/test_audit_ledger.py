@@ -138,6 +138,17 @@ def test_a_duplicate_may_be_written_with_other_blanks_and_another_order_of_keys(
     assert (found.duplicates, found.lost) == (1, 0)
 
 
+def test_a_duplicate_may_have_its_date_in_another_zone(books: Books) -> None:
+    books.produced(0, "a", created_at="2023-07-15T12:34:56.789Z")
+    books.stored(0, "a")
+    books.produced(1, "a", created_at="2023-07-15T14:34:56.789012+02:00")
+    books.produced(2, "a", created_at="2023-07-15T12:34:56.789+02:00")
+
+    found = books.findings()
+
+    assert (found.duplicates, [example.offset for example in found.lost_first]) == (1, [2])
+
+
 def test_other_content_under_a_stored_id_is_lost_unless_it_was_parked(books: Books) -> None:
     books.produced(0, "a", name="x")
     books.stored(0, "a")
@@ -333,12 +344,26 @@ def test_any_bytes_may_be_in_the_topic(value: bytes) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [b"[" * 100_000, b'{"id":"\\ud800"}', b'{"id":"a","n":' + b"9" * 5_000 + b"}", b'{"id":1}', b"[]", b"1e999"],
+    [
+        b"[" * 100_000,
+        b'{"id":"\\ud800"}',
+        b'{"id":"a","n":' + b"9" * 5_000 + b"}",
+        b'{"id":1}',
+        b"[]",
+        b"1e999",
+        b'{"id":"a","created_at":"yesterday"}',
+    ],
 )
 def test_payloads_that_break_parsers_are_messages_like_others(books: Books, value: bytes) -> None:
     books.produced_value(0, value)
 
     assert books.findings().lost == 1
+
+
+def test_a_message_that_can_not_be_stored_is_still_known_by_its_id(books: Books) -> None:
+    books.produced(0, "a", created_at="yesterday")
+
+    assert [example.id for example in books.findings().lost_first] == ["a"]
 
 
 def test_without_a_place_for_temporary_files_the_ledger_is_kept_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """The command line for messages that were given up: list them, send them again."""
 
 import argparse
+import io
 import itertools
 import logging
 import os
@@ -53,12 +54,14 @@ class Resender:
         *,
         stop: Event,
         clock: Callable[[], float] = time.monotonic,
+        at_once: int = AT_ONCE,
     ) -> None:
         self._publisher = publisher
         self._topic = topic
         self._policy = policy
         self._stop = stop
         self._clock = clock
+        self._at_once = at_once
         self._metrics = ProducerMetrics(CollectorRegistry(), version=VERSION)
 
     def resend(self, folder: Path) -> Tally:
@@ -93,7 +96,7 @@ class Resender:
             clock=self._clock,
             stop=self._stop,
         )
-        for lines in _chunks(segment):
+        for lines in _chunks(segment, self._at_once):
             if self._stop.is_set() or (delivery.undelivered and self._publisher.trouble):
                 _return_unsent(lines, remainder)
                 continue
@@ -129,9 +132,9 @@ class _Returning:
         """The remainder is closed by who opened it."""
 
 
-def _chunks(segment: BinaryIO) -> Iterator[list[bytes]]:
+def _chunks(segment: BinaryIO, size: int) -> Iterator[list[bytes]]:
     """Its lines, cut at newline bytes alone: a value may hold what Python's text files take for a line end."""
-    return iter(lambda: list(itertools.islice(segment, AT_ONCE)), [])
+    return iter(lambda: list(itertools.islice(segment, size)), [])
 
 
 def _return_unsent(lines: Iterable[bytes], remainder: Remainder) -> None:
@@ -176,6 +179,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         settings = load_settings(options.config, os.environ)
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")
         configure(service="undelivered", version=VERSION, level="WARNING", style="text", stream=sys.stderr)
         folder = options.dir or Path(settings.producer.undelivered_dir)
         return _list(folder) if options.command == "list" else _resend(settings, folder)

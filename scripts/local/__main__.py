@@ -2,35 +2,49 @@
 
 import signal
 import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from threading import Event
 from types import FrameType
 
 from local.errors import CannotRun
-from local.options import parse
+from local.options import Options, parse
 from local.run import run
 
+INTERRUPTED = 130  # what a shell reports of a program that Ctrl-C ended
 
-def main() -> int:
-    options = parse(sys.argv[1:])
-    stop = Event()
 
-    def ask_to_stop(_number: int, _frame: FrameType | None) -> None:
-        """The first time in good order, the second time at once."""
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, ask_to_stop)
+def main(arguments: Sequence[str], run: Callable[[Options, Event], int] = run) -> int:
+    """The exit status of a run with these arguments."""
+    options = parse(arguments)
     try:
-        return run(options, stop)
+        with _stopping_on_signals() as stop:
+            return run(options, stop)
     except CannotRun as error:
         print(f"local.sh: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("Ended at once, without an audit.", file=sys.stderr)
-        return 130
+        return INTERRUPTED
+
+
+@contextmanager
+def _stopping_on_signals() -> Iterator[Event]:
+    """The first Ctrl-C sets the event, for an end in good order; a second one raises KeyboardInterrupt."""
+    stop = Event()
+
+    def ask_to_stop(_number: int, _frame: FrameType | None) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    before = {number: signal.signal(number, ask_to_stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

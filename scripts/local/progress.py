@@ -45,10 +45,11 @@ class Progress:
 class Meter:
     """Reads one topic's and one group's offsets."""
 
-    def __init__(self, kafka: str, topic: str, group: str, partitions: int) -> None:
+    def __init__(self, kafka: str, topic: str, group: str, partitions: int, patience: float = ANSWER_WITHIN) -> None:
         self._admin = _admin.AdminClient({"bootstrap.servers": kafka, "log_level": 0})
         self._partitions = [TopicPartition(topic, number) for number in range(partitions)]
         self._group = group
+        self._patience = patience
         self._start = self._ends()
 
     def read(self) -> Progress:
@@ -59,7 +60,7 @@ class Meter:
     def _ends(self) -> Offsets:
         asked = {partition: _admin.OffsetSpec.latest() for partition in self._partitions}
         try:
-            answers = self._admin.list_offsets(asked, request_timeout=ANSWER_WITHIN)
+            answers = self._admin.list_offsets(asked, request_timeout=self._patience)
             return {partition.partition: answer.result().offset for partition, answer in answers.items()}
         except KafkaException as error:
             raise CannotRun(f"Kafka does not say where the topic ends: {error.args[0].str()}") from error
@@ -67,36 +68,51 @@ class Meter:
     def _committed(self) -> Offsets:
         asked = ConsumerGroupTopicPartitions(self._group, self._partitions)
         try:
-            (answer,) = self._admin.list_consumer_group_offsets([asked], request_timeout=ANSWER_WITHIN).values()
+            (answer,) = self._admin.list_consumer_group_offsets([asked], request_timeout=self._patience).values()
             found = answer.result().topic_partitions
         except KafkaException as error:
             raise CannotRun(f"Kafka does not say what the group has committed: {error.args[0].str()}") from error
         return {partition.partition: max(0, partition.offset) for partition in found}
 
 
-def make_topics(kafka: str, topic: str, dead_letter_topic: str, partitions: int) -> int:
+def make_topics(kafka: str, topic: str, dead_letter_topic: str, partitions: int, admin: Any = None) -> int:
     """Make both topics where they are missing; the number of partitions that the topic has. Raises CannotRun."""
-    admin = _admin.AdminClient({"bootstrap.servers": kafka, "log_level": 0})
-    _reach(admin, kafka)
+    _reach_one_of(kafka)
+    admin = admin or _admin.AdminClient({"bootstrap.servers": kafka, "log_level": 0})
+    _reach_brokers(admin, kafka)
     _create(admin, _admin.NewTopic(topic, partitions))
     _create(admin, _admin.NewTopic(dead_letter_topic, 1, config=_dead_letter_settings(_largest_message(admin, topic))))
     return len(admin.list_topics(topic, timeout=ANSWER_WITHIN).topics[topic].partitions)
 
 
-def _reach(admin: Any, kafka: str) -> None:
-    """Connect to Kafka, and to every address that it sends its clients on to."""
+def _reach_one_of(kafka: str) -> None:
+    """Find out at once what the client would find out in its own time."""
+    reasons = [_unreachable(*server.rsplit(":", 1)) for server in kafka.split(",")]
+    if all(reasons):
+        raise CannotRun(f"cannot reach Kafka at {kafka} ({reasons[0]}): is it running, and is that its address?")
+
+
+def _reach_brokers(admin: Any, kafka: str) -> None:
+    """The addresses that Kafka sends its clients on to are the ones that count."""
     try:
         brokers = admin.list_topics(timeout=ANSWER_WITHIN).brokers.values()
     except KafkaException as error:
-        raise CannotRun(f"cannot reach Kafka at {kafka}: is it running, and is that its address?") from error
+        raise CannotRun(f"what answers at {kafka} is no Kafka that talks to us: {error.args[0].str()}") from error
     for broker in brokers:
-        try:
-            socket.create_connection((broker.host, broker.port), timeout=ANSWER_WITHIN).close()
-        except OSError as error:
+        if reason := _unreachable(broker.host, broker.port):
             raise CannotRun(
                 f"Kafka at {kafka} sends its clients on to {broker.host}:{broker.port}, which can't be reached from"
-                f" here ({error.strerror or error}): see the broker's advertised.listeners"
-            ) from error
+                f" here ({reason}): see the broker's advertised.listeners"
+            )
+
+
+def _unreachable(host: str, port: str | int) -> str | None:
+    """Why nobody answers there; None where somebody does."""
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_WITHIN).close()
+    except OSError as error:
+        return error.strerror or str(error)
+    return None
 
 
 def _create(admin: Any, topic: Any) -> None:

@@ -247,7 +247,9 @@ def _introduce(options: Options, names: plan.Names) -> None:
     if not options.kafka:
         print("Kafka is an embedded broker here: for trying out, it forgets everything when the run ends.")
     if options.kafka:
-        print(f"Kafka {options.kafka}: topic {names.topic}, dead letters in {names.dead_letter_topic}.")
+        print(
+            f"Kafka {options.kafka}: topic {names.topic}, dead letters in {names.dead_letter_topic}; both stay there."
+        )
 
 
 def _check_servers(settings: Path) -> None:

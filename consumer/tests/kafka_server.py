@@ -1,0 +1,75 @@
+"""A Kafka for tests: TEST_KAFKA_SERVERS where it is set, else a container, else the tests are skipped."""
+
+import os
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, wait
+from threading import Event
+from time import monotonic
+from uuid import uuid4
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewPartitions, NewTopic
+
+from tests.mongodb_server import docker_answers, image
+
+PATIENCE = 60.0  # seconds for what a broker has to do
+
+
+@pytest.fixture(scope="session")
+def kafka_servers() -> Iterator[str]:
+    given = os.environ.get("TEST_KAFKA_SERVERS", "")
+    if given:
+        yield given
+        return
+    if not docker_answers():
+        pytest.skip("needs Kafka: set TEST_KAFKA_SERVERS, or start a Docker engine")
+    from testcontainers.kafka import KafkaContainer
+
+    with KafkaContainer(image("KAFKA_IMAGE")).with_kraft() as container:
+        yield container.get_bootstrap_server()
+
+
+class Topics:
+    """Makes topics of its own, and changes them as an administrator would."""
+
+    def __init__(self, servers: str) -> None:
+        self.servers = servers
+        self._admin = AdminClient({"bootstrap.servers": servers})
+
+    def make(self, name: str, partitions: int = 4) -> None:
+        """A topic of that name may be on its way out still."""
+        tick, deadline = Event(), monotonic() + PATIENCE
+        while not self._made(NewTopic(name, partitions, 1)):
+            assert monotonic() < deadline, f"cannot make {name}"
+            tick.wait(0.1)
+
+    def delete(self, *names: str) -> None:
+        self._done(self._admin.delete_topics(list(names), operation_timeout=PATIENCE))
+
+    def widen(self, name: str, partitions: int) -> None:
+        self._done(self._admin.create_partitions([NewPartitions(name, partitions)]))
+
+    def name(self) -> str:
+        return f"test-{uuid4().hex[:12]}"
+
+    def _made(self, topic: NewTopic) -> bool:
+        try:
+            self._done(self._admin.create_topics([topic]))
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise
+            return False
+        return True
+
+    def _done(self, answers: Mapping[str, Future[None]]) -> None:
+        futures = list(answers.values())
+        wait(futures, PATIENCE)
+        for future in futures:
+            future.result()
+
+
+@pytest.fixture
+def topics(kafka_servers: str) -> Topics:
+    return Topics(kafka_servers)

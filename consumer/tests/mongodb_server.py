@@ -1,0 +1,50 @@
+"""A MongoDB for tests: TEST_MONGODB_URI where it is set, else a container, else the tests are skipped."""
+
+import os
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from pymongo import MongoClient
+
+ENV_FILE = Path(__file__).resolve().parent.parent.parent / ".env"
+
+
+@pytest.fixture(scope="session")
+def mongodb_uri() -> Iterator[str]:
+    given = os.environ.get("TEST_MONGODB_URI", "")
+    if given:
+        yield given
+        return
+    if not docker_answers():
+        pytest.skip("needs MongoDB: set TEST_MONGODB_URI, or start a Docker engine")
+    from testcontainers.community.mongodb import MongoDbContainer
+
+    with MongoDbContainer(image("MONGO_IMAGE")) as container:
+        yield container.get_connection_url()
+
+
+@pytest.fixture
+def mongodb_database(mongodb_uri: str) -> Iterator[str]:
+    """The name of a database that is empty, and gone afterwards."""
+    name = f"test_storage_{uuid4().hex[:12]}"
+    yield name
+    with MongoClient[dict[str, object]](mongodb_uri) as client:
+        client.drop_database(name)
+
+
+def docker_answers() -> bool:
+    docker = import_module("docker")  # testcontainers' own dependency, without types
+    try:
+        docker.from_env().close()
+    except docker.errors.DockerException:
+        return False
+    return True
+
+
+def image(variable: str) -> str:
+    """The image that the compose stack uses, from the file that pins it."""
+    lines = ENV_FILE.read_text().splitlines()
+    return next(line.partition("=")[2].strip() for line in lines if line.startswith(f"{variable}="))

@@ -1,0 +1,259 @@
+"""A record becomes a document, or an InvalidMessage says why not; nothing else can come out."""
+
+import copy
+import json
+import math
+import sys
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from src.data_processor import DEEPEST, REASONS, DataProcessor
+from src.errors import InvalidMessage
+from src.record import Record
+from tests.naughty import DATES_PARKED, DATES_TAKEN, IDS, MESSAGE, PARKED, STRINGS, TAKEN, VALUE, wrapping
+
+NOW = datetime(2026, 11, 23, 14, 47, 15, 123987, tzinfo=UTC)
+
+processor = DataProcessor(clock=lambda: NOW)
+
+json_texts = st.text(st.characters(exclude_categories=["Cs"]))
+json_keys = json_texts.filter(lambda key: "\0" not in key)
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | json_texts,
+    lambda children: st.lists(children) | st.dictionaries(json_keys, children),
+)
+
+
+def process(value: bytes | None, *, timestamp: int | None = None) -> dict[str, Any]:
+    return processor.process(Record("data-topic", 2, 41, b"some other key", value, timestamp=timestamp))
+
+
+def reason(attempt: Callable[[], object]) -> str:
+    with pytest.raises(InvalidMessage) as caught:
+        attempt()
+    return caught.value.reason
+
+
+def test_a_document_is_the_message_and_where_it_came_from() -> None:
+    document = process(VALUE, timestamp=1_689_424_500_123)
+
+    assert document == {
+        **MESSAGE,
+        "created_at": datetime(2023, 7, 15, 12, 34, 56, 789000, tzinfo=UTC),
+        "kafka": {
+            "topic": "data-topic",
+            "partition": 2,
+            "offset": 41,
+            "timestamp": datetime(2023, 7, 15, 12, 35, 0, 123000, tzinfo=UTC),
+            "received_at": datetime(2026, 11, 23, 14, 47, 15, 123000, tzinfo=UTC),
+        },
+    }
+
+
+def test_only_an_id_is_required_and_unknown_fields_are_kept() -> None:
+    document = process(b'{"id": "1", "$schema": "/mediawiki/1.0.0", "labels": {"kubernetes.io/config": "seen"}}')
+
+    del document["kafka"]
+    assert document == {"id": "1", "$schema": "/mediawiki/1.0.0", "labels": {"kubernetes.io/config": "seen"}}
+
+
+def test_the_clock_of_the_machine_is_used_where_no_other_is_given() -> None:
+    before = datetime.now(UTC) - timedelta(milliseconds=1)
+
+    received = DataProcessor().process(Record("t", 0, 0, None, VALUE))["kafka"]["received_at"]
+
+    assert before <= received <= datetime.now(UTC)
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "instant"),
+    [
+        (None, None),
+        (0, datetime(1970, 1, 1, tzinfo=UTC)),
+        (-1, datetime(1969, 12, 31, 23, 59, 59, 999000, tzinfo=UTC)),
+        (253_402_300_799_999, datetime(9999, 12, 31, 23, 59, 59, 999000, tzinfo=UTC)),
+        (253_402_300_800_000, None),
+        (1_689_424_500_123_456_789, None),  # somebody sent nanoseconds
+        (2**63 - 1, None),
+        (-(2**63), None),
+    ],
+)
+def test_a_record_time_that_no_calendar_holds_does_not_cost_the_message(
+    milliseconds: int | None, instant: datetime | None
+) -> None:
+    assert process(VALUE, timestamp=milliseconds)["kafka"]["timestamp"] == instant
+
+
+@pytest.mark.parametrize(("expected", "value"), [(name, value) for name, values in PARKED.items() for value in values])
+def test_a_value_that_is_no_message_says_why(expected: str, value: bytes | None) -> None:
+    assert reason(lambda: process(value)) == expected
+
+
+@pytest.mark.parametrize("part", TAKEN)
+def test_what_is_odd_but_valid_is_taken_as_it_is(part: bytes) -> None:
+    expected = json.loads(part)
+
+    assert repr(process(wrapping(part))["metadata"]["x"]) == repr(expected)
+
+
+def test_a_line_end_behind_the_message_is_no_fault() -> None:
+    assert process(VALUE + b"\r\n")["id"] == MESSAGE["id"]
+
+
+def test_of_a_key_given_twice_the_last_one_counts() -> None:
+    assert process(b'{"id": "first", "id": "last"}')["id"] == "last"
+    assert reason(lambda: process(b'{"id": "first", "id": 2}')) == "invalid_id"
+
+
+@pytest.mark.parametrize("text", STRINGS)
+def test_a_naughty_string_comes_through_unchanged(text: str) -> None:
+    document = process(json.dumps({"id": "1", "metadata": {"source": text}}).encode())
+
+    assert document["metadata"]["source"] == text
+
+
+@pytest.mark.parametrize("text", STRINGS)
+def test_a_naughty_string_alone_is_parked(text: str) -> None:
+    assert reason(lambda: process(text.encode())) in REASONS
+
+
+@pytest.mark.parametrize("text", IDS)
+def test_an_id_is_taken_exactly_as_sent(text: str) -> None:
+    assert process(json.dumps({"id": text}).encode())["id"] == text
+
+
+@pytest.mark.parametrize(("text", "expected"), DATES_TAKEN.items())
+def test_a_date_becomes_utc_and_is_cut_to_milliseconds(text: str, expected: str) -> None:
+    created_at = process(json.dumps({"id": "1", "created_at": text}).encode())["created_at"]
+
+    assert created_at.isoformat(timespec="microseconds") == f"{expected}000+00:00"
+
+
+@pytest.mark.parametrize("text", DATES_PARKED)
+def test_a_date_in_another_form_is_parked(text: str) -> None:
+    assert reason(lambda: process(json.dumps({"id": "1", "created_at": text}).encode())) == "invalid_created_at"
+
+
+def test_a_message_as_deep_as_the_limit_is_taken_and_one_level_more_is_not() -> None:
+    def nested(levels: int) -> dict[str, Any]:
+        message: dict[str, Any] = {}
+        for _ in range(levels - 1):
+            message = {"a": message}
+        return {**message, "id": "1"}
+
+    assert processor.check(nested(DEEPEST)) == nested(DEEPEST)
+    assert reason(lambda: processor.check(nested(DEEPEST + 1))) == "nesting_too_deep"
+    assert reason(lambda: processor.check({"id": "1", "a": [nested(DEEPEST)]})) == "nesting_too_deep"
+
+
+def test_a_message_that_contains_itself_is_too_deep() -> None:
+    message: dict[str, Any] = {"id": "1"}
+    message["again"] = message
+
+    assert reason(lambda: processor.check(message)) == "nesting_too_deep"
+
+
+def test_a_decoded_message_is_checked_and_not_changed() -> None:
+    message = copy.deepcopy(MESSAGE)
+
+    document = processor.check(message)
+
+    assert document == {**MESSAGE, "created_at": datetime(2023, 7, 15, 12, 34, 56, 789000, tzinfo=UTC)}
+    assert message == MESSAGE
+
+
+@pytest.mark.parametrize(
+    ("field", "expected"),
+    [
+        ({"x": math.nan}, "number_out_of_range"),
+        ({"x": [-math.inf]}, "number_out_of_range"),
+        ({"x": "\ud800"}, "invalid_string"),
+        ({"x": {"\ud800": 1}}, "invalid_key"),
+        ({"x": {1: "one"}}, "invalid_key"),
+        ({b"x": 1}, "invalid_key"),
+        ({"x": b"bytes"}, "not_json"),
+        ({"x": {1, 2}}, "not_json"),
+        ({"x": date(2023, 7, 15)}, "not_json"),
+        ({"created_at": NOW}, "not_json"),
+        ({"x": 2**63}, "integer_out_of_range"),
+        ({"kafka": None}, "reserved_field"),
+    ],
+)
+def test_a_decoded_message_obeys_the_rules_of_a_sent_one(field: dict[Any, Any], expected: str) -> None:
+    assert reason(lambda: processor.check({"id": "1", **field})) == expected
+
+
+@pytest.mark.parametrize(
+    "value",
+    [value for name, values in PARKED.items() if name not in ("encoded_twice", "connect_envelope") for value in values],
+)
+def test_both_doors_have_the_same_rules(value: bytes | None) -> None:
+    try:
+        message = json.loads(value or b"")
+    except (ValueError, RecursionError):
+        return
+    if isinstance(message, dict):
+        assert reason(lambda: processor.check(message)) == reason(lambda: process(value))
+
+
+@given(st.binary())
+def test_no_bytes_bring_out_anything_but_a_document_or_a_known_reason(value: bytes) -> None:
+    try:
+        document = process(value)
+    except InvalidMessage as error:
+        assert error.reason in REASONS
+    else:
+        assert document["id"]
+
+
+@given(st.integers(0, len(VALUE)), st.binary(max_size=4), st.integers(0, 4))
+def test_no_damage_to_a_message_brings_out_anything_else_either(place: int, inserted: bytes, deleted: int) -> None:
+    damaged = VALUE[:place] + inserted + VALUE[place + deleted :]
+
+    try:
+        process(damaged)
+    except InvalidMessage as error:
+        assert error.reason in REASONS
+
+
+@given(st.dictionaries(json_keys.filter(lambda key: key not in MESSAGE and key not in ("_id", "kafka")), json_values))
+def test_whatever_fields_a_message_has_they_come_through_unchanged(fields: dict[str, Any]) -> None:
+    message = {**fields, "id": "1"}
+
+    document = process(json.dumps(message).encode())
+
+    del document["kafka"]
+    assert document == message
+
+
+def test_every_reason_that_the_code_gives_is_listed() -> None:
+    assert set(PARKED) == set(REASONS)
+    assert len(set(REASONS)) == len(REASONS)
+
+
+def test_the_recursion_limit_is_not_what_decides() -> None:
+    """A newer Python lets the parser go deeper than an older one; the reason stays the same."""
+    value = wrapping(b"[" * 500 + b"]" * 500)
+    before = sys.getrecursionlimit()
+    try:
+        sys.setrecursionlimit(20_000)
+        assert reason(lambda: process(value)) == "nesting_too_deep"
+    finally:
+        sys.setrecursionlimit(before)
+
+
+def test_the_module_knows_neither_kafka_nor_mongodb() -> None:
+    source = Path(sys.modules["src.data_processor"].__file__ or "").read_text()
+
+    assert "confluent_kafka" not in source
+    assert "pymongo" not in source

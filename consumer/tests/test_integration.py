@@ -1,0 +1,193 @@
+"""The whole consumer on real Kafka and MongoDB: in containers, or on the servers that the environment names."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from threading import Event, Thread
+from time import monotonic
+from typing import Any
+
+import pytest
+from confluent_kafka import Consumer, Producer, TopicPartition
+
+from src.consumer import DataConsumer
+from src.storage import DataStorage
+from tests.kafka_server import PATIENCE, Topics, kafka_servers, topics
+from tests.mongodb_server import mongodb_database, mongodb_uri
+
+__all__ = ["kafka_servers", "mongodb_database", "mongodb_uri", "topics"]
+
+pytestmark = pytest.mark.docker
+
+
+class World:
+    """A topic, a store, and consumers that run in threads."""
+
+    def __init__(self, topics: Topics, uri: str, database: str) -> None:
+        self.topics = topics
+        self.topic = topics.name()
+        self.config: dict[str, Any] = {
+            "kafka": {
+                "bootstrap_servers": topics.servers,
+                "topic": self.topic,
+                "dead_letter_topic": f"{self.topic}.dlq",
+                "group_id": self.topic,
+                "client": {"topic.metadata.refresh.interval.ms": 1000},
+            },
+            "consumer": {"offset_commit_frequency_ms": 100},
+            "mongodb": {"uri": uri, "database": database},
+            "metrics": {"port": 0},
+        }
+        self.storage = DataStorage(self.config["mongodb"])
+
+    def make_topics(self) -> None:
+        self.topics.make(self.topic)
+        self.topics.make(f"{self.topic}.dlq", partitions=1)
+
+    def produce(self, messages: Sequence[dict[str, Any] | bytes], partition: int = -1) -> None:
+        producer = Producer({"bootstrap.servers": self.topics.servers})
+        for message in messages:
+            value = message if isinstance(message, bytes) else json.dumps(message).encode()
+            producer.produce(self.topic, value, partition=partition)
+        assert producer.flush(PATIENCE) == 0
+
+    @contextmanager
+    def consuming(self, **consumer: Any) -> Iterator[DataConsumer]:
+        config = {**self.config, "consumer": {**self.config["consumer"], **consumer}}
+        stop = Event()
+        with DataConsumer(config, stop=stop) as running:
+            thread = Thread(target=running.run, daemon=True)
+            thread.start()
+            try:
+                yield running
+            finally:
+                stop.set()
+                thread.join(PATIENCE)
+                assert not thread.is_alive()
+
+    def wait(self, condition: Callable[[], object]) -> None:
+        tick, deadline = Event(), monotonic() + PATIENCE
+        while not condition():
+            assert monotonic() < deadline, "it did not come to pass"
+            tick.wait(0.05)
+
+    @property
+    def stored(self) -> set[str]:
+        return {message["id"] for message in self.storage.get({})}
+
+    def committed(self, partitions: int = 4) -> int:
+        """The sum of the group's committed offsets."""
+        consumer = Consumer({"bootstrap.servers": self.topics.servers, "group.id": self.topic})
+        positions = consumer.committed([TopicPartition(self.topic, number) for number in range(partitions)], timeout=10)
+        consumer.close()
+        return sum(max(position.offset, 0) for position in positions)
+
+    def parked(self) -> list[bytes | None]:
+        consumer = Consumer(
+            {"bootstrap.servers": self.topics.servers, "group.id": "reader", "enable.partition.eof": True}
+        )
+        consumer.assign([TopicPartition(f"{self.topic}.dlq", 0, 0)])
+        letters: list[bytes | None] = []
+        while (message := consumer.poll(PATIENCE)) is not None and message.error() is None:
+            letters.append(message.value())
+        consumer.close()
+        return letters
+
+
+@pytest.fixture
+def world(topics: Topics, mongodb_uri: str, mongodb_database: str) -> Iterator[World]:
+    world = World(topics, mongodb_uri, mongodb_database)
+    yield world
+    world.storage.close()
+
+
+def messages(count: int, start: int = 0) -> list[dict[str, Any] | bytes]:
+    return [{"id": str(number), "name": "item_00000001"} for number in range(start, start + count)]
+
+
+def ids(count: int) -> set[str]:
+    return {str(number) for number in range(count)}
+
+
+def test_valid_messages_are_stored_broken_ones_are_parked_and_all_are_committed(world: World) -> None:
+    world.make_topics()
+    world.produce([*messages(500), b"{broken", *messages(500, start=500)])
+
+    with world.consuming():
+        world.wait(lambda: world.committed() == 1001)
+
+    assert world.stored == ids(1000)
+    assert world.parked() == [b"{broken"]
+
+
+def test_the_next_consumer_goes_on_where_the_last_one_committed(world: World) -> None:
+    world.make_topics()
+    world.produce(messages(100))
+    with world.consuming():
+        world.wait(lambda: world.committed() == 100)
+    world.produce(messages(100, start=100))
+
+    with world.consuming() as second:
+        world.wait(lambda: world.committed() == 200)
+
+        assert counted(second, "duplicate") == 0
+    assert world.stored == ids(200)
+
+
+def test_consumers_that_come_and_go_store_everything_once(world: World) -> None:
+    world.make_topics()
+    world.produce(messages(2000))
+
+    with world.consuming(batch_size=50):
+        with world.consuming(batch_size=50):
+            world.wait(lambda: world.committed() > 0)
+            world.produce(messages(2000, start=2000))
+        world.wait(lambda: world.committed() == 4000)
+
+    assert world.stored == ids(4000)
+    assert world.parked() == []
+
+
+def test_partitions_that_are_added_while_it_runs_are_read_from_their_beginning(world: World) -> None:
+    world.make_topics()
+    with world.consuming():
+        world.produce(messages(50))
+        world.wait(lambda: world.committed() == 50)
+
+        world.topics.widen(world.topic, 6)
+        world.produce(messages(50, start=50), partition=5)
+        world.wait(lambda: world.committed(partitions=6) == 100)
+
+    assert world.stored == ids(100)
+
+
+def test_a_topic_that_comes_later_is_waited_for(world: World) -> None:
+    with world.consuming() as consumer:
+        world.wait(lambda: any(world.topic in reason for reason in consumer.hindrances()))
+
+        world.make_topics()
+        world.produce(messages(10))
+        world.wait(lambda: world.committed() == 10)
+        world.wait(lambda: consumer.hindrances() == [])
+
+    assert world.stored == ids(10)
+
+
+def test_of_a_topic_that_was_made_again_nothing_is_skipped_in_silence(world: World) -> None:
+    world.make_topics()
+    with world.consuming() as consumer:
+        world.produce(messages(10), partition=0)
+        world.wait(lambda: world.committed() == 10)
+
+        world.topics.delete(world.topic)
+        world.topics.make(world.topic)
+        world.produce(messages(30, start=10), partition=0)
+        world.wait(lambda: world.stored == ids(40) or stands_still(consumer))
+
+
+def stands_still(consumer: DataConsumer) -> bool:
+    return any("made again" in reason or "is gone" in reason for reason in consumer.hindrances())
+
+
+def counted(consumer: DataConsumer, result: str) -> float | None:
+    return consumer.registry.get_sample_value("consumer_messages_total", {"result": result})

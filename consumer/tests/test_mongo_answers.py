@@ -1,0 +1,142 @@
+"""What each answer of MongoDB means, from answers made by hand."""
+
+from typing import Any
+
+import pytest
+from bson.errors import InvalidDocument
+from pymongo.errors import (
+    AutoReconnect,
+    BulkWriteError,
+    ConfigurationError,
+    DocumentTooLarge,
+    ExecutionTimeout,
+    NetworkTimeout,
+    NotPrimaryError,
+    OperationFailure,
+    PyMongoError,
+    ServerSelectionTimeoutError,
+    WriteConcernError,
+    WTimeoutError,
+)
+
+from src.errors import StorageUnavailable
+from src.mongo_answers import reason, unavailable, verdicts
+from src.verdict import STORED, Outcome
+
+
+def bulk_error(*faults: dict[str, Any], unconfirmed: list[dict[str, Any]] | None = None) -> BulkWriteError:
+    return BulkWriteError({"writeErrors": list(faults), "writeConcernErrors": unconfirmed or [], "nInserted": 0})
+
+
+def fault(index: int, code: int, **details: Any) -> dict[str, Any]:
+    return {"index": index, "code": code, "errmsg": "some text", **details}
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (ServerSelectionTimeoutError("no server"), "unreachable"),
+        (AutoReconnect("connection refused"), "unreachable"),
+        (ConfigurationError("The DNS query name does not exist"), "unreachable"),
+        (NetworkTimeout("timed out"), "timeout"),
+        (ExecutionTimeout("exceeded time limit", 50, {}), "timeout"),
+        (NotPrimaryError("not primary", {"code": 10107}), "not_primary"),
+        (OperationFailure("Authentication failed.", 18, {}), "authentication"),
+        (OperationFailure("not authorized on pubsub", 13, {}), "not_authorized"),
+        (OperationFailure("bad auth", 8000, {}), "atlas"),
+        (OperationFailure("disk full", 14031, {}), "disk_full"),
+        (OperationFailure("never heard of", 4711, {}), "refused"),
+        (OperationFailure("no code"), "refused"),
+        (WriteConcernError("not enough data-bearing nodes", 100, {}), "write_concern"),
+        (WTimeoutError("waiting for replication timed out", 64, {}), "write_concern"),
+        (PyMongoError("anything"), "unreachable"),
+    ],
+)
+def test_a_failed_call_is_the_worlds_fault_with_a_cause(error: PyMongoError, cause: str) -> None:
+    assert unavailable(error).cause == cause
+
+
+def test_the_topology_is_too_long_for_a_log_line() -> None:
+    error = ServerSelectionTimeoutError("connection refused, Topology Description: <TopologyDescription …>")
+
+    assert str(unavailable(error)) == "MongoDB: connection refused"
+
+
+def test_each_document_has_the_verdict_at_its_place() -> None:
+    error = bulk_error(fault(1, 121), fault(3, 16500))
+
+    assert [verdict.outcome.name for verdict in verdicts(error, 5)] == [
+        "STORED",
+        "REFUSED",
+        "STORED",
+        "DEFERRED",
+        "STORED",
+    ]
+
+
+@pytest.mark.parametrize("code", [16500, 112, 50, 262, 14031, 91, 189, 11600, 11602, 10107, 13435, 13436, 13, 18])
+def test_an_overloaded_full_or_moving_server_puts_documents_off(code: int) -> None:
+    [verdict, neighbour] = verdicts(bulk_error(fault(0, code)), 2)
+
+    assert verdict.outcome is Outcome.DEFERRED
+    assert verdict.reason
+    assert neighbour == STORED
+
+
+@pytest.mark.parametrize(
+    ("details", "outcome"),
+    [
+        ({"keyPattern": {"_id": 1}, "keyValue": {"_id": "1"}}, Outcome.FAILED),
+        ({}, Outcome.FAILED),
+        ({"keyPattern": {"name": 1}}, Outcome.REFUSED),
+        ({"keyPattern": {"_id": 1, "name": 1}}, Outcome.REFUSED),
+    ],
+)
+def test_a_taken_key_is_to_be_compared(details: dict[str, Any], outcome: Outcome) -> None:
+    [verdict] = verdicts(bulk_error(fault(0, 11000, **details)), 1)
+
+    assert (verdict.outcome, verdict.reason) == (outcome, "duplicate_key")
+
+
+@pytest.mark.parametrize(
+    ("code", "refusal"), [(121, "validation_failed"), (15, "nesting_too_deep"), (10334, "document_too_large")]
+)
+def test_some_documents_are_refused_for_good(code: int, refusal: str) -> None:
+    [verdict] = verdicts(bulk_error(fault(0, code)), 1)
+
+    assert (verdict.outcome, verdict.reason) == (Outcome.REFUSED, refusal)
+    assert str(verdict.error).startswith("some text")
+
+
+def test_a_code_that_nobody_foresaw_is_a_failure_to_be_tried_again() -> None:
+    [verdict] = verdicts(bulk_error(fault(0, 4711)), 1)
+
+    assert (verdict.outcome, verdict.reason) == (Outcome.FAILED, "write_error")
+
+
+def test_a_write_that_is_not_confirmed_is_no_write() -> None:
+    error = bulk_error(fault(0, 11000), unconfirmed=[{"code": 64, "errmsg": "waiting for replication timed out"}])
+
+    with pytest.raises(StorageUnavailable) as caught:
+        verdicts(error, 2)
+
+    assert caught.value.cause == "write_concern"
+
+
+def test_an_error_without_faults_is_no_success() -> None:
+    with pytest.raises(StorageUnavailable):
+        verdicts(bulk_error(), 2)
+
+
+@pytest.mark.parametrize(
+    ("error", "name"),
+    [
+        (OverflowError(), "integer_out_of_range"),
+        (RecursionError(), "nesting_too_deep"),
+        (DocumentTooLarge("17 MB"), "document_too_large"),
+        (InvalidDocument("cannot encode"), "not_encodable"),
+        (UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed"), "invalid_string"),
+    ],
+)
+def test_what_the_client_can_not_send_has_a_reason(error: Exception, name: str) -> None:
+    assert reason(error) == name

@@ -1,0 +1,419 @@
+"""MongoDB: the contract on a real server, and what a server seldom says from a stand-in for a collection."""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, cast
+
+import pytest
+from bson import DatetimeMS, Decimal128, Int64, ObjectId
+from pymongo import MongoClient, WriteConcern
+from pymongo.collection import Collection
+from pymongo.errors import (
+    AutoReconnect,
+    BulkWriteError,
+    DocumentTooLarge,
+    NetworkTimeout,
+    OperationFailure,
+    PyMongoError,
+)
+
+from src.errors import StorageUnavailable
+from src.mongo_storage import INDEXES, MongoStore
+from src.query import UnsupportedQuery
+from src.settings import MongoSettings
+from src.storage import DataStorage, StoredMessage
+from src.verdict import Outcome
+from tests.mongodb_server import mongodb_database, mongodb_uri
+from tests.storage_contract import DAY, StorageContract, message, origin
+
+__all__ = ["mongodb_database", "mongodb_uri"]  # fixtures
+
+Raw = Collection[dict[str, Any]]
+
+
+@pytest.fixture
+def settings(mongodb_uri: str, mongodb_database: str) -> MongoSettings:
+    return MongoSettings(uri=mongodb_uri, database=mongodb_database)
+
+
+@pytest.fixture
+def storage(settings: MongoSettings) -> Iterator[DataStorage]:
+    with DataStorage(settings) as storage:
+        yield storage
+
+
+@pytest.fixture
+def collection(settings: MongoSettings) -> Iterator[Raw]:
+    """The same collection, as another program sees it."""
+    with MongoClient[dict[str, Any]](settings.uri) as client:
+        yield client[settings.database][settings.collection]
+
+
+@pytest.mark.docker
+class TestMongoStore(StorageContract):
+    """What holds for every store holds for MongoDB."""
+
+
+@pytest.mark.docker
+class TestOnAServer:
+    def test_the_id_is_mongodbs_own_and_dates_are_dates(self, storage: DataStorage, collection: Raw) -> None:
+        storage.save(message("1", kafka=origin(7)))
+
+        [raw] = collection.find()
+
+        assert raw["_id"] == "1"
+        assert "id" not in raw
+        assert raw["created_at"] == raw["kafka"]["received_at"] == DAY.replace(tzinfo=None)
+
+    def test_documents_of_other_programs_break_nothing(self, storage: DataStorage, collection: Raw) -> None:
+        far, early = DatetimeMS(253402300800000), DatetimeMS(-62135596800001)
+        identity = ObjectId()
+        collection.insert_many(
+            [
+                {"_id": "far", "created_at": far, "kafka": {"received_at": far}},
+                {"_id": "early", "created_at": early},
+                {"_id": identity, "n": Int64(5), "d": Decimal128("1.5"), "id": "not this one"},
+                {"_id": 5, "kafka": {"topic": 1, "partition": "x", "offset": True}},
+                {"_id": {"$ref": 1, "$id": 2}, "kafka": [1]},
+            ]
+        )
+        storage.save(message("1"))
+
+        found = {document["id"]: document for document in storage.get({}, sort=[("created_at", -1)], limit=10)}
+
+        assert found["1"] == message("1")
+        assert found["far"]["created_at"] == "+010000-01-01T00:00:00.000Z"
+        assert found["early"]["created_at"] == "+000000-12-31T23:59:59.999Z"
+        assert found[str(identity)] == {"id": str(identity), "n": 5, "d": "1.5"}
+        assert len(list(storage.scan())) == 6
+        assert StoredMessage("5", None, None, None) in set(storage.scan())
+
+    def test_a_date_that_python_can_not_hold_is_compared_too(self, storage: DataStorage, collection: Raw) -> None:
+        collection.insert_one({"_id": "1", "created_at": DatetimeMS(253402300800000)})
+
+        [verdict] = storage.save_many([message("1")])
+
+        assert verdict.reason == "id_conflict"
+
+    def test_a_unique_index_of_the_users_own_refuses(self, storage: DataStorage, collection: Raw) -> None:
+        collection.create_index("name", unique=True)
+        storage.save(message("1", name="a"))
+
+        verdicts = storage.save_many([message("2", name="a"), message("3", name="b"), message("1", name="a")])
+
+        assert [(verdict.outcome.name, verdict.reason) for verdict in verdicts] == [
+            ("REFUSED", "duplicate_key"),
+            ("STORED", ""),
+            ("DUPLICATE", ""),
+        ]
+
+    def test_a_validator_refuses(self, storage: DataStorage, collection: Raw) -> None:
+        collection.database.create_collection(collection.name, validator={"$jsonSchema": {"required": ["name"]}})
+
+        verdicts = storage.save_many([{"id": "1"}, message("2")])
+
+        assert [(verdict.outcome.name, verdict.reason) for verdict in verdicts] == [
+            ("REFUSED", "validation_failed"),
+            ("STORED", ""),
+        ]
+
+    def test_indexes_are_made_and_an_operators_own_are_left(self, storage: DataStorage, collection: Raw) -> None:
+        collection.create_index("created_at", name="mine")
+
+        storage.ensure_indexes()
+
+        indexes = collection.index_information()
+        assert {tuple(index["key"]) for index in indexes.values()} == {(("_id", 1),), *INDEXES}
+        assert "mine" in indexes
+
+    def test_documents_expire_by_when_they_were_received(self, settings: MongoSettings, collection: Raw) -> None:
+        with DataStorage({"uri": settings.uri, "database": settings.database, "ttl_days": 7}) as storage:
+            storage.ensure_indexes()
+
+            assert storage.ttl_seconds == 7 * 24 * 3600
+        assert "kafka.received_at_1" in collection.index_information()
+
+    def test_an_expiry_that_is_no_longer_set_is_pointed_out(
+        self, storage: DataStorage, collection: Raw, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        collection.create_index("kafka.received_at", expireAfterSeconds=1000)
+
+        storage.ensure_indexes()
+
+        assert caplog.messages == ["an index still deletes documents"]
+        assert storage.ttl_seconds == 1000
+
+    def test_a_scan_is_longer_than_a_page(self, storage: DataStorage, collection: Raw) -> None:
+        collection.insert_many([{"_id": str(each)} for each in range(10_001)])
+
+        assert len({found.id for found in storage.scan()}) == 10_001
+
+    def test_what_can_not_be_asked_is_named(self, storage: DataStorage) -> None:
+        with pytest.raises(UnsupportedQuery, match="object"):
+            storage.get({"x": object()})
+
+
+def test_a_server_that_is_away_fails_no_construction() -> None:
+    storage = DataStorage({"uri": "mongodb://user:secret@127.0.0.1:1/", "timeout_ms": 100})
+
+    for call in (storage.ping, storage.ensure_indexes, lambda: storage.save_many([message()]), lambda: storage.get({})):
+        with pytest.raises(StorageUnavailable) as caught:
+            call()
+        assert caught.value.cause == "unreachable"
+        assert "secret" not in str(caught.value)
+    with pytest.raises(StorageUnavailable):
+        next(storage.scan())
+    assert [(name, fine) for name, fine, _ in storage.check()] == [("store reachable", False)]
+    storage.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "concern", "warned"),
+    [
+        ("", {"w": "majority", "j": True}, False),
+        ("?w=majority&journal=true", {"w": "majority", "j": True}, False),
+        ("?w=1", {"w": 1, "j": True}, True),
+        ("?journal=false", {"w": "majority", "j": False}, True),
+    ],
+)
+def test_a_write_is_confirmed_by_the_majority_unless_the_uri_says_less(
+    options: str, concern: dict[str, object], warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = MongoStore(MongoSettings(uri=f"mongodb://user:secret@127.0.0.1:1/{options}"))
+
+    assert store.collection.write_concern.document == concern
+    assert bool(caplog.messages) is warned
+    assert "secret" not in caplog.text
+    store.close()
+
+
+class StubDatabase:
+    name = "pubsub"
+
+    def __init__(self, command: Callable[..., dict[str, Any]]) -> None:
+        self.command = command
+        self.client = self
+
+    def server_info(self) -> dict[str, Any]:
+        return {"version": "8.0.29"}
+
+
+class StubCollection:
+    """Answers as it is told; takes the documents that it is told nothing of."""
+
+    name = "messages"
+    full_name = "pubsub.messages"
+    write_concern = WriteConcern("majority", j=True)
+
+    def __init__(self, *, poison: Mapping[str, Exception] | None = None, error: PyMongoError | None = None) -> None:
+        self.stored: list[str] = []
+        self.there: dict[str, dict[str, Any]] = {}
+        self.commands: list[dict[str, Any]] = []
+        self.replies: dict[str, dict[str, Any]] = {}
+        self.longest_question = 1_000_000
+        self.database = StubDatabase(self.command)
+        self._poison = poison or {}
+        self._error = error
+
+    def insert_many(self, documents: Sequence[Mapping[str, Any]], *, ordered: bool) -> None:
+        assert not ordered
+        for document in documents:
+            if document["_id"] in self._poison:
+                raise self._poison[document["_id"]]
+        self._fail()
+        self.stored += [document["_id"] for document in documents]
+
+    def create_index(self, keys: Sequence[tuple[str, int]], **_options: object) -> None:
+        self._fail()
+
+    def index_information(self) -> dict[str, Any]:
+        return self.there
+
+    def command(self, command: str | dict[str, Any], **_options: object) -> dict[str, Any]:
+        name = command if isinstance(command, str) else next(iter(command))
+        if isinstance(command, dict):
+            self.commands.append(command)
+            self._fail()
+        return self.replies.get(name, {})
+
+    def find_one(self, *_arguments: object) -> None:
+        self._fail()
+
+    def find(self, query: Mapping[str, Any], *_arguments: object, **_options: object) -> list[dict[str, Any]]:
+        self._fail()
+        ids = query["_id"]["$in"]
+        if len(ids) > self.longest_question:
+            raise DocumentTooLarge("a long question")
+        return [{"_id": each} for each in ids]
+
+    def with_options(self, **_options: object) -> "StubCollection":
+        return self
+
+    def _fail(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+
+def store_on(collection: StubCollection, **settings: Any) -> MongoStore:
+    return MongoStore(MongoSettings(**settings), collection=cast(Collection[Any], collection))
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (DocumentTooLarge("too large"), "document_too_large"),
+        (OverflowError("too many bits"), "integer_out_of_range"),
+        (OperationFailure("exceeded maximum nested object depth", 15), "nesting_too_deep"),
+    ],
+)
+def test_a_document_that_fails_the_call_for_all_is_found_and_its_neighbours_stored(
+    error: Exception, reason: str
+) -> None:
+    collection = StubCollection(poison={"3": error, "6": error})
+
+    verdicts = store_on(collection).insert([{"id": str(each)} for each in range(7)])
+
+    assert [verdict.reason for verdict in verdicts] == ["", "", "", reason, "", "", reason]
+    assert verdicts[3].outcome is Outcome.REFUSED
+    assert sorted(collection.stored) == ["0", "1", "2", "4", "5"]
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (AutoReconnect("gone"), "unreachable"),
+        (OperationFailure("Authentication failed.", 18), "authentication"),
+        (OperationFailure("not authorized on pubsub to execute command", 13), "not_authorized"),
+        (BulkWriteError({"writeErrors": [], "writeConcernErrors": [{"code": 64}]}), "write_concern"),
+    ],
+)
+def test_the_worlds_fault_refuses_no_document(error: PyMongoError, cause: str) -> None:
+    with pytest.raises(StorageUnavailable) as caught:
+        store_on(StubCollection(error=error)).insert([{"id": "1"}, {"id": "2"}])
+
+    assert caught.value.cause == cause
+
+
+def test_a_question_that_is_too_long_is_asked_in_parts() -> None:
+    collection = StubCollection()
+    collection.longest_question = 2
+
+    found = store_on(collection).fetch(["1", "2", "3", "4", "5"])
+
+    assert [document["id"] for document in found] == ["1", "2", "3", "4", "5"]
+
+
+@pytest.mark.parametrize("code", [2, 9])
+def test_a_query_that_the_server_refuses_is_named(code: int) -> None:
+    with pytest.raises(UnsupportedQuery, match="unknown operator"):
+        store_on(StubCollection(error=OperationFailure("unknown operator: $foo", code))).find({}, None, None)
+
+
+def test_a_query_that_may_not_be_asked_now_is_unavailable() -> None:
+    with pytest.raises(StorageUnavailable):
+        store_on(StubCollection(error=OperationFailure("not authorized", 13))).find({}, None, None)
+
+
+@pytest.mark.parametrize("error", [OperationFailure("not authorized", 13), NetworkTimeout("it takes its time")])
+def test_without_the_right_to_make_indexes_it_says_what_to_run_and_goes_on(
+    error: PyMongoError, caplog: pytest.LogCaptureFixture
+) -> None:
+    store_on(StubCollection(error=error), ttl_days=2).ensure_indexes()
+
+    commands = [vars(record)["to_mend_it_run"] for record in caplog.records]
+    assert commands[0] == 'db.getSiblingDB("pubsub").getCollection("messages").createIndex({"created_at": 1})'
+    assert commands[3].endswith('.createIndex({"kafka.received_at": 1}, {"expireAfterSeconds": 172800})')
+
+
+def test_a_server_that_goes_away_while_indexes_are_made_is_unavailable() -> None:
+    with pytest.raises(StorageUnavailable):
+        store_on(StubCollection(error=AutoReconnect("gone"))).ensure_indexes()
+
+
+class ChangesExpiry(StubCollection):
+    def command(self, command: str | dict[str, Any], **options: object) -> dict[str, Any]:
+        reply = super().command(command, **options)
+        if isinstance(command, dict):
+            self.there["expiry"]["expireAfterSeconds"] = command["index"]["expireAfterSeconds"]
+        return reply
+
+
+def expiring(collection: StubCollection) -> StubCollection:
+    collection.there = {
+        "expiry": {"key": [("kafka.received_at", 1)], "expireAfterSeconds": 1000},
+        **{str(keys): {"key": list(keys)} for keys in INDEXES},
+    }
+    return collection
+
+
+def test_a_new_expiry_is_put_in_force(caplog: pytest.LogCaptureFixture) -> None:
+    collection = expiring(ChangesExpiry())
+    store = store_on(collection, ttl_days=0.5)
+
+    with caplog.at_level(logging.INFO):
+        store.ensure_indexes()
+        store.ensure_indexes()
+
+    assert store.ttl_seconds() == 43_200
+    assert [command["collMod"] for command in collection.commands] == ["messages"]
+    assert caplog.messages == ["expiry changed"]
+
+
+@pytest.mark.parametrize("error", [None, OperationFailure("not authorized", 13)])
+def test_where_the_new_expiry_does_not_come_into_force_it_says_what_to_run(
+    error: PyMongoError | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = store_on(expiring(StubCollection(error=error)), ttl_days=2)
+
+    store.ensure_indexes()
+
+    assert [vars(record)["to_mend_it_run"] for record in caplog.records] == [
+        'db.getSiblingDB("pubsub").runCommand({"collMod": "messages", "index":'
+        ' {"keyPattern": {"kafka.received_at": 1}, "expireAfterSeconds": 172800}})'
+    ]
+    assert store.ttl_seconds() == 1000
+
+
+def privileges(*actions: str, database: str = "pubsub", collection: str = "") -> list[dict[str, Any]]:
+    return [{"resource": {"db": database, "collection": collection}, "actions": list(actions)}]
+
+
+@pytest.mark.parametrize(
+    ("granted", "fine"),
+    [
+        (privileges("find", "insert"), True),
+        (privileges("insert", collection="messages"), True),
+        (privileges("insert", database=""), True),
+        ([{"resource": {"anyResource": True}, "actions": ["insert"]}], True),
+        (privileges("find"), False),
+        (privileges("insert", database="other"), False),
+        (privileges("insert", collection="other"), False),
+        ([{"resource": {"cluster": True}, "actions": ["insert"]}], False),
+        ([], False),
+    ],
+)
+def test_the_check_tells_whether_the_user_may_write(granted: list[dict[str, Any]], fine: bool) -> None:
+    collection = StubCollection()
+    users = [{"user": "consumer", "db": "admin"}]
+    collection.replies["connectionStatus"] = {
+        "authInfo": {"authenticatedUsers": users, "authenticatedUserPrivileges": granted}
+    }
+
+    answers = {name: (ok, text) for name, ok, text in store_on(collection).check()}
+
+    assert answers["rights to write"][0] is fine
+    assert "consumer@admin" in answers["rights to write"][1]
+
+
+class Stranger(StubCollection):
+    """A server that knows the user no longer."""
+
+    def command(self, command: str | dict[str, Any], **_options: object) -> dict[str, Any]:
+        raise OperationFailure("Authentication failed.", 18)
+
+
+def test_the_check_tells_that_the_password_is_wrong() -> None:
+    [(name, fine, text)] = store_on(Stranger()).check()
+
+    assert (name, fine) == ("authenticated", False)
+    assert "Authentication failed" in text

@@ -1,0 +1,246 @@
+"""The store in a file: the contract, and what is particular to files, threads and processes."""
+
+import logging
+import multiprocessing
+import resource
+import sqlite3
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from src.errors import StorageUnavailable
+from src.query import UnsupportedQuery
+from src.settings import MongoSettings
+from src.sqlite_storage import SqliteStore
+from src.storage import DataStorage
+from src.verdict import Outcome
+from tests.storage_contract import StorageContract, message
+
+
+def opened(path: Path, **settings: object) -> DataStorage:
+    return DataStorage({"uri": f"sqlite:///{path}", **settings})
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "store with blanks.db"
+
+
+@pytest.fixture
+def storage(path: Path) -> Iterator[DataStorage]:
+    with opened(path) as storage:
+        yield storage
+
+
+class TestSqliteStore(StorageContract):
+    """What holds for every store holds for a file."""
+
+
+def test_a_relative_path_begins_in_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    with DataStorage(MongoSettings(uri="sqlite:///here.db")) as storage:
+        storage.save(message())
+
+    assert (tmp_path / "here.db").exists()
+
+
+def test_documents_outlive_the_store(path: Path) -> None:
+    with opened(path) as storage:
+        storage.save(message("1"))
+
+    with opened(path) as storage:
+        assert storage.get({}) == [message("1")]
+
+
+def test_collections_of_any_name_lie_side_by_side(path: Path) -> None:
+    with opened(path, collection='odd "name" {x}') as odd, opened(path) as plain:
+        odd.ensure_indexes()
+        plain.ensure_indexes()
+        odd.save(message("1"))
+
+        assert (len(odd.get({})), len(plain.get({}))) == (1, 0)
+
+
+def test_one_thread_builds_it_another_saves_a_third_closes_it(path: Path) -> None:
+    storage = opened(path)
+    storage.ensure_indexes()
+
+    with ThreadPoolExecutor(1) as writer, ThreadPoolExecutor(1) as closer:
+        stored = writer.submit(storage.save, message("1")).result()
+        found = storage.get({})
+        closer.submit(storage.close).result()
+
+    assert stored
+    assert found == [message("1")]
+
+
+def _save_the_same_messages(
+    path: Path, ready: "multiprocessing.synchronize.Barrier", stored: "multiprocessing.Queue[int]"
+) -> None:
+    batches = [[message(f"{batch}-{each}") for each in range(20)] for batch in range(10)]
+    ready.wait()
+    with opened(path) as storage:
+        verdicts = [verdict.outcome for batch in batches for verdict in storage.save_many(batch)]
+    stored.put(verdicts.count(Outcome.STORED) if Outcome.REFUSED not in verdicts else -1)
+
+
+def test_several_processes_store_each_message_once(path: Path) -> None:
+    spawn = multiprocessing.get_context("spawn")
+    ready, stored = spawn.Barrier(3), spawn.Queue()
+    writers = [spawn.Process(target=_save_the_same_messages, args=(path, ready, stored)) for _ in range(3)]
+
+    for writer in writers:
+        writer.start()
+    counts = [stored.get(timeout=60) for _ in writers]
+    for writer in writers:
+        writer.join()
+
+    assert min(counts) >= 0
+    assert sum(counts) == 200
+
+
+def test_it_is_synced_and_does_not_stop_readers(storage: DataStorage, path: Path) -> None:
+    storage.save(message())
+
+    with sqlite3.connect(path) as connection:
+        mode = connection.execute("PRAGMA journal_mode").fetchone()
+    connection.close()
+
+    assert mode == ("wal",)
+    assert ("durability", True, "synced to the disk before a message counts as stored") in storage.check()
+
+
+def test_indexes_answer_what_they_can(storage: DataStorage, path: Path) -> None:
+    storage.ensure_indexes()
+
+    with sqlite3.connect(path) as connection:
+        indexes = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'index'")}
+    connection.close()
+
+    assert {"messages_created_at", "messages_name", "messages_source"} <= indexes
+
+
+def test_long_lists_of_ids_are_looked_for_too(storage: DataStorage) -> None:
+    storage.save_many([message(str(each)) for each in range(3)])
+
+    assert len(storage.get({"id": {"$in": [str(each) for each in range(2000)]}})) == 3
+
+
+def test_of_an_array_one_element_may_fulfil_one_condition_and_another_the_other(storage: DataStorage) -> None:
+    """So says MongoDB's manual; the server that we test on asks both of one element."""
+    storage.save({"id": "1", "x": [{"y": 1}, {"y": 3}]})
+
+    assert len(storage.get({"x.y": {"$gt": 1, "$lt": 3}})) == 1
+
+
+@pytest.mark.parametrize(
+    ("query", "named"),
+    [
+        ({"x": {"$regex": "a"}}, r"\$regex"),
+        ({"x": {"$gt": 1, "y": 2}}, "operator y"),
+        ({"$where": "1"}, r"\$where"),
+        ({"$or": []}, r"\$or"),
+        ({"x": {"$in": 1}}, r"\$in"),
+        ({"id": {"$in": None}}, r"\$in"),
+        ({"x": object()}, "object"),
+    ],
+)
+def test_what_it_can_not_do_is_named(storage: DataStorage, query: dict[str, object], named: str) -> None:
+    with pytest.raises(UnsupportedQuery, match=named):
+        storage.get(query)
+
+
+def test_a_folder_that_is_not_there_is_unavailable_and_said_by_the_check(tmp_path: Path) -> None:
+    storage = opened(tmp_path / "missing" / "store.db")
+
+    with pytest.raises(StorageUnavailable):
+        storage.ping()
+    [(_, fine, text)] = storage.check()
+    assert not fine
+    assert "missing" in text
+
+
+def test_the_check_does_not_make_the_file(path: Path) -> None:
+    [(_, fine, _)] = opened(path).check()
+
+    assert fine
+    assert not path.exists()
+
+
+def test_a_file_that_is_no_database_is_corrupted(path: Path) -> None:
+    path.write_bytes(b"something else, " * 100)
+    storage = opened(path)
+
+    with pytest.raises(StorageUnavailable) as caught:
+        storage.save_many([message()])
+
+    assert caught.value.cause == "corrupted"
+    assert [fine for _, fine, _ in storage.check()] == [False]
+
+
+def test_a_document_that_is_no_json_is_corrupted(storage: DataStorage, path: Path) -> None:
+    storage.save(message("1"))
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE messages SET document = '{'")
+    connection.close()
+
+    with pytest.raises(StorageUnavailable) as caught:
+        storage.get({})
+
+    assert caught.value.cause == "corrupted"
+
+
+@pytest.fixture
+def _no_room(path: Path) -> Iterator[None]:
+    """No file may grow beyond what it needs to begin with."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows limits no file sizes")
+@pytest.mark.usefixtures("_no_room")
+def test_a_full_disk_is_unavailable_and_what_was_stored_stays(storage: DataStorage) -> None:
+    storage.save(message("1"))
+
+    with pytest.raises(StorageUnavailable):
+        storage.save_many([message("2", x="x" * 1_000_000), message("3")])
+
+    assert [found["id"] for found in storage.get({})] == ["1"]
+    assert storage.save(message("4"))
+
+
+def test_a_store_that_is_locked_for_too_long_is_unavailable(path: Path) -> None:
+    settings = MongoSettings(uri=f"sqlite:///{path}")
+    with DataStorage(settings, store=SqliteStore(settings, busy_timeout=0.01)) as storage:
+        storage.ping()
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+
+        with pytest.raises(StorageUnavailable) as caught:
+            storage.save_many([message()])
+
+        other.close()
+        assert caught.value.cause == "locked"
+        assert storage.save(message())
+
+
+def test_a_closed_store_is_unavailable(storage: DataStorage) -> None:
+    storage.ping()
+    storage.close()
+
+    with pytest.raises(StorageUnavailable):
+        storage.ping()
+
+
+def test_it_says_that_nothing_expires(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        storage = opened(path, ttl_days=7)
+
+    assert caplog.messages == ["SQLite keeps documents for ever"]
+    assert storage.ttl_seconds is None

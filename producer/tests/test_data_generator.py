@@ -1,0 +1,64 @@
+"""The messages have the spec's format."""
+
+import re
+from uuid import UUID
+
+from src.data_generator import DataGenerator, random_ids
+from src.message import Message
+
+NOON = 1_689_424_496.789  # 2023-07-15T12:34:56.789Z
+
+
+def test_a_message_is_exactly_as_the_spec_has_it() -> None:
+    generator = DataGenerator(clock=lambda: NOON, ids=lambda count: ["an-id"] * count, chance=lambda: 0.12345678)
+
+    messages = generator.generate_batch(1)
+
+    assert messages == [
+        Message(
+            key="an-id",
+            value={
+                "id": "an-id",
+                "name": "item_12345678",
+                "created_at": "2023-07-15T12:34:56.789Z",
+                "metadata": {"source": "system-a", "version": "1.0.0"},
+            },
+            headers={"content-type": "application/json", "created_at": "2023-07-15T12:34:56.789Z"},
+        )
+    ]
+
+
+def test_the_key_is_the_id_and_a_new_uuid_each_time() -> None:
+    messages = DataGenerator().generate_batch(1000)
+
+    assert all(message.key == message.value["id"] for message in messages)
+    assert len({message.key for message in messages}) == 1000
+
+
+def test_ids_are_version_4_uuids_in_lower_case() -> None:
+    ids = random_ids(1000)
+
+    assert all(str(UUID(identifier)) == identifier for identifier in ids)
+    assert all(UUID(identifier).version == 4 for identifier in ids)
+    assert {identifier[19] for identifier in ids} == set("89ab")
+
+
+def test_names_have_eight_digits_at_both_ends_of_chance() -> None:
+    names = [
+        DataGenerator(chance=lambda value=value: value).generate_batch(1)[0].value["name"]  # type: ignore[misc]
+        for value in (0.0, 0.9999999999999999)
+    ]
+
+    assert names == ["item_00000000", "item_99999999"]
+    assert all(re.fullmatch(r"item_\d{8}", name) for name in names)
+
+
+def test_messages_of_a_batch_share_nothing_that_could_be_changed() -> None:
+    first, second = DataGenerator().generate_batch(2)
+
+    assert first.value["metadata"] is not second.value["metadata"]
+    assert first.headers is not second.headers
+
+
+def test_an_empty_batch_is_empty() -> None:
+    assert DataGenerator().generate_batch(0) == []

@@ -1,0 +1,81 @@
+"""Messages become bytes, or are named as none."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from src.errors import InvalidInput
+from src.message import Encoded, Headers, Message, encode, utc_text
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda children: st.lists(children, max_size=3) | st.dictionaries(st.text(), children, max_size=3),
+    max_leaves=10,
+)
+
+
+@given(st.text(), st.dictionaries(st.text(), JSON))
+def test_decode_of_encode_is_the_message(key: str, value: dict[str, Any]) -> None:
+    encoded = encode(Message(key, value))
+
+    assert (encoded.key or b"").decode() == key
+    assert json.loads(encoded.value or b"") == value
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        (None, []),
+        ({"a": "ü"}, [("a", "ü".encode())]),
+        ([("a", b"\xff"), ("a", None), ("a", "x")], [("a", b"\xff"), ("a", None), ("a", b"x")]),
+    ],
+)
+def test_headers_keep_order_repeats_and_nulls(headers: Headers, expected: list[tuple[str, bytes | None]]) -> None:
+    assert encode(("key", {}, headers)).headers == expected
+
+
+def _nested() -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    value["itself"] = value
+    return value
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        ("key", {"a": object()}, None),
+        ("key", {"a": "\ud800"}, None),
+        ("\ud800", {}, None),
+        (None, {}, None),
+        ("key", {}, 1),
+        ("key", _nested(), None),
+        ("key", {}),
+    ],
+    ids=[
+        "an object",
+        "a lone surrogate",
+        "a surrogate in the key",
+        "no key",
+        "headers of another type",
+        "endless",
+        "two parts",
+    ],
+)
+def test_what_is_no_message_is_named_as_such(message: Any) -> None:
+    with pytest.raises(InvalidInput, match="not a message"):
+        encode(message)
+
+
+def test_the_size_is_that_of_key_and_value() -> None:
+    assert [Encoded(b"ab", b"cde", []).size, Encoded(None, None, []).size] == [5, 0]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "1970-01-01T00:00:00.000Z"), (1_689_424_496.789, "2023-07-15T12:34:56.789Z")],
+)
+def test_times_are_in_utc_with_milliseconds(seconds: float, text: str) -> None:
+    assert utc_text(seconds) == text

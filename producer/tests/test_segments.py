@@ -1,0 +1,227 @@
+"""What was given up is kept whole, each process in a file of its own."""
+
+import json
+import os
+import resource
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from src.errors import UndeliveredFileError
+from src.message import Encoded
+from src.segments import Remainder, Undelivered, from_line, segments, taken, to_line
+from src.shipment import Failure, Fault
+from src.utils.config import ConfigurationError
+from tests.fakes import encoded
+
+NOON = 1_689_424_496.789
+CONTENT = st.none() | st.binary() | st.text().map(str.encode)
+
+
+def failure(name: str = "a", reason: str = "no leader") -> Failure:
+    return Failure(encoded(name), Fault.WORLD, reason)
+
+
+class Opening(Protocol):
+    def __call__(self, folder: Path, host: str = "h") -> Undelivered: ...
+
+
+@pytest.fixture
+def undelivered() -> Iterator[Opening]:
+    """Opens segments of processes that started at noon, and closes them."""
+    with ExitStack() as opened:
+
+        def open_one(folder: Path, host: str = "h") -> Undelivered:
+            return opened.enter_context(closing(Undelivered(folder, "t", clock=lambda: NOON, host=host)))
+
+        yield open_one
+
+
+@contextmanager
+def no_file_may_grow_beyond(size: int) -> Iterator[None]:
+    """What a full disk looks like, near enough."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@given(CONTENT, CONTENT, st.lists(st.tuples(st.text(), CONTENT)))
+def test_a_kept_message_comes_back_byte_for_byte(
+    key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes | None]]
+) -> None:
+    message = Encoded(key, value, headers)
+
+    line = to_line(Failure(message, Fault.WORLD, "why"), "t", "when")
+    kept = from_line(line)
+
+    assert kept is not None
+    assert kept.message == message
+    assert (kept.topic, kept.reason, kept.given_up_at) == ("t", "why", "when")
+    assert line.count(b"\n") == 1
+
+
+def test_a_line_is_readable_and_says_when_and_why(tmp_path: Path, undelivered: Opening) -> None:
+    kept = undelivered(tmp_path)
+
+    kept.keep([Failure(Encoded(b"k", b'{"id":"\xe2\x80\xa8"}', [("h", b"\xff")]), Fault.WORLD, "no leader")])
+
+    assert json.loads(segments(tmp_path)[0].read_bytes()) == {
+        "given_up_at": "2023-07-15T12:34:56.789Z",
+        "reason": "no leader",
+        "topic": "t",
+        "key": "k",
+        "value": '{"id":"\u2028"}',
+        "headers": [["h", {"base64": "/w=="}]],
+    }
+
+
+def test_a_segment_is_named_by_host_and_start_and_made_with_the_first_message(
+    tmp_path: Path, undelivered: Opening
+) -> None:
+    kept = undelivered(tmp_path)
+    before = segments(tmp_path)
+
+    kept.keep([failure("a")])
+    kept.keep([failure("b")])
+
+    assert before == []
+    assert [path.name for path in segments(tmp_path)] == [f"h-20230715T123456.789Z-{os.getpid()}.jsonl"]
+    assert kept.count() == 2
+
+
+def test_processes_that_share_a_folder_have_a_segment_each(tmp_path: Path, undelivered: Opening) -> None:
+    one, two = undelivered(tmp_path, "one"), undelivered(tmp_path, "two")
+
+    one.keep([failure("a")])
+    two.keep([failure("b"), failure("c")])
+
+    assert len(segments(tmp_path)) == 2
+    assert one.count() == two.count() == 3
+
+
+def test_a_segment_is_locked_as_long_as_its_process_has_it(tmp_path: Path, undelivered: Opening) -> None:
+    kept = undelivered(tmp_path)
+    kept.keep([failure()])
+    (path,) = segments(tmp_path)
+
+    with taken(path) as while_open:
+        pass
+    kept.close()
+    with taken(path) as after_close, taken(path) as a_second_time:
+        assert after_close is not None
+
+    assert while_open is None
+    assert a_second_time is None
+
+
+def test_a_segment_that_is_gone_or_was_replaced_is_not_taken(tmp_path: Path) -> None:
+    with taken(tmp_path / "gone.jsonl") as gone:
+        pass
+
+    assert gone is None
+
+
+def test_a_full_disk_is_an_error_and_leaves_no_half_line(tmp_path: Path, undelivered: Opening) -> None:
+    kept = undelivered(tmp_path)
+    kept.keep([failure("a")])
+    (path,) = segments(tmp_path)
+    size = path.stat().st_size
+
+    with no_file_may_grow_beyond(size + 20), pytest.raises(UndeliveredFileError, match="File too large"):
+        kept.keep([failure("b")])
+    after_failure = path.stat().st_size
+    kept.keep([failure("c")])
+
+    assert after_failure == size
+    lines = path.read_bytes().splitlines(keepends=True)
+    assert [found.message.key for line in lines if (found := from_line(line))] == [b"a", b"c"]
+
+
+def test_a_folder_that_is_gone_is_an_error(tmp_path: Path, undelivered: Opening) -> None:
+    folder = tmp_path / "undelivered"
+    kept = undelivered(folder)
+    folder.rmdir()
+
+    with pytest.raises(UndeliveredFileError, match="No such file"):
+        kept.keep([failure()])
+
+
+@pytest.mark.parametrize("place", ["a-file/undelivered", "nul\0name"])
+def test_a_folder_that_cannot_be_written_is_a_wrong_setting(tmp_path: Path, undelivered: Opening, place: str) -> None:
+    (tmp_path / "a-file").touch()
+
+    with pytest.raises(ConfigurationError, match=r"cannot write into .*PRODUCER_UNDELIVERED_DIR"):
+        undelivered(tmp_path / place)
+
+
+def test_two_at_the_same_moment_do_not_share_a_segment(tmp_path: Path, undelivered: Opening) -> None:
+    one, two = undelivered(tmp_path), undelivered(tmp_path)
+    (tmp_path / f".h-20230715T123456.789Z-{os.getpid()}.jsonl.new").touch()
+
+    for kept in (one, two):
+        with pytest.raises(UndeliveredFileError, match="exists"):
+            kept.keep([failure()])
+
+
+def test_the_count_follows_what_others_do_in_the_folder(tmp_path: Path, undelivered: Opening) -> None:
+    kept = undelivered(tmp_path)
+    other = tmp_path / "other.jsonl"
+    other.write_bytes(b"{}\n{}\n")
+    two = kept.count()
+    other.write_bytes(b"{}\n")
+    one = kept.count()
+    other.unlink()
+
+    assert (two, one, kept.count()) == (2, 1, 0)
+
+
+@pytest.mark.parametrize("line", [b"", b"{}\n", b"\xff\n", b'{"given_up_at":"x\n', b'["a"]\n'])
+def test_a_line_that_is_no_whole_message_is_none(line: bytes) -> None:
+    assert from_line(line) is None
+
+
+def test_a_line_cut_anywhere_is_none() -> None:
+    line = to_line(failure("ü"), "t", "when")
+
+    assert [from_line(line[:length]) for length in range(len(line))] == [None] * len(line)
+
+
+def test_what_remains_takes_the_segments_place(tmp_path: Path) -> None:
+    path = tmp_path / "s.jsonl"
+    path.write_bytes(b"1\n2\n")
+
+    with Remainder(path) as remainder:
+        remainder.add(b"2\n")
+
+    assert path.read_bytes() == b"2\n"
+    assert [found.name for found in tmp_path.iterdir()] == ["s.jsonl"]
+
+
+def test_where_nothing_remains_the_segment_is_gone(tmp_path: Path) -> None:
+    path = tmp_path / "s.jsonl"
+    path.touch()
+
+    with Remainder(path):
+        pass
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_after_an_error_the_segment_is_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "s.jsonl"
+    path.write_bytes(b"1\n2\n")
+
+    with suppress(ZeroDivisionError), Remainder(path) as remainder:
+        remainder.add(b"2\n")
+        raise ZeroDivisionError
+
+    assert path.read_bytes() == b"1\n2\n"
+    assert [found.name for found in tmp_path.iterdir()] == ["s.jsonl"]
