@@ -16,6 +16,7 @@ from local.gate import Window, appends_to
 from local.measure import ConsumerSample, Moment, Recent, consumer_sample, quantile, scrape, since, together
 from local.options import Options, parse
 from local.progress import Progress
+from local.reach import in_kafka, in_mongodb
 from local.table import LiveTable, Picture, PlainLines, Row, line, seconds
 
 INFINITE = float("inf")
@@ -329,6 +330,26 @@ def test_a_long_topic_name_is_known_in_the_compact_encoding_too() -> None:
     topic = b"t" * 200
 
     assert appends_to(topic, b"\x00\x00....\xc9\x01" + topic)
+
+
+# Where the servers are
+
+
+@pytest.mark.parametrize(
+    ("uri", "addresses"),
+    [
+        ("mongodb://a", [("a", 27017)]),
+        ("mongodb://user:p%40ss@a:1,b/db?w=1", [("a", 1), ("b", 27017)]),
+        ("mongodb://[::1]:5", [("[::1]", 5)]),
+        ("mongodb+srv://cluster.example", []),
+    ],
+)
+def test_a_mongodb_uri_names_addresses(uri: str, addresses: list[tuple[str, int]]) -> None:
+    assert in_mongodb(uri) == addresses
+
+
+def test_kafka_servers_are_addresses() -> None:
+    assert in_kafka("a:1,b:2") == [("a", 1), ("b", 2)]
 
 
 # The folder

@@ -99,11 +99,9 @@ def test_a_kafka_that_is_not_there_is_one_sentence_and_status_2(capsys: pytest.C
     assert capsys.readouterr().err.startswith(f"local.sh: cannot reach Kafka at {address} (Connection refused)")
 
 
-def test_a_mongodb_that_is_not_there_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(CannotRun, match="the consumer can't work with these servers"):
-        run(Options(messages=1, mongodb="mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=500"), Event(), tmp_path)
-
-    assert "127.0.0.1" in capsys.readouterr().err
+def test_a_mongodb_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(CannotRun, match=r"cannot reach MongoDB at 127.0.0.1:1 \(Connection refused\)"):
+        run(Options(messages=1, mongodb="mongodb://user:secret@127.0.0.1:1/"), Event(), tmp_path)
 
 
 def test_an_advertised_address_that_leads_nowhere_is_named() -> None:
@@ -142,9 +140,12 @@ def test_topics_that_exist_are_taken_as_they_are() -> None:
     ],
 )
 def test_a_kafka_that_refuses_is_one_sentence(kind: type[FakeAdmin], refusal: KafkaError, sentence: str) -> None:
-    with EmbeddedBroker({}) as broker, pytest.raises(CannotRun, match=sentence):
+    with EmbeddedBroker({}) as broker:
         host, port = broker.address.split(":")
-        make_topics(broker.address, "t", "t.dlq", 1, kind((host, int(port)), refuses=refusal))
+        admin = kind((host, int(port)), refuses=refusal)
+
+        with pytest.raises(CannotRun, match=sentence):
+            make_topics(broker.address, "t", "t.dlq", 1, admin)
 
 
 def test_a_broker_that_went_away_is_one_sentence() -> None:

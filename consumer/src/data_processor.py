@@ -118,18 +118,10 @@ def _object(value: bytes | None) -> dict[str, Any]:
     except ValueError as error:  # UnicodeDecodeError is one too
         _raise_diagnosis(value, error)
     if isinstance(decoded, dict):
-        return _unwrapped(decoded)
+        return decoded
     if isinstance(decoded, str) and _holds_json(decoded):
         raise InvalidMessage("encoded_twice", "the value is a JSON text that holds JSON; encode it once")
     raise InvalidMessage("not_an_object", f"the value is no JSON object but {_kind(decoded)}")
-
-
-def _unwrapped(decoded: dict[str, Any]) -> dict[str, Any]:
-    if decoded.keys() == {"schema", "payload"}:
-        raise InvalidMessage(
-            "connect_envelope", "the message is wrapped in schema and payload; set schemas.enable=false"
-        )
-    return decoded
 
 
 def _holds_json(text: str) -> bool:
@@ -237,11 +229,18 @@ def _require_storable_number(value: Any) -> None:
 
 def _require_id(message: Mapping[str, Any]) -> None:
     if "id" not in message:
-        raise InvalidMessage("missing_id", "the message has no id")
+        raise _without_id(message)
     if not isinstance(message["id"], str):
         raise InvalidMessage("invalid_id", f"id is no text but {_kind(message['id'])}")
     if not message["id"]:
         raise InvalidMessage("invalid_id", "id is empty")
+
+
+def _without_id(message: Mapping[str, Any]) -> InvalidMessage:
+    if message.keys() == {"schema", "payload"}:
+        text = "the message is wrapped in schema and payload; set schemas.enable=false where it is sent"
+        return InvalidMessage("connect_envelope", text)
+    return InvalidMessage("missing_id", "the message has no id")
 
 
 def _require_no_field_of_ours(message: Mapping[str, Any]) -> None:

@@ -25,7 +25,7 @@ def kafka_servers() -> Iterator[str]:
         return
     if not docker_answers():
         pytest.skip("needs Kafka: set TEST_KAFKA_SERVERS, or start a Docker engine")
-    from testcontainers.kafka import KafkaContainer
+    from testcontainers.community.kafka import KafkaContainer
 
     with KafkaContainer(image("KAFKA_IMAGE")).with_kraft() as container:
         yield container.get_bootstrap_server()

@@ -98,6 +98,7 @@ PARKED: dict[str, list[bytes | None]] = {
         b"[" * 10_000 + b"]" * 10_000,
         b'{"a":' * 10_000,
         wrapping(b"[" * 10_000 + b"]" * 10_000),
+        wrapping(b"[" * 500 + b"]" * 500),
         wrapping(b'{"a":' * 99 + b"1" + b"}" * 99),
     ],
     "not_an_object": [b"null", b"true", b"1", b"-0.0", b"1.5", b'""', b'"text"', b"[]", b'[{"id":"1"}]', b'"{"'],

@@ -3,10 +3,8 @@
 import copy
 import json
 import math
-import sys
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +19,20 @@ from tests.naughty import DATES_PARKED, DATES_TAKEN, IDS, MESSAGE, PARKED, STRIN
 NOW = datetime(2026, 11, 23, 14, 47, 15, 123987, tzinfo=UTC)
 
 processor = DataProcessor(clock=lambda: NOW)
+
+DECIDED_BY_CONTENT = (
+    "connect_envelope",
+    "missing_id",
+    "invalid_id",
+    "invalid_created_at",
+    "invalid_name",
+    "invalid_metadata",
+    "reserved_field",
+    "integer_out_of_range",
+    "number_out_of_range",
+    "invalid_key",
+    "invalid_string",
+)
 
 json_texts = st.text(st.characters(exclude_categories=["Cs"]))
 json_keys = json_texts.filter(lambda key: "\0" not in key)
@@ -38,10 +50,13 @@ def process(value: bytes | None, *, timestamp: int | None = None) -> dict[str, A
     return processor.process(Record("data-topic", 2, 41, b"some other key", value, timestamp=timestamp))
 
 
-def reason(attempt: Callable[[], object]) -> str:
-    with pytest.raises(InvalidMessage) as caught:
+def outcome(attempt: Callable[[], object]) -> str:
+    """The reason of the refusal, or "taken"."""
+    try:
         attempt()
-    return caught.value.reason
+    except InvalidMessage as error:
+        return error.reason
+    return "taken"
 
 
 def test_a_document_is_the_message_and_where_it_came_from() -> None:
@@ -96,7 +111,7 @@ def test_a_record_time_that_no_calendar_holds_does_not_cost_the_message(
 
 @pytest.mark.parametrize(("expected", "value"), [(name, value) for name, values in PARKED.items() for value in values])
 def test_a_value_that_is_no_message_says_why(expected: str, value: bytes | None) -> None:
-    assert reason(lambda: process(value)) == expected
+    assert outcome(lambda: process(value)) == expected
 
 
 @pytest.mark.parametrize("part", TAKEN)
@@ -112,7 +127,7 @@ def test_a_line_end_behind_the_message_is_no_fault() -> None:
 
 def test_of_a_key_given_twice_the_last_one_counts() -> None:
     assert process(b'{"id": "first", "id": "last"}')["id"] == "last"
-    assert reason(lambda: process(b'{"id": "first", "id": 2}')) == "invalid_id"
+    assert outcome(lambda: process(b'{"id": "first", "id": 2}')) == "invalid_id"
 
 
 @pytest.mark.parametrize("text", STRINGS)
@@ -124,7 +139,7 @@ def test_a_naughty_string_comes_through_unchanged(text: str) -> None:
 
 @pytest.mark.parametrize("text", STRINGS)
 def test_a_naughty_string_alone_is_parked(text: str) -> None:
-    assert reason(lambda: process(text.encode())) in REASONS
+    assert outcome(lambda: process(text.encode())) in REASONS
 
 
 @pytest.mark.parametrize("text", IDS)
@@ -141,7 +156,7 @@ def test_a_date_becomes_utc_and_is_cut_to_milliseconds(text: str, expected: str)
 
 @pytest.mark.parametrize("text", DATES_PARKED)
 def test_a_date_in_another_form_is_parked(text: str) -> None:
-    assert reason(lambda: process(json.dumps({"id": "1", "created_at": text}).encode())) == "invalid_created_at"
+    assert outcome(lambda: process(json.dumps({"id": "1", "created_at": text}).encode())) == "invalid_created_at"
 
 
 def test_a_message_as_deep_as_the_limit_is_taken_and_one_level_more_is_not() -> None:
@@ -152,15 +167,15 @@ def test_a_message_as_deep_as_the_limit_is_taken_and_one_level_more_is_not() -> 
         return {**message, "id": "1"}
 
     assert processor.check(nested(DEEPEST)) == nested(DEEPEST)
-    assert reason(lambda: processor.check(nested(DEEPEST + 1))) == "nesting_too_deep"
-    assert reason(lambda: processor.check({"id": "1", "a": [nested(DEEPEST)]})) == "nesting_too_deep"
+    assert outcome(lambda: processor.check(nested(DEEPEST + 1))) == "nesting_too_deep"
+    assert outcome(lambda: processor.check({"id": "1", "a": [nested(DEEPEST)]})) == "nesting_too_deep"
 
 
 def test_a_message_that_contains_itself_is_too_deep() -> None:
     message: dict[str, Any] = {"id": "1"}
     message["again"] = message
 
-    assert reason(lambda: processor.check(message)) == "nesting_too_deep"
+    assert outcome(lambda: processor.check(message)) == "nesting_too_deep"
 
 
 def test_a_decoded_message_is_checked_and_not_changed() -> None:
@@ -190,40 +205,26 @@ def test_a_decoded_message_is_checked_and_not_changed() -> None:
     ],
 )
 def test_a_decoded_message_obeys_the_rules_of_a_sent_one(field: dict[Any, Any], expected: str) -> None:
-    assert reason(lambda: processor.check({"id": "1", **field})) == expected
+    assert outcome(lambda: processor.check({"id": "1", **field})) == expected
 
 
-@pytest.mark.parametrize(
-    "value",
-    [value for name, values in PARKED.items() if name not in ("encoded_twice", "connect_envelope") for value in values],
-)
-def test_both_doors_have_the_same_rules(value: bytes | None) -> None:
-    try:
-        message = json.loads(value or b"")
-    except (ValueError, RecursionError):
-        return
-    if isinstance(message, dict):
-        assert reason(lambda: processor.check(message)) == reason(lambda: process(value))
+@pytest.mark.parametrize("value", [value for name in DECIDED_BY_CONTENT for value in PARKED[name]])
+def test_both_doors_have_the_same_rules(value: bytes) -> None:
+    message = json.loads(value, parse_int=lambda digits: int(digits[:40]))
+
+    assert outcome(lambda: processor.check(message)) == outcome(lambda: process(value))
 
 
 @given(st.binary())
 def test_no_bytes_bring_out_anything_but_a_document_or_a_known_reason(value: bytes) -> None:
-    try:
-        document = process(value)
-    except InvalidMessage as error:
-        assert error.reason in REASONS
-    else:
-        assert document["id"]
+    assert outcome(lambda: process(value)) in ("taken", *REASONS)
 
 
 @given(st.integers(0, len(VALUE)), st.binary(max_size=4), st.integers(0, 4))
 def test_no_damage_to_a_message_brings_out_anything_else_either(place: int, inserted: bytes, deleted: int) -> None:
     damaged = VALUE[:place] + inserted + VALUE[place + deleted :]
 
-    try:
-        process(damaged)
-    except InvalidMessage as error:
-        assert error.reason in REASONS
+    assert outcome(lambda: process(damaged)) in ("taken", *REASONS)
 
 
 @given(st.dictionaries(json_keys.filter(lambda key: key not in MESSAGE and key not in ("_id", "kafka")), json_values))
@@ -239,21 +240,3 @@ def test_whatever_fields_a_message_has_they_come_through_unchanged(fields: dict[
 def test_every_reason_that_the_code_gives_is_listed() -> None:
     assert set(PARKED) == set(REASONS)
     assert len(set(REASONS)) == len(REASONS)
-
-
-def test_the_recursion_limit_is_not_what_decides() -> None:
-    """A newer Python lets the parser go deeper than an older one; the reason stays the same."""
-    value = wrapping(b"[" * 500 + b"]" * 500)
-    before = sys.getrecursionlimit()
-    try:
-        sys.setrecursionlimit(20_000)
-        assert reason(lambda: process(value)) == "nesting_too_deep"
-    finally:
-        sys.setrecursionlimit(before)
-
-
-def test_the_module_knows_neither_kafka_nor_mongodb() -> None:
-    source = Path(sys.modules["src.data_processor"].__file__ or "").read_text()
-
-    assert "confluent_kafka" not in source
-    assert "pymongo" not in source

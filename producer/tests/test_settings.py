@@ -84,7 +84,7 @@ def test_tls_and_sasl_reach_the_client(tmp_path: Path) -> None:
 def test_what_a_cluster_injects_changes_nothing(tmp_path: Path) -> None:
     injected = {"KAFKA_PORT": "tcp://10.0.0.1:9092", "PRODUCER_PORT_8000_TCP": "tcp://10.0.0.1:8000"}
 
-    assert loaded(tmp_path, **injected) == loaded(tmp_path)
+    assert loaded(tmp_path, None, **injected) == loaded(tmp_path)
 
 
 def test_blank_variables_are_not_set(tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_a_wrong_setting_is_named(tmp_path: Path, tree: dict[str, Any], place: s
 )
 def test_a_wrong_variable_is_named_with_its_value_escaped(tmp_path: Path, name: str, text: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        loaded(tmp_path, **{name: text})
+        loaded(tmp_path, None, **{name: text})
 
     assert name in str(caught.value)
     assert repr(text) in str(caught.value)

@@ -1,6 +1,5 @@
 """How far the messages have come, by what Kafka itself says: how many are in the topic, how many are settled."""
 
-import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,6 +8,7 @@ import confluent_kafka.admin
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
 
 from local.errors import CannotRun
+from local.reach import in_kafka, reach_one_of, unreachable
 
 ANSWER_WITHIN = 10.0  # seconds
 DEAD_LETTER_ROOM = 64 * 1024  # bytes that a dead letter may be longer than its message
@@ -77,19 +77,12 @@ class Meter:
 
 def make_topics(kafka: str, topic: str, dead_letter_topic: str, partitions: int, admin: Any = None) -> int:
     """Make both topics where they are missing; the number of partitions that the topic has. Raises CannotRun."""
-    _reach_one_of(kafka)
+    reach_one_of("Kafka", kafka, in_kafka(kafka))
     admin = admin or _admin.AdminClient({"bootstrap.servers": kafka, "log_level": 0})
     _reach_brokers(admin, kafka)
     _create(admin, _admin.NewTopic(topic, partitions))
     _create(admin, _admin.NewTopic(dead_letter_topic, 1, config=_dead_letter_settings(_largest_message(admin, topic))))
     return len(admin.list_topics(topic, timeout=ANSWER_WITHIN).topics[topic].partitions)
-
-
-def _reach_one_of(kafka: str) -> None:
-    """Find out at once what the client would find out in its own time."""
-    reasons = [_unreachable(*server.rsplit(":", 1)) for server in kafka.split(",")]
-    if all(reasons):
-        raise CannotRun(f"cannot reach Kafka at {kafka} ({reasons[0]}): is it running, and is that its address?")
 
 
 def _reach_brokers(admin: Any, kafka: str) -> None:
@@ -99,20 +92,11 @@ def _reach_brokers(admin: Any, kafka: str) -> None:
     except KafkaException as error:
         raise CannotRun(f"what answers at {kafka} is no Kafka that talks to us: {error.args[0].str()}") from error
     for broker in brokers:
-        if reason := _unreachable(broker.host, broker.port):
+        if reason := unreachable(broker.host, broker.port):
             raise CannotRun(
                 f"Kafka at {kafka} sends its clients on to {broker.host}:{broker.port}, which can't be reached from"
                 f" here ({reason}): see the broker's advertised.listeners"
             )
-
-
-def _unreachable(host: str, port: str | int) -> str | None:
-    """Why nobody answers there; None where somebody does."""
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_WITHIN).close()
-    except OSError as error:
-        return error.strerror or str(error)
-    return None
 
 
 def _create(admin: Any, topic: Any) -> None:

@@ -22,6 +22,7 @@ from local.kafka import Kafka, kafka
 from local.measure import ConsumerSample, Moment, Recent, consumer_sample, scrape, together
 from local.options import Options
 from local.progress import Progress
+from local.reach import in_mongodb, reach_one_of
 from local.table import LiveTable, Picture, PlainLines, Row, View
 
 LOOK_EVERY = 0.1  # seconds; the gate opens at each look
@@ -39,6 +40,9 @@ _COUNT = (
 def run(options: Options, stop: Event, path: Path = plan.FOLDER) -> int:
     """Run until the messages asked for are settled, or `stop` is set; the exit status. Raises CannotRun."""
     names = plan.names(options, datetime.now(UTC).strftime("%Y%m%d-%H%M%S"))
+    if options.mongodb:
+        addresses = in_mongodb(options.mongodb)
+        reach_one_of("MongoDB", ", ".join(f"{host}:{port}" for host, port in addresses), addresses)
     with reserved(path) as folder, kafka(options, names) as broker:
         folder.begin(keep=options.keep)
         producing = folder.write_settings("producer.json", plan.producer_settings(options, names, broker.address, path))

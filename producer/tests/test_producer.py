@@ -1,0 +1,547 @@
+"""The producer as a whole: the spec's methods, the loop, the program."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import pytest
+from local.broker import EmbeddedBroker
+from msgspec import convert
+from prometheus_client import CollectorRegistry
+
+from src.data_generator import DataGenerator
+from src.message import Encoded
+from src.producer import STUCK, DataProducer, Generated, main
+from src.segments import Undelivered, from_line, segments
+from src.settings import Settings
+from src.utils.exporter import CannotServe
+from tests.fakes import DEADLINE, FakeClock, FakePublisher
+from tests.test_publisher import stored
+
+SERVICE = Path(__file__).resolve().parent.parent
+
+
+def settings(folder: Path, **kafka: Any) -> Settings:
+    return convert(
+        {
+            "kafka": kafka,
+            "producer": {
+                "undelivered_dir": str(folder / "undelivered"),
+                "max_retries": 1,
+                "initial_retry_delay_ms": 100,
+                "delivery_timeout_ms": 1000,
+            },
+            "metrics": {"port": 0},
+        },
+        Settings,
+    )
+
+
+def kept_keys(folder: Path) -> list[str]:
+    lines = [line for path in segments(folder / "undelivered") for line in path.read_bytes().splitlines(keepends=True)]
+    return [(kept.message.key or b"").decode() for line in lines if (kept := from_line(line))]
+
+
+class World:
+    """A producer among fakes; the clock goes on when the loop waits."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.clock = FakeClock()
+        self.publisher = FakePublisher(self.clock)
+        self.registry = CollectorRegistry()
+        self.stop = Event()
+        self.settings = settings(folder)
+        self.producer = DataProducer(
+            settings=self.settings,
+            publisher=self.publisher,
+            registry=self.registry,
+            clock=self.clock,
+            stop=self.stop,
+        )
+
+    def stop_at(self, seconds: float) -> None:
+        end = self.clock.now + seconds
+        self.publisher.on_wait = lambda: self.stop.set() if self.clock.now >= end else None
+
+    def value(self, name: str, **labels: str) -> float | None:
+        return self.registry.get_sample_value(name, labels)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+# -- the spec's methods
+
+
+def test_data_are_the_specs_triples(world: World) -> None:
+    messages = world.producer.generate_data(3)
+
+    assert all(key == value["id"] and headers["content-type"] for key, value, headers in messages)  # type: ignore[index,call-overload]
+    assert len(messages) == 3
+
+
+def test_a_message_is_sent(world: World) -> None:
+    sent = world.producer.send_message("k", {"id": "k"}, {"h": "v"})
+
+    assert sent is True
+    assert world.publisher.delivered == [Encoded(b"k", b'{"id":"k"}', [("h", b"v")])]
+
+
+def test_a_message_that_was_not_delivered_is_false_and_kept(world: World) -> None:
+    world.publisher.refuse("k", "no", "no")
+
+    sent = world.producer.send_message("k", {"id": "k"}, None)
+
+    assert sent is False
+    assert kept_keys(world.folder) == ["k"]
+
+
+def test_a_batch_is_answered_with_the_number_delivered(world: World) -> None:
+    world.publisher.refuse("1", "no", "no")
+
+    count = world.producer.send_batch([(str(number), {"id": str(number)}, None) for number in range(3)])
+
+    assert count == 2
+
+
+def test_what_is_no_json_is_not_sent_and_its_neighbours_are(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    count = world.producer.send_batch([("a", {}, None), ("b", {"x": object()}, None), ("c", {}, None)])
+
+    assert count == 2
+    assert "not a message, not sent" in caplog.messages
+
+
+def test_an_empty_batch_is_nothing(world: World) -> None:
+    assert world.producer.send_batch([]) == 0
+    assert world.publisher.sizes == []
+
+
+# -- the loop
+
+
+def test_a_hundred_thousand_an_hour_over_ten_minutes(world: World) -> None:
+    world.stop_at(600)
+
+    world.producer.run(interval=3.6, batch_size=100)
+
+    assert len(world.publisher.delivered) == pytest.approx(100_000 / 6, rel=0.005)
+
+
+def test_a_retry_does_not_hold_up_the_pace(world: World) -> None:
+    world.publisher.silent = True
+    world.stop_at(20)
+
+    world.producer.run(interval=1.0, batch_size=1)
+
+    assert len(world.publisher.sizes) == pytest.approx(20, abs=1)
+
+
+def test_the_first_line_says_the_pace(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    world.stop_at(1)
+
+    with caplog.at_level("INFO"):
+        world.producer.run(interval=3.6, batch_size=100)
+
+    first = caplog.records[0]
+    assert first.getMessage() == "producing"
+    assert first.__dict__["pace"] == "100 messages every 3.6 s, 27.8 a second, 100,000 an hour"
+
+
+def test_a_run_closes_what_it_used(world: World) -> None:
+    world.stop.set()
+
+    world.producer.run()
+
+    assert world.publisher.closed
+
+
+def test_a_run_that_could_not_deliver_keeps_everything_it_made(world: World) -> None:
+    world.publisher.silent = True
+    world.publisher.trouble = "broker down"
+    world.stop_at(5)
+
+    world.producer.run(interval=1.0, batch_size=10)
+
+    made = sum(world.publisher.sizes)
+    assert made > 0
+    assert len(kept_keys(world.folder)) == made
+    assert world.value("producer_messages_total", result="failed") == made
+    assert world.value("producer_undelivered_messages") == made
+
+
+def test_an_exact_number_is_sent_and_all_of_it(world: World) -> None:
+    complete = world.producer.send_all(Generated(DataGenerator(), 250), interval=1.0, batch_size=100)
+
+    assert complete
+    assert world.publisher.sizes == [100, 100, 50]
+
+
+def test_what_is_on_its_way_is_bounded_while_the_broker_is_silent(world: World) -> None:
+    world.publisher.silent = True
+    world.stop_at(30)
+
+    world.producer.run(interval=0, batch_size=30_000)
+
+    assert sum(world.publisher.sizes) == 120_000  # the batch that fills it, and no more
+
+
+def test_a_taken_port_is_a_sentence(tmp_path: Path, world: World) -> None:
+    with EmbeddedBroker({}) as somebody:
+        port = int(somebody.address.rsplit(":", 1)[1])
+        taken = convert({**_tree(world.settings), "metrics": {"port": port}}, Settings)
+        producer = DataProducer(settings=taken, publisher=world.publisher)
+
+        with pytest.raises(CannotServe, match=f"port {port}"):
+            producer.run()
+
+
+def _tree(settings: Settings) -> dict[str, Any]:
+    return json.loads(json.dumps(_builtins(settings)))  # type: ignore[no-any-return]
+
+
+def _builtins(settings: Settings) -> Any:
+    import msgspec
+
+    return msgspec.to_builtins(settings)
+
+
+# -- health
+
+
+def test_health_is_served_and_tells_the_reasons(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    answers: dict[str, tuple[int, str]] = {}
+
+    def ask() -> None:
+        port = next(r.__dict__["port"] for r in caplog.records if r.getMessage() == "serving metrics and health")
+        world.publisher.trouble = "broker down"
+        world.clock.advance(STUCK + 1)
+        for path in ("live", "ready", "metrics"):
+            answers[path] = _get(f"http://127.0.0.1:{port}/{path}")
+        world.publisher.trouble = None
+        world.stop.set()
+
+    world.publisher.on_wait = ask
+    with caplog.at_level("INFO"):
+        world.producer.run(interval=0, batch_size=1)
+
+    assert answers["live"][0] == 503
+    assert "the loop has not turned for" in answers["live"][1]
+    assert (answers["ready"][0], "broker down" in answers["ready"][1]) == (503, True)
+    assert answers["metrics"][0] == 200
+    assert "producer_healthy 0.0" in answers["metrics"][1]
+
+
+def test_every_metric_is_there_from_the_start(world: World) -> None:
+    assert world.value("producer_messages_total", result="delivered") == 0
+    assert world.value("producer_messages_total", result="failed") == 0
+    assert world.value("producer_retries_total") == 0
+    assert world.value("producer_batch_size_messages_count") == 0
+    assert world.value("producer_send_latency_seconds_count") == 0
+    assert world.value("producer_queue_messages") == 0
+    assert world.value("producer_undelivered_messages") == 0
+    assert world.value("producer_healthy") == 1
+
+
+def _get(url: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(url, timeout=DEADLINE) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+# -- the program
+
+
+class Program:
+    """`python -m src.producer` in a process of its own."""
+
+    def __init__(self, folder: Path, *arguments: str, stdin: int = subprocess.DEVNULL, **environ: str) -> None:
+        self.folder = folder
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "src.producer", *arguments],
+            cwd=SERVICE,
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={
+                "PATH": os.environ["PATH"],
+                "PRODUCER_UNDELIVERED_DIR": str(folder / "undelivered"),
+                "METRICS_PORT": "0",
+                "PRODUCER_INTERVAL_MS": "1",
+                "PRODUCER_BATCH_SIZE": "10",
+                **environ,
+            },
+        )
+
+    def wait_for(self, event: str) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            fields: dict[str, Any] = json.loads(line)
+            if fields["message"] == event:
+                return fields
+        raise AssertionError(f"{event!r} was not logged")
+
+    def end(self) -> tuple[int, dict[str, Any], str]:
+        """Exit code, the event "stopped", what was said on standard error."""
+        output, errors = self.process.communicate(timeout=DEADLINE)
+        events = [json.loads(line) for line in output.splitlines()]
+        stopped = next((event for event in events if event["message"] == "stopped"), {})
+        return self.process.returncode, stopped, errors
+
+
+@pytest.fixture
+def broker() -> Iterator[EmbeddedBroker]:
+    with EmbeddedBroker({"data-topic": 3}) as broker:
+        yield broker
+
+
+def test_it_runs_until_it_is_told_to_stop_and_delivers_what_it_made(tmp_path: Path, broker: EmbeddedBroker) -> None:
+    program = Program(tmp_path, KAFKA_BOOTSTRAP_SERVERS=broker.address)
+    program.wait_for("serving metrics and health")
+    first = stored(broker, 10)
+
+    program.process.send_signal(signal.SIGTERM)
+    exit_code, stopped, errors = program.end()
+
+    assert (exit_code, errors) == (0, "")
+    assert len(first) == 10
+    assert stopped["delivered"] >= 10
+    assert stopped["undelivered"] == len(kept_keys(tmp_path)) == 0
+
+
+@pytest.mark.parametrize("signals", [1, 2], ids=["once", "twice"])
+def test_a_broker_that_is_not_there_delays_no_stop_and_nothing_is_lost(tmp_path: Path, signals: int) -> None:
+    program = Program(tmp_path, KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1")
+    program.wait_for("broker not reached")
+
+    for _ in range(signals):
+        program.process.send_signal(signal.SIGTERM)
+    exit_code, stopped, errors = program.end()
+
+    assert (exit_code, errors, stopped["delivered"]) == (0, "", 0)
+    assert stopped["undelivered"] == len(kept_keys(tmp_path)) > 0
+
+
+def test_a_broker_that_goes_away_in_the_middle_costs_no_message(tmp_path: Path, broker: EmbeddedBroker) -> None:
+    program = Program(tmp_path, KAFKA_BOOTSTRAP_SERVERS=broker.address)
+    program.wait_for("serving metrics and health")
+    stored(broker, 10)
+
+    broker.go_down()
+    program.wait_for("broker not reached")
+    program.process.send_signal(signal.SIGTERM)
+    exit_code, stopped, _ = program.end()
+    broker.come_up()
+
+    delivered = {(message.key or b"").decode() for message in stored(broker, stopped["delivered"])}
+    kept = kept_keys(tmp_path)
+    assert exit_code == 0
+    assert len(delivered) == stopped["delivered"]
+    assert len(kept) == stopped["undelivered"] > 0
+
+
+def test_a_client_that_breaks_down_is_exit_1_and_no_message_is_lost(tmp_path: Path, broker: EmbeddedBroker) -> None:
+    program = Program(tmp_path, KAFKA_BOOTSTRAP_SERVERS=broker.address)
+    program.wait_for("serving metrics and health")
+    stored(broker, 10)
+
+    broker.fail_next(0, *[45] * 3)  # out of order sequence number
+    exit_code, _, errors = program.end()
+
+    assert (exit_code, errors) == (1, "")
+    assert len(kept_keys(tmp_path)) > 0
+
+
+def test_a_number_of_messages_is_sent_and_that_is_all(tmp_path: Path, broker: EmbeddedBroker) -> None:
+    exit_code, stopped, _ = Program(tmp_path, "--count", "25", KAFKA_BOOTSTRAP_SERVERS=broker.address).end()
+
+    assert (exit_code, stopped["delivered"]) == (0, 25)
+    assert len(stored(broker, 25)) == 25
+
+
+def test_a_pipe_that_says_nothing_does_not_keep_it_from_stopping(tmp_path: Path, broker: EmbeddedBroker) -> None:
+    program = Program(
+        tmp_path, "--input", "-", stdin=subprocess.PIPE, KAFKA_BOOTSTRAP_SERVERS=broker.address, LC_ALL="C"
+    )
+    program.wait_for("serving metrics and health")
+    assert program.process.stdin is not None
+    program.process.stdin.write('{"id":"a"}\n')
+    program.process.stdin.flush()
+    arrived = stored(broker, 1)
+
+    program.process.send_signal(signal.SIGTERM)
+    program.process.wait(DEADLINE)
+    exit_code, _, errors = program.end()
+
+    assert [message.key for message in arrived] == [b"a"]
+    assert (exit_code, errors) == (1, "")
+
+
+class TestMain:
+    """The program in this process, so that its lines are counted as run."""
+
+    @pytest.fixture(autouse=True)
+    def _environment(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name, text in {
+            "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
+            "PRODUCER_UNDELIVERED_DIR": str(tmp_path / "undelivered"),
+            "PRODUCER_INTERVAL_MS": "0",
+            "PRODUCER_DELIVERY_TIMEOUT_MS": "1000",
+            "PRODUCER_MAX_RETRIES": "0",
+            "METRICS_PORT": "0",
+        }.items():
+            monkeypatch.setenv(name, text)
+
+    @pytest.fixture
+    def events(self, capsys: pytest.CaptureFixture[str]) -> Iterator[list[dict[str, Any]]]:
+        """Filled by `read`; what the program logged."""
+        yield []
+
+    def test_input_is_sent_and_accounted_for(
+        self,
+        tmp_path: Path,
+        broker: EmbeddedBroker,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", broker.address)
+        file = tmp_path / "mine.jsonl"
+        file.write_bytes(b'{"id":"a","x":1}\nbroken\n{"id":"b"}\n')
+
+        exit_code = main(["--input", str(file)])
+
+        summary = next(event for event in _events(capsys) if event["message"].startswith("input"))
+        assert exit_code == 1
+        assert {name: summary[name] for name in ("read", "delivered", "undelivered", "broken")} == {
+            "read": 3,
+            "delivered": 2,
+            "undelivered": 0,
+            "broken": 1,
+        }
+        assert [message.value for message in stored(broker, 2)] == [b'{"id":"a","x":1}', b'{"id":"b"}']
+
+    def test_input_that_is_all_delivered_is_exit_0(
+        self, tmp_path: Path, broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", broker.address)
+        file = tmp_path / "mine.jsonl"
+        file.write_bytes(b'{"a":1}\n')
+
+        assert main(["--input", str(file)]) == 0
+
+    def test_input_that_could_not_be_delivered_is_exit_1_and_kept(self, tmp_path: Path) -> None:
+        file = tmp_path / "mine.jsonl"
+        file.write_bytes(b'{"id":"a"}\n{"id":"b"}')
+
+        assert main(["--input", str(file)]) == 1
+        assert sorted(kept_keys(tmp_path)) == ["a", "b"]
+
+    def test_a_count_that_could_not_be_delivered_is_exit_1(self, tmp_path: Path) -> None:
+        assert main(["--count", "3"]) == 1
+        assert len(kept_keys(tmp_path)) == 3
+
+    @pytest.mark.parametrize(
+        ("arguments", "environ", "named_in_the_text"),
+        [
+            (["--input", "/no/such/file"], {}, "--input /no/such/file: No such file"),
+            (["--input", "/tmp"], {}, "--input /tmp: Is a directory"),
+            (["--config", "/no/such/file.json"], {}, "/no/such/file.json"),
+            ([], {"METRICS_PORT": "tcp://10.0.0.1:8000"}, "METRICS_PORT"),
+            ([], {"PRODUCER_UNDELIVERED_DIR": "/dev/null/x"}, "/dev/null/x"),
+        ],
+    )
+    def test_a_wrong_setting_is_one_sentence_and_exit_2(
+        self,
+        arguments: list[str],
+        environ: dict[str, str],
+        named_in_the_text: str,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        for name, text in environ.items():
+            monkeypatch.setenv(name, text)
+
+        exit_code = main(arguments)
+
+        printed = capsys.readouterr().err
+        assert exit_code == 2
+        assert named_in_the_text in printed
+        assert printed.count("\n") == 1
+
+    def test_an_unknown_client_key_is_named_and_exit_2(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        file = tmp_path / "config.json"
+        file.write_text('{"kafka": {"client": {"no.such.key": 1}}}')
+
+        assert main(["--config", str(file)]) == 2
+        assert "no.such.key" in capsys.readouterr().err
+
+    def test_a_taken_port_is_exit_1(
+        self, broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setenv("METRICS_PORT", broker.address.rsplit(":", 1)[1])
+
+        exit_code = main([])
+
+        (event,) = [event for event in _events(capsys) if event["level"] == "ERROR"]
+        assert exit_code == 1
+        assert "METRICS_PORT" in event["reason"]
+
+    def test_what_nobody_foresaw_is_logged_whole_and_exit_1(
+        self, tmp_path: Path, broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", broker.address)
+        monkeypatch.setenv("PRODUCER_BATCH_SIZE", "1")
+        monkeypatch.setenv("PRODUCER_INTERVAL_MS", "36")
+
+        exit_code = main(["--input", "/proc/self/mem"])
+
+        (event,) = [event for event in _events(capsys) if event["level"] == "ERROR"]
+        assert exit_code == 1
+        assert event["message"] == "could not go on"
+        assert "OSError" in event["exc_info"]
+
+    @pytest.mark.parametrize("arguments", [["--count", "0"], ["--count", "x"], ["--check", "--count", "1"]])
+    def test_a_wrong_option_is_exit_2(self, arguments: list[str]) -> None:
+        with pytest.raises(SystemExit) as caught:
+            main(arguments)
+
+        assert caught.value.code == 2
+
+    def test_without_arguments_the_constructor_reads_file_and_environment(
+        self, broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", broker.address)
+        monkeypatch.setenv("PRODUCER_DELIVERY_TIMEOUT_MS", "10000")
+
+        producer = DataProducer()
+
+        assert producer.send_message("k", {"id": "k"}, {}) is True
+
+
+def _events(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_a_segment_of_an_earlier_process_is_counted(tmp_path: Path) -> None:
+    (tmp_path / "undelivered").mkdir()
+    (tmp_path / "undelivered" / "dead.jsonl").write_bytes(b"{}\n")
+
+    with closing(Undelivered(tmp_path / "undelivered", "t")) as kept:
+        assert kept.count() == 1
