@@ -25,6 +25,7 @@ class Metrics(http.server.BaseHTTPRequestHandler):
 server = http.server.HTTPServer(("127.0.0.1", 0), Metrics)
 print("starting")
 print(json.dumps({"message": "serving metrics and health", "port": server.server_address[1]}), flush=True)
+print(json.dumps({"message": "partitions assigned", "partitions": [2], "owned": [0, 2]}), flush=True)
 server.serve_forever()
 """
 FAILS = "import sys; sys.exit('the setting is wrong')"
@@ -127,6 +128,7 @@ def test_a_run_ends_when_the_producer_has_ended_and_all_is_settled(world: World)
     assert settled
     last = world.view.pictures[-1]
     assert last.last
+    assert [row.partitions for row in last.consumers] == [(0, 2)]
     assert (last.produced, last.stored, last.dead_lettered) == (7, 5, 2)
     assert [sample.stored for sample in flow.samples] == [5]
     assert any(text.startswith("The first messages are stored") for text in world.view.said)
@@ -216,7 +218,7 @@ def test_a_process_that_does_not_hear_is_late(world: World) -> None:
     deaf.ask_to_stop()
 
     assert not deaf.wait(timeout=0.1)
-    assert deaf.state == "starting"
+    assert (deaf.state, deaf.port, deaf.partitions) == ("starting", None, ())
 
 
 def test_a_process_ends_with_the_block_that_started_it(tmp_path: Path) -> None:

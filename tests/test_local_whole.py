@@ -1,19 +1,22 @@
 """The local run as a user sees it: real services, the embedded broker, SQLite; and what stops it before it starts."""
 
+import json
 import os
 import signal
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, Producer
 
 from local.__main__ import main
 from local.broker import EmbeddedBroker
 from local.errors import CannotRun
+from local.kafka import RealKafka
 from local.options import Options
 from local.progress import Meter, make_topics
 from local.run import run
@@ -69,6 +72,50 @@ def test_every_message_of_a_run_is_accounted_for(tmp_path: Path, capsys: pytest.
     assert "for trying out" in printed.out
     assert "300 settled = 300 stored + 0 dead-lettered" in printed.out
     assert "PASS" in printed.out
+
+
+def test_a_parked_message_is_accounted_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stop, pause = Event(), Event()
+    with ThreadPoolExecutor() as pool:
+        status = pool.submit(run, Options(rate=50, consumers=1, partitions=1), stop, tmp_path)
+        while not (tmp_path / "consumer.json").exists() or not (tmp_path / "consumer.json").read_bytes():
+            pause.wait(0.05)
+        kafka = json.loads((tmp_path / "consumer.json").read_text())["kafka"]
+        producer = Producer({"bootstrap.servers": kafka["bootstrap_servers"]})
+        producer.produce(kafka["topic"], b"{")
+        producer.flush(10)
+        letters = Meter(kafka["bootstrap_servers"], kafka["dead_letter_topic"], "nobody", 1)
+        while not sum(letters.read().ends.values()):
+            pause.wait(0.05)
+        stop.set()
+
+        assert status.result() == 0
+    printed = capsys.readouterr().out
+    assert "stored + 1 dead-lettered." in printed
+    assert "partitions 0\n" in printed
+    assert "/metrics" in printed
+
+
+def test_a_consumer_that_cannot_start_ends_the_run_with_its_last_words(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CONSUMER_BATCH_SIZE", "0")
+
+    status = run(Options(messages=10, rate=0, consumers=1), Event(), tmp_path)
+
+    assert status == 1
+    assert "consumer-1 has failed (2)." in capsys.readouterr().out
+
+
+def test_a_producer_that_cannot_start_ends_the_run_with_its_last_words(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PRODUCER_MAX_RETRIES", "-1")
+
+    status = run(Options(messages=10, rate=0, consumers=1), Event(), tmp_path)
+
+    assert status == 1
+    assert "producer has failed (2)." in capsys.readouterr().out
 
 
 def test_a_kept_store_does_not_disturb_the_next_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -146,6 +193,16 @@ def test_a_kafka_that_refuses_is_one_sentence(kind: type[FakeAdmin], refusal: Ka
 
         with pytest.raises(CannotRun, match=sentence):
             make_topics(broker.address, "t", "t.dlq", 1, admin)
+
+
+def test_a_real_kafka_is_asked_how_far_the_messages_have_come() -> None:
+    with EmbeddedBroker({"t": 1}) as broker:
+        producer = Producer({"bootstrap.servers": broker.address})
+        kafka = RealKafka(broker.address, Meter(broker.address, "t", "group", 1))
+        producer.produce("t", b"x")
+        producer.flush(10)
+
+        assert kafka.progress().delivered == 1
 
 
 def test_a_broker_that_went_away_is_one_sentence() -> None:

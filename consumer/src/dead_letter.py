@@ -126,7 +126,7 @@ def _block(rejection: Rejection) -> Iterable[tuple[str, bytes]]:
 
 
 def _replays(times: int, since: str) -> tuple[str, bytes]:
-    return REPLAYS, f"{times}{_SINCE}{since}".encode()
+    return REPLAYS, f"{times}{_SINCE}{since}".removesuffix(_SINCE).encode()
 
 
 def _beginning(text: str, length: int) -> bytes:

@@ -12,7 +12,7 @@ from src.errors import DeadLetterError
 from src.record import Rejection
 from src.settings import KafkaSettings
 
-CHECK_TIMEOUT = 5.0  # seconds that a question of `check` may take
+CHECK_TIMEOUT = 5.0  # seconds that each question of `check` may take
 
 _HINTS = {
     KafkaError.INVALID_RECORD: "; a compacted topic takes no record without a key: its cleanup.policy must be delete",
@@ -54,9 +54,9 @@ class DeadLetterTopic:
         if failures:
             raise self._error(failures)
 
-    def check(self) -> list[Answer]:
+    def check(self, timeout: float = CHECK_TIMEOUT) -> list[Answer]:
         """For people who want to know before they start: what was asked, whether all is well, and a sentence."""
-        return list(self._answers())
+        return list(self._answers(timeout))
 
     def close(self) -> None:
         self._delivery.close()
@@ -80,11 +80,11 @@ class DeadLetterTopic:
 
     # -- before the start
 
-    def _answers(self) -> Iterator[Answer]:
+    def _answers(self, timeout: float) -> Iterator[Answer]:
         # it says nothing of its troubles, which the answers tell
         admin = self._admin({**self._kafka.client_settings, "log_level": 2})
         try:
-            topic = admin.list_topics(timeout=CHECK_TIMEOUT).topics.get(self._topic)
+            topic = admin.list_topics(timeout=timeout).topics.get(self._topic)
         except KafkaException as error:
             yield Answer("dead-letter topic", False, f"{self._topic}: not told: {error.args[0].str()}")
             return
@@ -94,7 +94,7 @@ class DeadLetterTopic:
             )
             return
         yield Answer("dead-letter topic", True, f"{self._topic} has {len(topic.partitions)} partition(s)")
-        yield from self._fitness(_topic_settings(admin, (self._topic, self._kafka.topic)))
+        yield from self._fitness(_topic_settings(admin, (self._topic, self._kafka.topic), timeout))
 
     def _fitness(self, told: dict[str, dict[str, str]]) -> Iterator[Answer]:
         letters, messages = told.get(self._topic), told.get(self._kafka.topic)
@@ -110,13 +110,13 @@ def _is_too_large(error: KafkaError) -> bool:
     return bool(error.code() == KafkaError.MSG_SIZE_TOO_LARGE)
 
 
-def _topic_settings(admin: AdminClient, topics: Sequence[str]) -> dict[str, dict[str, str]]:
+def _topic_settings(admin: AdminClient, topics: Sequence[str], timeout: float) -> dict[str, dict[str, str]]:
     """The settings of each topic whose settings the broker tells."""
     resources = [ConfigResource("topic", topic) for topic in topics]
     told: dict[str, dict[str, str]] = {}
-    for resource, answer in admin.describe_configs(resources, request_timeout=CHECK_TIMEOUT).items():
+    for resource, answer in admin.describe_configs(resources, request_timeout=timeout).items():
         try:
-            told[resource.name] = {name: entry.value or "" for name, entry in answer.result(2 * CHECK_TIMEOUT).items()}
+            told[resource.name] = {name: entry.value or "" for name, entry in answer.result(2 * timeout).items()}
         except (KafkaException, TimeoutError):
             continue
     return told

@@ -158,10 +158,10 @@ def _replay(options: argparse.Namespace, kafka: KafkaSettings, shelf: Shelf, str
             streams.answer(line)
         streams.remark(f"{_summary(found, len(chosen))}; nothing was sent")
         return 0
-    return _send_back(kafka, shelf, chosen, streams)
+    return send_back(kafka, shelf, chosen, streams)
 
 
-def _send_back(kafka: KafkaSettings, shelf: Shelf, chosen: Sequence[Entry], streams: Streams) -> int:
+def send_back(kafka: KafkaSettings, shelf: Shelf, chosen: Sequence[Entry], streams: Streams) -> int:
     stop = Event()
     delivery = ConfirmedDelivery(kafka)
     with stopping_on_signals(stop):
@@ -183,7 +183,7 @@ def _summary(found: Sequence[Entry], chosen: int) -> str:
     states = Counter(entry.state for entry in found)
     counts = ", ".join(f"{states[state]} {state}" for state in State)
     repeats = sum(entry.letters - 1 for entry in found)
-    more = f"; {repeats} letters more are repeats, which a crash leaves" if repeats else ""
+    more = f"; {repeats} letters are repeats of a crash" if repeats else ""
     return f"{chosen} of {len(found)} parked messages ({counts}{more})"
 
 

@@ -84,8 +84,7 @@ REASONS: Sequence[tuple[type[Exception], str]] = (
 
 def unavailable(error: PyMongoError) -> StorageUnavailable:
     """What a failed call says of the world."""
-    text, _, _topology = str(error).partition(", Topology Description")
-    return StorageUnavailable(_cause(error), f"MongoDB: {text}")
+    return StorageUnavailable(_cause(error), f"MongoDB: {_in_short(error)}")
 
 
 def verdicts(error: BulkWriteError, count: int) -> list[Verdict]:
@@ -104,6 +103,11 @@ def verdicts(error: BulkWriteError, count: int) -> list[Verdict]:
 def reason(error: Exception) -> str:
     """Why the client can't send a document."""
     return next((name for kind, name in REASONS if isinstance(error, kind)), "not_encodable")
+
+
+def _in_short(error: PyMongoError) -> str:
+    """Without the topology, and without the raw answer that repeats the text."""
+    return str(error).partition(", Topology Description")[0].partition(", full error")[0]
 
 
 def _verdict(fault: Mapping[str, Any]) -> Verdict:

@@ -215,7 +215,10 @@ class MongoStore:
         users = [f"{user['user']}@{user['db']}" for user in status["authenticatedUsers"]]
         if not users:
             return True, "the server asks for no user"
-        allowed = any(map(self._allows_inserts, status["authenticatedUserPrivileges"]))
+        privileges = status["authenticatedUserPrivileges"]
+        if not privileges:  # and yet it could read
+            return True, f"the server does not tell what {', '.join(users)} may do"
+        allowed = any(map(self._allows_inserts, privileges))
         return allowed, f"{', '.join(users)} may {'' if allowed else 'not '}insert into {self.collection.full_name}"
 
     def _allows_inserts(self, privilege: Mapping[str, Any]) -> bool:

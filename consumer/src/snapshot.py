@@ -84,13 +84,11 @@ class TopicSnapshot:
             while unread:
                 for message in self._arrived():
                     partition, offset = cast(int, message.partition()), cast(int, message.offset())
-                    end = unread.get(partition)
-                    if end is None:
+                    if partition not in unread:
                         continue
-                    at_end = message.error() is not None
-                    if offset < end and not at_end:
+                    if message.error() is None and offset < unread[partition]:
                         yield _record(message)
-                    if at_end or offset >= end - 1:
+                    else:  # the end of the partition, or a message that came later
                         del unread[partition]
                         self._consumer.incremental_unassign([TopicPartition(topic, partition)])
 
@@ -143,11 +141,12 @@ class TopicSnapshot:
         try:
             yield
         except KafkaException as error:
-            self._consumer.poll(0)  # which lets the client say why
+            self._consumer.poll(0.5)  # lets the client say why
             raise SourceError(self._trouble(_text(error))) from error
 
     def _on_error(self, error: KafkaError) -> None:
-        self._complaint = self._view.complain(error.str(), unresolved=error.code() == KafkaError._RESOLVE)
+        if self._complaint is None or error.code() != KafkaError._ALL_BROKERS_DOWN:  # which gives no reason
+            self._complaint = self._view.complain(error.str(), unresolved=error.code() == KafkaError._RESOLVE)
 
     def _trouble(self, symptom: str) -> str:
         return f"broker {self._servers}: {self._complaint or symptom}"

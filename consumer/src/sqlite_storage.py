@@ -36,6 +36,7 @@ CREATE TABLE IF NOT EXISTS {table} (
     topic TEXT, "partition" INTEGER, "offset" INTEGER, document TEXT NOT NULL
 )
 """
+HAS_TABLE = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?"
 INDEXES = {"created_at": "created_at", "name": "name", "source": "source, created_at"}
 CREATE_INDEX = "CREATE INDEX IF NOT EXISTS {index} ON {table} ({columns})"
 INSERT = "INSERT INTO {table} VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING"
@@ -55,6 +56,7 @@ CAUSES = {
     sqlite3.SQLITE_READONLY: "not_authorized",
 }
 
+PRIMARY_CODE = 0xFF  # the part of an error code that is not about its particulars
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -144,14 +146,20 @@ class SqliteStore:
             self._path, timeout=self._busy_timeout, isolation_level=None, check_same_thread=False
         )
         try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")
-            connection.execute(self._sql(SCHEMA))
+            self._prepare(connection)
         except sqlite3.Error:
             connection.close()
             raise
         self._connections.append(connection)
         return connection
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        _write_ahead(connection)
+        connection.execute("PRAGMA synchronous = FULL")
+        if not connection.execute(HAS_TABLE, (self._collection,)).fetchone():
+            with connection:
+                connection.execute("BEGIN IMMEDIATE")
+                connection.execute(self._sql(SCHEMA))
 
     def _sql(self, statement: str, **names: str) -> str:
         return statement.format(table=_quoted(self._collection), **names)
@@ -164,6 +172,15 @@ def _path(uri: str) -> Path:
     if not location.startswith("/") or not name or name == ":memory:":
         raise ConfigurationError("mongodb.uri: a SQLite store is sqlite:///relative/path or sqlite:////absolute/path")
     return Path(name)
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Readers and the writer do not wait for one another. Of those that come at once, one sets it for all."""
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & PRIMARY_CODE != sqlite3.SQLITE_BUSY:
+            raise
 
 
 def _quoted(name: str) -> str:
@@ -244,5 +261,5 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF  # without what is particular
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & PRIMARY_CODE
         raise StorageUnavailable(CAUSES.get(code, "unreachable"), f"SQLite: {error}") from error

@@ -128,6 +128,9 @@ QUERIES: list[tuple[Message, str]] = [
     ({"id": {"$in": ["one", "two", "nobody"]}}, "one two"),
     ({"id": "one", "x": 2}, ""),
     ({"id": {"$gt": "text", "$lte": "two"}}, "true two"),
+    ({"id": {"$ne": "one"}, "x": 1}, "float list"),
+    ({"created_at": {"$exists": True}}, "named names source"),
+    ({"created_at": None, "x": None}, "null nested dotted quote objects"),
     ({"name": "n"}, "named names"),
     ({"name": {"$in": ["m", "q"]}}, "names"),
     ({"metadata.source": "s"}, "names source"),
@@ -203,7 +206,11 @@ class StorageContract:
     @settings(
         max_examples=30,
         deadline=None,
-        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.differing_executors],
+        suppress_health_check=[
+            HealthCheck.function_scoped_fixture,
+            HealthCheck.differing_executors,
+            HealthCheck.too_slow,
+        ],
     )
     @given(
         st.recursive(

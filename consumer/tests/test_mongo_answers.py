@@ -56,9 +56,14 @@ def test_a_failed_call_is_the_worlds_fault_with_a_cause(error: PyMongoError, cau
     assert unavailable(error).cause == cause
 
 
-def test_the_topology_is_too_long_for_a_log_line() -> None:
-    error = ServerSelectionTimeoutError("connection refused, Topology Description: <TopologyDescription …>")
-
+@pytest.mark.parametrize(
+    "error",
+    [
+        ServerSelectionTimeoutError("connection refused, Topology Description: <TopologyDescription …>"),
+        OperationFailure("connection refused", 4711, {"errmsg": "connection refused"}),
+    ],
+)
+def test_the_text_is_short_enough_for_a_log_line(error: PyMongoError) -> None:
     assert str(unavailable(error)) == "MongoDB: connection refused"
 
 

@@ -230,6 +230,22 @@ def test_a_store_that_is_locked_for_too_long_is_unavailable(path: Path) -> None:
         assert storage.save(message())
 
 
+def test_one_that_comes_while_another_writes_reads_and_waits_its_turn(path: Path) -> None:
+    settings = MongoSettings(uri=f"sqlite:///{path}")
+    with DataStorage(settings) as first:
+        first.save(message("1"))
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("PRAGMA journal_mode = DELETE")
+    other.execute("BEGIN IMMEDIATE")
+
+    with DataStorage(settings, store=SqliteStore(settings, busy_timeout=0.01)) as second:
+        found = second.get({})
+        other.close()
+
+        assert found == [message("1")]
+        assert second.save(message("2"))
+
+
 def test_a_closed_store_is_unavailable(storage: DataStorage) -> None:
     storage.ping()
     storage.close()

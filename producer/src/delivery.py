@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 TURN = 0.1  # seconds that a turn waits at most, so that a request to stop is heard
 GRACE = 5.0  # seconds for what is in flight when asked to stop
-MAX_MESSAGES = 100_000  # on their way at a time; more wait until these are settled …
+MAX_MESSAGES = 50_000  # on their way at a time; more wait until these are settled …
 MAX_BYTES = 64 * 1024 * 1024  # … and likewise more bytes
 KEEP_AGAIN = 1.0  # seconds after which a file that could not be written is tried again
 LONGEST_DELAY = 60.0  # seconds between two tries, unless the first delay is longer
@@ -252,14 +252,13 @@ class Delivery:
         if shipment.delivered:
             self._last_failure = None
             self._account(parcel.batch, delivered=shipment.delivered)
-        again = []
-        for failure in shipment.failures:
-            if self._is_hopeless(failure, parcel):
-                self._give_up(parcel.batch, failure)
-            elif failure.fault is Fault.COMPANY:
-                self._suspects.append(_Parcel(parcel.batch, [failure.message], parcel.retry, alone=True))
-            else:
-                again.append(failure)
+        given_up = [failure for failure in shipment.failures if self._is_hopeless(failure, parcel)]
+        others = [failure for failure in shipment.failures if not self._is_hopeless(failure, parcel)]
+        suspects = [failure.message for failure in others if failure.fault is Fault.COMPANY]
+        again = [failure for failure in others if failure.fault is Fault.WORLD]
+        self._suspects.extend(_Parcel(parcel.batch, [message], parcel.retry, alone=True) for message in suspects)
+        if given_up:
+            self._give_up(parcel.batch, given_up)
         if again:
             self._put_off(parcel, again)
 
@@ -284,9 +283,9 @@ class Delivery:
 
     # -- giving up
 
-    def _give_up(self, batch: Batch, failure: Failure) -> None:
-        self._given_up.append(failure)
-        self._account(batch, undelivered=1)
+    def _give_up(self, batch: Batch, failures: Sequence[Failure]) -> None:
+        self._given_up += failures
+        self._account(batch, undelivered=len(failures))
 
     def _give_up_waiting(self) -> None:
         """What is not in flight now will not be sent any more."""
@@ -294,8 +293,8 @@ class Delivery:
         for queue in (self._ready, self._suspects, self._retries):
             queue.clear()
         for parcel in waiting:
-            for message in parcel.messages:
-                self._give_up(parcel.batch, Failure(message, Fault.WORLD, _reason(parcel)))
+            reason = "stopped before it was sent" + (" again" if parcel.retry or parcel.alone else "")
+            self._give_up(parcel.batch, [Failure(message, Fault.WORLD, reason) for message in parcel.messages])
 
     def _await_reports(self, seconds: float, as_long_as: Callable[[], bool] = lambda: True) -> None:
         deadline = self._clock() + seconds
@@ -328,6 +327,3 @@ class Delivery:
             self._file_trouble = None
             self._given_up.clear()
 
-
-def _reason(parcel: _Parcel) -> str:
-    return "stopped before it was sent again" if parcel.retry or parcel.alone else "stopped before it was sent"

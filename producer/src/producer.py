@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from threading import Event
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol, Self
 
 from prometheus_client import CollectorRegistry
 
@@ -133,6 +133,16 @@ class DataProducer:
         self._tell_end()
         return feed.exhausted and not self._delivery.undelivered
 
+    def close(self) -> None:
+        """Keep what was not delivered, and let go of Kafka; a run does so at its end."""
+        self._delivery.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
     @property
     def delivered(self) -> int:
         return self._delivery.delivered
@@ -213,8 +223,8 @@ def _act(options: argparse.Namespace, stop: Event) -> int:
     if options.check:
         return check(settings, options.config)
     if options.input:
-        with _opened(options.input) as stream:
-            return _send_input(DataProducer(settings=settings, stop=stop), stream, settings)
+        stream = _opened(options.input)
+        return _send_input(DataProducer(settings=settings, stop=stop), stream, settings)
     generator = DataGenerator()
     producer = DataProducer(settings=settings, generator=generator, stop=stop)
     interval, batch_size = settings.producer.batch_interval, settings.producer.batch_size

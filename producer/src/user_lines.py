@@ -108,8 +108,9 @@ class UserLines:
 
     def _read_ahead(self, stream: BinaryIO) -> None:
         try:
-            for line in stream:
-                self._lines.put(line)
+            with stream:  # closed here, for to close it elsewhere would wait for the read that is going on
+                for line in stream:
+                    self._lines.put(line)
         except OSError as error:
             self._lines.put(error)
         else:

@@ -7,22 +7,23 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import Any, Self
 
 import pytest
-from local.broker import EmbeddedBroker
 from msgspec import convert
+from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
+from local.broker import EmbeddedBroker
 from src.data_generator import DataGenerator
 from src.message import Encoded
 from src.producer import STUCK, DataProducer, Generated, main
 from src.segments import Undelivered, from_line, segments
-from src.settings import Settings
+from src.settings import MetricsSettings, Settings
 from src.utils.exporter import CannotServe
 from tests.fakes import DEADLINE, FakeClock, FakePublisher
 from tests.test_publisher import stored
@@ -78,8 +79,10 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(tmp_path)
+def world(tmp_path: Path) -> Iterator[World]:
+    world = World(tmp_path)
+    with world.producer:
+        yield world
 
 
 # -- the spec's methods
@@ -88,7 +91,7 @@ def world(tmp_path: Path) -> World:
 def test_data_are_the_specs_triples(world: World) -> None:
     messages = world.producer.generate_data(3)
 
-    assert all(key == value["id"] and headers["content-type"] for key, value, headers in messages)  # type: ignore[index,call-overload]
+    assert [key for key, _, _ in messages] == [value["id"] for _, value, _ in messages]
     assert len(messages) == 3
 
 
@@ -194,27 +197,17 @@ def test_what_is_on_its_way_is_bounded_while_the_broker_is_silent(world: World) 
 
     world.producer.run(interval=0, batch_size=30_000)
 
-    assert sum(world.publisher.sizes) == 120_000  # the batch that fills it, and no more
+    assert sum(world.publisher.sizes) == 60_000  # the batch that fills it, and no more
 
 
 def test_a_taken_port_is_a_sentence(tmp_path: Path, world: World) -> None:
     with EmbeddedBroker({}) as somebody:
         port = int(somebody.address.rsplit(":", 1)[1])
-        taken = convert({**_tree(world.settings), "metrics": {"port": port}}, Settings)
+        taken = replace(world.settings, metrics=MetricsSettings(port=port))
         producer = DataProducer(settings=taken, publisher=world.publisher)
 
         with pytest.raises(CannotServe, match=f"port {port}"):
             producer.run()
-
-
-def _tree(settings: Settings) -> dict[str, Any]:
-    return json.loads(json.dumps(_builtins(settings)))  # type: ignore[no-any-return]
-
-
-def _builtins(settings: Settings) -> Any:
-    import msgspec
-
-    return msgspec.to_builtins(settings)
 
 
 # -- health
@@ -288,6 +281,14 @@ class Program:
             },
         )
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        with self.process:
+            pass
+
     def wait_for(self, event: str) -> dict[str, Any]:
         assert self.process.stdout is not None
         for line in self.process.stdout:
@@ -300,8 +301,19 @@ class Program:
         """Exit code, the event "stopped", what was said on standard error."""
         output, errors = self.process.communicate(timeout=DEADLINE)
         events = [json.loads(line) for line in output.splitlines()]
-        stopped = next((event for event in events if event["message"] == "stopped"), {})
+        stopped: dict[str, Any] = next((event for event in events if event["message"] == "stopped"), {})
         return self.process.returncode, stopped, errors
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Program]]:
+    """Starts the program; it does not outlive the test."""
+    with ExitStack() as started:
+
+        def start_one(*arguments: str, **options: Any) -> Program:
+            return started.enter_context(Program(tmp_path, *arguments, **options))
+
+        yield start_one
 
 
 @pytest.fixture
@@ -310,8 +322,10 @@ def broker() -> Iterator[EmbeddedBroker]:
         yield broker
 
 
-def test_it_runs_until_it_is_told_to_stop_and_delivers_what_it_made(tmp_path: Path, broker: EmbeddedBroker) -> None:
-    program = Program(tmp_path, KAFKA_BOOTSTRAP_SERVERS=broker.address)
+def test_it_runs_until_it_is_told_to_stop_and_delivers_what_it_made(
+    tmp_path: Path, start: Callable[..., Program], broker: EmbeddedBroker
+) -> None:
+    program = start(KAFKA_BOOTSTRAP_SERVERS=broker.address)
     program.wait_for("serving metrics and health")
     first = stored(broker, 10)
 
@@ -325,8 +339,10 @@ def test_it_runs_until_it_is_told_to_stop_and_delivers_what_it_made(tmp_path: Pa
 
 
 @pytest.mark.parametrize("signals", [1, 2], ids=["once", "twice"])
-def test_a_broker_that_is_not_there_delays_no_stop_and_nothing_is_lost(tmp_path: Path, signals: int) -> None:
-    program = Program(tmp_path, KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1")
+def test_a_broker_that_is_not_there_delays_no_stop_and_nothing_is_lost(
+    tmp_path: Path, start: Callable[..., Program], signals: int
+) -> None:
+    program = start(KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1")
     program.wait_for("broker not reached")
 
     for _ in range(signals):
@@ -337,8 +353,10 @@ def test_a_broker_that_is_not_there_delays_no_stop_and_nothing_is_lost(tmp_path:
     assert stopped["undelivered"] == len(kept_keys(tmp_path)) > 0
 
 
-def test_a_broker_that_goes_away_in_the_middle_costs_no_message(tmp_path: Path, broker: EmbeddedBroker) -> None:
-    program = Program(tmp_path, KAFKA_BOOTSTRAP_SERVERS=broker.address)
+def test_a_broker_that_goes_away_in_the_middle_costs_no_message(
+    tmp_path: Path, start: Callable[..., Program], broker: EmbeddedBroker
+) -> None:
+    program = start(KAFKA_BOOTSTRAP_SERVERS=broker.address)
     program.wait_for("serving metrics and health")
     stored(broker, 10)
 
@@ -355,8 +373,10 @@ def test_a_broker_that_goes_away_in_the_middle_costs_no_message(tmp_path: Path, 
     assert len(kept) == stopped["undelivered"] > 0
 
 
-def test_a_client_that_breaks_down_is_exit_1_and_no_message_is_lost(tmp_path: Path, broker: EmbeddedBroker) -> None:
-    program = Program(tmp_path, KAFKA_BOOTSTRAP_SERVERS=broker.address)
+def test_a_client_that_breaks_down_is_exit_1_and_no_message_is_lost(
+    tmp_path: Path, start: Callable[..., Program], broker: EmbeddedBroker
+) -> None:
+    program = start(KAFKA_BOOTSTRAP_SERVERS=broker.address)
     program.wait_for("serving metrics and health")
     stored(broker, 10)
 
@@ -367,17 +387,19 @@ def test_a_client_that_breaks_down_is_exit_1_and_no_message_is_lost(tmp_path: Pa
     assert len(kept_keys(tmp_path)) > 0
 
 
-def test_a_number_of_messages_is_sent_and_that_is_all(tmp_path: Path, broker: EmbeddedBroker) -> None:
-    exit_code, stopped, _ = Program(tmp_path, "--count", "25", KAFKA_BOOTSTRAP_SERVERS=broker.address).end()
+def test_a_number_of_messages_is_sent_and_that_is_all(
+    tmp_path: Path, start: Callable[..., Program], broker: EmbeddedBroker
+) -> None:
+    exit_code, stopped, _ = start("--count", "25", KAFKA_BOOTSTRAP_SERVERS=broker.address).end()
 
     assert (exit_code, stopped["delivered"]) == (0, 25)
     assert len(stored(broker, 25)) == 25
 
 
-def test_a_pipe_that_says_nothing_does_not_keep_it_from_stopping(tmp_path: Path, broker: EmbeddedBroker) -> None:
-    program = Program(
-        tmp_path, "--input", "-", stdin=subprocess.PIPE, KAFKA_BOOTSTRAP_SERVERS=broker.address, LC_ALL="C"
-    )
+def test_a_pipe_that_says_nothing_does_not_keep_it_from_stopping(
+    tmp_path: Path, start: Callable[..., Program], broker: EmbeddedBroker
+) -> None:
+    program = start("--input", "-", stdin=subprocess.PIPE, KAFKA_BOOTSTRAP_SERVERS=broker.address, LC_ALL="C")
     program.wait_for("serving metrics and health")
     assert program.process.stdin is not None
     program.process.stdin.write('{"id":"a"}\n')
@@ -406,11 +428,6 @@ class TestMain:
             "METRICS_PORT": "0",
         }.items():
             monkeypatch.setenv(name, text)
-
-    @pytest.fixture
-    def events(self, capsys: pytest.CaptureFixture[str]) -> Iterator[list[dict[str, Any]]]:
-        """Filled by `read`; what the program logged."""
-        yield []
 
     def test_input_is_sent_and_accounted_for(
         self,
@@ -504,7 +521,11 @@ class TestMain:
         assert "METRICS_PORT" in event["reason"]
 
     def test_what_nobody_foresaw_is_logged_whole_and_exit_1(
-        self, tmp_path: Path, broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+        self,
+        tmp_path: Path,
+        broker: EmbeddedBroker,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
     ) -> None:
         monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", broker.address)
         monkeypatch.setenv("PRODUCER_BATCH_SIZE", "1")
@@ -530,9 +551,11 @@ class TestMain:
         monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", broker.address)
         monkeypatch.setenv("PRODUCER_DELIVERY_TIMEOUT_MS", "10000")
 
-        producer = DataProducer()
+        with DataProducer() as producer:
+            sent = producer.send_message("k", {"id": "k"}, {})
 
-        assert producer.send_message("k", {"id": "k"}, {}) is True
+        assert sent is True
+        assert [message.key for message in stored(broker, 1)] == [b"k"]
 
 
 def _events(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import cast
 
 import pytest
-from confluent_kafka import Consumer, KafkaError
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
 
 from local.broker import EmbeddedBroker
 from src.delivery import Publisher
@@ -55,11 +55,12 @@ def stored(broker: EmbeddedBroker, count: int) -> list[Encoded]:
         {
             "bootstrap.servers": broker.address,
             "group.id": "test",
-            "auto.offset.reset": "earliest",
+            "enable.auto.commit": False,
             "fetch.wait.max.ms": 10,
         }
     )
-    consumer.subscribe([TOPIC])
+    partitions = consumer.list_topics(TOPIC, timeout=DEADLINE).topics[TOPIC].partitions
+    consumer.assign([TopicPartition(TOPIC, number, OFFSET_BEGINNING) for number in partitions])
     found: list[Encoded] = []
     for _ in range(TURNS):
         message = consumer.poll(0.1)

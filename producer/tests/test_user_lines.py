@@ -120,8 +120,8 @@ def test_lines_end_at_newlines_alone() -> None:
 
 def test_a_pipe_that_says_nothing_holds_nobody_up() -> None:
     receiving, sending = os.pipe()
-    with open(receiving, "rb") as stream, open(sending, "wb", buffering=0) as pipe:
-        lines = UserLines(stream)
+    with open(sending, "wb", buffering=0) as pipe:
+        lines = UserLines(os.fdopen(receiving, "rb"))
         nothing = lines.take(10)
         pipe.write(b'{"id":"a"}\n')
         pipe.close()

@@ -5,7 +5,7 @@ import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 STOPS_WITHIN = 30.0  # seconds from SIGTERM; a member that leaves during a rebalance waits for its end
 
@@ -26,7 +26,8 @@ class Child:
         self.name = name
         self.log = log
         self._port: int | None = None
-        self._read = 0
+        self._partitions: tuple[int, ...] = ()
+        self._heard = 0  # bytes of the log
         with log.open("wb") as output:
             self._process = subprocess.Popen(
                 command,
@@ -46,9 +47,14 @@ class Child:
     @property
     def port(self) -> int | None:
         """Where it serves metrics and health; None as long as it has not said so."""
-        if self._port is None:
-            self._port = self._port_in_new_lines()
+        self._hear()
         return self._port
+
+    @property
+    def partitions(self) -> tuple[int, ...]:
+        """Those that a consumer owns, as it last said itself; its metrics name them seconds later."""
+        self._hear()
+        return self._partitions if self.exit_code is None else ()
 
     @property
     def exit_code(self) -> int | None:
@@ -90,21 +96,22 @@ class Child:
         self._process.kill()
         self._process.wait()
 
-    def _port_in_new_lines(self) -> int | None:
+    def _hear(self) -> None:
+        """Take in what it has logged since."""
         with self.log.open("rb") as lines:
-            lines.seek(self._read)
+            lines.seek(self._heard)
             text = lines.read()
         whole = text[: text.rfind(b"\n") + 1]
-        self._read += len(whole)
-        return next((port for port in map(port_in, whole.splitlines()) if port), None)
+        self._heard += len(whole)
+        for event in map(event_in, whole.splitlines()):
+            self._port = self._port or event.get("port")
+            self._partitions = tuple(event.get("owned", self._partitions))
 
 
-def port_in(line: bytes) -> int | None:
-    """The port that a log line tells, if it is the one that does."""
+def event_in(line: bytes) -> dict[str, Any]:
+    """The event that a log line is; an empty one where it is something else."""
     try:
         event = json.loads(line)
     except ValueError:
-        return None
-    if isinstance(event, dict) and event.get("message") == "serving metrics and health":
-        return int(event["port"])
-    return None
+        return {}
+    return event if isinstance(event, dict) else {}

@@ -52,14 +52,14 @@ class EmbeddedKafka:
 
 
 @contextmanager
-def kafka(options: Options, names: Names) -> Iterator[Kafka]:
+def kafka(options: Options, names: Names, unsettled_bytes: int = UNSETTLED_BYTES) -> Iterator[Kafka]:
     """The Kafka that the options ask for, with both topics. Raises CannotRun."""
     if options.kafka:
         partitions = make_topics(options.kafka, names.topic, names.dead_letter_topic, options.partitions)
         yield RealKafka(options.kafka, Meter(options.kafka, names.topic, names.group, partitions))
         return
     topics = {names.topic: options.partitions, names.dead_letter_topic: 1}
-    window = Window(UNSETTLED_BYTES)
+    window = Window(unsettled_bytes)
     with (
         EmbeddedBroker(topics, rebalance_delay_ms=JOIN_WITHIN_MS) as broker,
         Gate(broker.address, names.topic, window.allowed) as gate,

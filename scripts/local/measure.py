@@ -21,7 +21,6 @@ class ConsumerSample:
     stored: int = 0
     duplicates: int = 0
     dead_lettered: int = 0
-    partitions: tuple[int, ...] = ()
     latency: Buckets = field(default_factory=dict)
 
 
@@ -42,19 +41,14 @@ def scrape(port: int | None) -> str | None:
 def consumer_sample(metrics: str) -> ConsumerSample:
     """What a consumer's /metrics say."""
     results = {"stored": 0, "duplicate": 0, "dead_lettered": 0}
-    partitions = set()
     latency = {}
     for family in text_string_to_metric_families(metrics):
         for sample in family.samples:
             if sample.name == "consumer_messages_total":
                 results[sample.labels["result"]] = int(sample.value)
-            elif sample.name == "consumer_lag_messages":
-                partitions.add(int(sample.labels["partition"]))
             elif sample.name == "consumer_end_to_end_latency_seconds_bucket":
                 latency[float(sample.labels["le"])] = sample.value
-    return ConsumerSample(
-        results["stored"], results["duplicate"], results["dead_lettered"], tuple(sorted(partitions)), latency
-    )
+    return ConsumerSample(results["stored"], results["duplicate"], results["dead_lettered"], latency)
 
 
 def together(histograms: Iterable[Buckets]) -> dict[float, float]:

@@ -182,7 +182,7 @@ class Flow:
             name=consumer.name,
             process=consumer.pid,
             state=consumer.state,
-            partitions=sample.partitions if consumer.exit_code is None else (),
+            partitions=consumer.partitions,
             stored=sample.stored,
             duplicates=sample.duplicates,
             dead_lettered=sample.dead_lettered,

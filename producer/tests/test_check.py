@@ -1,0 +1,88 @@
+"""`--check` says what is there and what is not, and sends nothing."""
+
+import socket
+from pathlib import Path
+
+import pytest
+from msgspec import convert
+
+from local.broker import EmbeddedBroker
+from src.check import _advertised, check
+from src.producer import main
+from src.settings import Settings
+from tests.fakes import FakeClock
+
+
+def settings(folder: Path, servers: str, topic: str = "data-topic", **client: str) -> Settings:
+    kafka = {"bootstrap_servers": servers, "topic": topic, "client": client}
+    return convert({"kafka": kafka, "producer": {"undelivered_dir": str(folder)}}, Settings)
+
+
+def test_where_all_is_well_it_says_so_and_exits_0(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with EmbeddedBroker({"data-topic": 3}) as broker:
+        exit_code = check(settings(tmp_path, broker.address), Path("config.json"))
+
+    printed = capsys.readouterr().out
+    assert exit_code == 0
+    assert "FAIL" not in printed
+    assert "data-topic has 3 partitions" in printed
+    assert f"{tmp_path} is writable" in printed
+
+
+def test_a_missing_topic_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with EmbeddedBroker({"other": 3}) as broker:
+        exit_code = check(settings(tmp_path, broker.address), Path("config.json"))
+
+    assert exit_code == 2
+    assert "data-topic is not there" in capsys.readouterr().out
+
+
+def test_an_advertised_address_that_leads_nowhere_is_named_with_the_mend(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with EmbeddedBroker({"data-topic": 3}) as broker, socket.create_server(("127.0.0.1", 0)) as closed_soon:
+        port = closed_soon.getsockname()[1]
+        closed_soon.close()
+        broker.advertise(port)
+        exit_code = check(settings(tmp_path, broker.address), Path("config.json"))
+
+    printed = capsys.readouterr().out
+    assert exit_code == 2
+    assert f"the broker sends clients to 127.0.0.1:{port}" in printed
+    assert "advertised.listeners" in printed
+
+
+def test_addresses_that_take_too_long_together_are_not_tried() -> None:
+    clock = FakeClock()
+    findings = _advertised([("127.0.0.1", 1), ("127.0.0.1", 2)], clock)
+
+    next(findings)
+    clock.advance(60)
+
+    assert "not tried" in next(findings).text
+
+
+def test_a_broker_that_is_not_there_is_named_and_exit_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PRODUCER_UNDELIVERED_DIR", str(tmp_path))
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:1")
+
+    exit_code = main(["--check"])
+
+    printed = capsys.readouterr().out
+    assert exit_code == 2
+    assert "FAIL  broker" in printed
+    assert "127.0.0.1:1" in printed
+    assert "refused" in printed
+
+
+def test_what_the_client_refuses_and_a_folder_that_cannot_be_written_are_both_told(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    exit_code = check(settings(Path("/dev/null/x"), "127.0.0.1:1", **{"no.such.key": "1"}), Path("config.json"))
+
+    printed = capsys.readouterr().out
+    assert exit_code == 2
+    assert "no.such.key" in printed
+    assert "/dev/null/x" in printed
