@@ -22,7 +22,7 @@ Exit status: 0 if all passed, 1 if something failed, 2 if what is needed can't b
 END
 }
 
-# step NAME COMMAND...: shows what the command says, and keeps its verdict and last line for the summary.
+# step NAME COMMAND...: shows what the command says, and keeps its verdict for the summary.
 step() {
   local name="$1" verdict=ok
   shift
@@ -31,7 +31,12 @@ step() {
     verdict=FAIL
     failures=$((failures + 1))
   fi
-  summary+="$(printf '  %-5s %-32s %s' "$verdict" "$name" "$(tail -n 1 "$said")")"$'\n'
+  summary+="$(printf '  %-5s %-32s %s' "$verdict" "$name" "$(said_in_short)")"$'\n'
+}
+
+# The sentence of an audit or of the coverage, or else pytest's counts.
+said_in_short() {
+  { grep -E '^(PASS|FAIL)[: ]' "$said" || grep -E '[0-9]+ (passed|failed|errors?|deselected)' "$said" || true; } | tail -n 1
 }
 
 tests_of() {

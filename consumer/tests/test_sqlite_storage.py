@@ -205,11 +205,11 @@ def _no_room(path: Path) -> Iterator[None]:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows limits no file sizes")
 @pytest.mark.usefixtures("_no_room")
-def test_a_full_disk_is_unavailable_and_what_was_stored_stays(storage: DataStorage) -> None:
+def test_a_full_disk_takes_none_of_the_batch_and_what_was_stored_stays(storage: DataStorage) -> None:
     storage.save(message("1"))
 
     with pytest.raises(StorageUnavailable):
-        storage.save_many([message("2", x="x" * 1_000_000), message("3")])
+        storage.save_many([message("2"), message("3", x="x" * 1_000_000)])
 
     assert [found["id"] for found in storage.get({})] == ["1"]
     assert storage.save(message("4"))
