@@ -142,7 +142,7 @@ def test_the_callers_environment_redirects_no_part_of_the_run() -> None:
 
 def test_what_the_user_may_copy_survives_a_path_with_blanks() -> None:
     assert plan.shell_line("consumer", ["python", "-m", "src.x", "/a b/c"]).endswith("&& python -m src.x '/a b/c'")
-    assert "src.storage" in plan.query_line(Path("/a b/consumer.json"))
+    assert "src.get" in plan.query_line(Path("/a b/consumer.json"))
 
 
 # What a process says of itself

@@ -242,7 +242,7 @@ class DataConsumer:
             stuck=self.stuck,
             hindrances=self.hindrances,
         )
-        logger.info("serving metrics and health", extra={"host": metrics.host, "port": exporter.port})
+        logger.info("serving metrics and health", extra={"address": metrics.host, "port": exporter.port})
         return exporter
 
     def _summary(self) -> dict[str, object]:
@@ -270,7 +270,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"consumer: {error}", file=sys.stderr)
         return 2
     except CannotServe as error:
-        logger.error(str(error))
+        logger.error("cannot serve metrics and health", extra={"reason": str(error)})
         return 1
     except Exception:
         logger.exception("could not go on")

@@ -49,7 +49,7 @@ class Replay:
         self._note(confirmed)
         if failures:
             error = self._delivery.explain(next(iter(failures.values())))
-            raise ReplayError(f"{sent + len(confirmed)} messages were sent back, the next was refused: {error}")
+            raise ReplayError(f"{sent + len(confirmed)} sent back, the next was refused: {error}")
         return len(confirmed)
 
     def _note(self, letters: Sequence[Record]) -> None:
@@ -57,7 +57,7 @@ class Replay:
         if failures:
             error = self._delivery.explain(next(iter(failures.values())))
             raise ReplayError(
-                f"{len(failures)} messages were sent back, but {self._dead_letter_topic} did not take the note of it,"
+                f"{len(failures)} sent back, but {self._dead_letter_topic} did not take the note of it,"
                 f" so the next replay sends them again (which the store keeps once): {error}"
             )
 

@@ -6,6 +6,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from datetime import UTC, datetime
 from io import TextIOWrapper
 from pathlib import Path
@@ -163,15 +164,13 @@ def _replay(options: argparse.Namespace, kafka: KafkaSettings, shelf: Shelf, str
 
 def send_back(kafka: KafkaSettings, shelf: Shelf, chosen: Sequence[Entry], streams: Streams) -> int:
     stop = Event()
-    delivery = ConfirmedDelivery(kafka)
-    with stopping_on_signals(stop):
+    with closing(ConfirmedDelivery(kafka)) as delivery, stopping_on_signals(stop):
         replay = Replay(delivery, kafka.dead_letter_topic, stop=stop)
         sent = replay.send(shelf.records([entry.place for entry in chosen]))
-    delivery.close()
     if sent < len(chosen):
-        streams.remark(f"dead_letters: stopped after {sent} of {len(chosen)} messages; run it again to go on")
+        streams.remark(f"dead_letters: stopped after {sent} of {len(chosen)}; run it again to go on")
         return 1
-    streams.answer(f"{sent} messages were sent back, each confirmed by Kafka")
+    streams.answer(f"{sent} sent back, each confirmed by Kafka")
     return 0
 
 

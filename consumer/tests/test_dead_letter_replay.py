@@ -94,7 +94,7 @@ def test_what_was_sent_and_noted_waits_no_longer(world: World) -> None:
 def test_what_was_refused_is_not_noted_and_its_neighbours_are(world: World) -> None:
     world.delivery.refused = [b"1"]
 
-    with pytest.raises(ReplayError, match="2 messages were sent back, the next was refused: nobody answers"):
+    with pytest.raises(ReplayError, match="2 sent back, the next was refused: nobody answers"):
         world.replay.send(letters(3))
 
     assert [message.value for message in world.delivery.messages] == [b"0", b"2"]
@@ -104,7 +104,7 @@ def test_what_was_refused_is_not_noted_and_its_neighbours_are(world: World) -> N
 def test_a_refusal_ends_the_replay_and_counts_what_went_before(world: World) -> None:
     world.delivery.refused = [b"%d" % AT_ONCE]
 
-    with pytest.raises(ReplayError, match=f"{2 * AT_ONCE - 1} messages"):
+    with pytest.raises(ReplayError, match=f"{2 * AT_ONCE - 1} sent back"):
         world.replay.send(letters(3 * AT_ONCE))
 
     assert len(world.delivery.messages) == 2 * AT_ONCE - 1
@@ -113,7 +113,7 @@ def test_a_refusal_ends_the_replay_and_counts_what_went_before(world: World) -> 
 def test_where_nothing_was_confirmed_nothing_is_noted(world: World) -> None:
     world.delivery.refused = [b"0"]
 
-    with pytest.raises(ReplayError, match="0 messages"):
+    with pytest.raises(ReplayError, match="0 sent back"):
         world.replay.send(letters(1))
 
     assert world.delivery.notes == []
@@ -122,7 +122,7 @@ def test_where_nothing_was_confirmed_nothing_is_noted(world: World) -> None:
 def test_a_note_that_was_refused_is_said(world: World) -> None:
     world.delivery.refused = [None]
 
-    with pytest.raises(ReplayError, match="2 messages were sent back, but dlq did not take the note"):
+    with pytest.raises(ReplayError, match="2 sent back, but dlq did not take the note"):
         world.replay.send(letters(2))
 
 

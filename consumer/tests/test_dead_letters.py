@@ -228,8 +228,8 @@ def test_a_replay_sends_the_message_back_as_it_was_and_not_a_second_time(world: 
     (message,) = world.in_topic()
     assert (message.key, message.value, own_headers(message.headers)) == (None, b"\x00\xff", AGENTS)
     assert [name for name, _ in message.headers[len(AGENTS) :]] == [REPLAYS]
-    assert (first.code, first.out) == (0, "1 messages were sent back, each confirmed by Kafka\n")
-    assert (second.code, second.out) == (0, "0 messages were sent back, each confirmed by Kafka\n")
+    assert (first.code, first.out) == (0, "1 sent back, each confirmed by Kafka\n")
+    assert (second.code, second.out) == (0, "0 sent back, each confirmed by Kafka\n")
 
 
 def test_filters_of_one_replay_do_not_confuse_the_next(world: World) -> None:
@@ -240,7 +240,7 @@ def test_filters_of_one_replay_do_not_confuse_the_next(world: World) -> None:
     world.run("replay", "--limit", "1")
     answer = world.run("replay")
 
-    assert answer.out.startswith("1 messages")
+    assert answer.out.startswith("1 sent back")
     assert len(world.in_topic()) == 4
     assert offsets(world.run("list", "--json")) == []
     assert offsets(world.run("list", "--json", "--all")) == [1, 2, 3, 4]
@@ -277,7 +277,7 @@ def test_foreign_records_are_listed_as_such_and_stay(world: World) -> None:
     listed, sent = world.run("list", "--json"), world.run("replay")
 
     assert sorted(entry["state"] for entry in listed.objects) == ["foreign", "foreign", "foreign", "waiting"]
-    assert sent.out.startswith("1 messages")
+    assert sent.out.startswith("1 sent back")
     assert [record.value for record in world.in_topic()] == [b"{"]
     assert len(world.run("list", "--json").objects) == 3
 
@@ -290,7 +290,7 @@ def test_what_came_from_another_topic_goes_to_its_own_when_asked(world: World, b
 
     answer = world.run("replay", "--any-topic")
 
-    assert answer.out.startswith("1 messages")
+    assert answer.out.startswith("1 sent back")
     assert [record.value for record in world.in_topic(other)] == [b"theirs"]
     assert world.in_topic() == []
 
@@ -306,7 +306,7 @@ def test_a_replay_that_did_not_send_all_says_so(world: World) -> None:
         code = send_back(world.settings, shelf, [entry, replace(entry, place=Place(0, 9))], streams)
 
     assert code == 1
-    assert "after 1 of 2 messages; run it again" in streams.err.getvalue()  # type: ignore[attr-defined]
+    assert "after 1 of 2; run it again" in streams.err.getvalue()  # type: ignore[attr-defined]
 
 
 # -- the edges of the process

@@ -116,8 +116,4 @@ def shell_line(service: str, arguments: list[str]) -> str:
 
 
 def query_line(settings: Path) -> str:
-    program = (
-        "import json, sys; from src.storage import DataStorage;"
-        ' print(*DataStorage(json.load(open(sys.argv[1]))["mongodb"]).get({}, limit=1))'
-    )
-    return shell_line("consumer", [sys.executable, "-c", program, str(settings)])
+    return shell_line("consumer", command("src.get", settings, "--limit", "1"))
