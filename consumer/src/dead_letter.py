@@ -134,7 +134,7 @@ def _beginning(text: str, length: int) -> bytes:
 
 
 def _end(text: str, length: int) -> bytes:
-    return text.encode(errors="backslashreplace")[:length].decode(errors="ignore").encode()
+    return text.encode(errors="backslashreplace")[-length:].decode(errors="ignore").encode()
 
 
 # -- reading
