@@ -135,7 +135,7 @@ class ConfirmedDelivery:
             # … and what the promise rests on
             "acks": "all",
             "enable.idempotence": True,
-            "message.max.bytes": 1_000_000,  # the topic's own limit decides
+            "message.max.bytes": 1_000_000_000,  # the topic's own limit decides
             "message.timeout.ms": round(self._timeout * 1000),
             "error_cb": self._on_error,
         }

@@ -192,7 +192,7 @@ def _summary(found: Sequence[Entry], chosen: int) -> str:
 def _lenient(stream: TextIO) -> TextIO:
     """A character that the terminal's encoding lacks is escaped; it does not end the program."""
     if isinstance(stream, TextIOWrapper):
-        stream.reconfigure(errors="backslashreplace")
+        stream.reconfigure(errors="strict")
     return stream
 
 

@@ -16,8 +16,8 @@ from uuid import UUID
 
 import msgspec
 
-from src.document import content, dated
 from src.errors import ConsumerError, InvalidMessage
+from src.stores.document import content, dated
 
 EXAMPLES = 20  # how many lost or doubled messages are shown
 

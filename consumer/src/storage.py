@@ -8,12 +8,12 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, Self
 
-from src.document import Document, StoredMessage, as_text, checked, content
 from src.errors import InvalidMessage, StorageUnavailable
-from src.mongo_storage import MongoStore
-from src.query import Query, Sort, UnsupportedQuery, normalised
 from src.settings import MongoSettings
-from src.sqlite_storage import SCHEME, SqliteStore
+from src.stores.document import Document, StoredMessage, as_text, checked, content
+from src.stores.mongo import MongoStore
+from src.stores.query import Query, Sort, UnsupportedQuery, normalised
+from src.stores.sqlite import SCHEME, SqliteStore
 from src.utils.config import parse
 from src.verdict import DUPLICATE, KEY_TAKEN, Outcome, Verdict
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 
-from src.document import Document, StoredMessage
 from src.errors import StorageUnavailable
-from src.query import Query, Sort, in_order, matcher
+from src.stores.document import Document, StoredMessage
+from src.stores.query import Query, Sort, in_order, matcher
 from src.verdict import KEY_TAKEN, STORED, Outcome, Verdict
 
 

@@ -22,8 +22,8 @@ from src.ledger import Example, Findings, Ledger
 from src.record import Record, Rejection
 from src.settings import KafkaSettings, MongoSettings, Settings
 from src.snapshot import Span, TopicSnapshot
-from src.sqlite_storage import SqliteStore
 from src.storage import DataStorage
+from src.stores.sqlite import SqliteStore
 
 DAY = 86_400.0
 FETCH, OFFSET_FETCH = 1, 9  # Kafka's numbers for these requests

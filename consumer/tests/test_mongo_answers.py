@@ -20,7 +20,7 @@ from pymongo.errors import (
 )
 
 from src.errors import StorageUnavailable
-from src.mongo_answers import reason, unavailable, verdicts
+from src.stores.mongo_answers import reason, unavailable, verdicts
 from src.verdict import STORED, Outcome
 
 

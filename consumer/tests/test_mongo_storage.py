@@ -18,10 +18,10 @@ from pymongo.errors import (
 )
 
 from src.errors import StorageUnavailable
-from src.mongo_storage import INDEXES, MongoStore
-from src.query import UnsupportedQuery
 from src.settings import MongoSettings
 from src.storage import DataStorage, StoredMessage
+from src.stores.mongo import INDEXES, MongoStore
+from src.stores.query import UnsupportedQuery
 from src.verdict import Outcome
 from tests.mongodb_server import mongodb_database, mongodb_uri
 from tests.storage_contract import DAY, StorageContract, message, origin

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from src.errors import StorageUnavailable
-from src.query import UnsupportedQuery
 from src.settings import MongoSettings
-from src.sqlite_storage import SqliteStore
 from src.storage import DataStorage
+from src.stores.query import UnsupportedQuery
+from src.stores.sqlite import SqliteStore
 from src.verdict import Outcome
 from tests.storage_contract import StorageContract, message
 

@@ -10,11 +10,12 @@ from typing import NamedTuple
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from src.cluster_view import ClusterView
+from src.publisher import text_of
 from src.segments import prove_writable
 from src.settings import KafkaSettings, Settings
 from src.utils.config import ConfigurationError
 
-METADATA_TIMEOUT = 6.0  # seconds
+METADATA_TIMEOUT = 5.0  # seconds
 CONNECT_TIMEOUT = 2.0  # seconds for one advertised address …
 CONNECT_ALL = 5.0  # … and for all of them
 
@@ -52,12 +53,11 @@ def _kafka(settings: KafkaSettings) -> Iterator[Finding]:
     def on_error(error: KafkaError) -> None:
         view.complain(error.str(), unresolved=error.code() == KafkaError._RESOLVE)
 
-    logging.getLogger("librdkafka").setLevel(logging.CRITICAL)  # the table says it
     try:
         config = {**settings.client_settings, "error_cb": on_error}
-        client = Producer(config, logger=logging.getLogger("librdkafka"))
+        client = Producer(config, logger=_quiet())
     except (KafkaException, ValueError, TypeError) as error:
-        yield Finding("kafka.client", False, str(error))
+        yield Finding("kafka.client", False, text_of(error))
         return
     try:
         metadata = client.list_topics(timeout=METADATA_TIMEOUT)
@@ -68,6 +68,13 @@ def _kafka(settings: KafkaSettings) -> Iterator[Finding]:
     yield Finding("broker", True, f"{settings.servers} answers")
     yield from _advertised([(broker.host, broker.port) for broker in metadata.brokers.values()])
     yield _topic(settings.topic, {name: len(topic.partitions) for name, topic in metadata.topics.items()})
+
+
+def _quiet() -> logging.Logger:
+    """For the client's own lines: the table says what is in them."""
+    quiet = logging.getLogger("librdkafka.check")
+    quiet.setLevel(logging.CRITICAL)
+    return quiet
 
 
 def _topic(name: str, partitions: dict[str, int]) -> Finding:

@@ -30,6 +30,7 @@ MAX_BYTES = 64 * 1024 * 1024  # … and likewise more bytes
 KEEP_AGAIN = 1.0  # seconds after which a file that could not be written is tried again
 LONGEST_DELAY = 60.0  # seconds between two tries, unless the first delay is longer
 PURGED_WITHIN = 1.0  # seconds for the reports of what was in flight when it was abandoned
+SHOWN_KEYS = 20  # of messages that are lost
 SILENCE = 30.0  # seconds with messages on their way and no report, after which the service is not ready
 
 
@@ -322,8 +323,11 @@ class Delivery:
             self._keep_at = self._clock() + KEEP_AGAIN
             logger.error("undelivered messages can't be kept", extra={"reason": str(error)})
             if at_last:
+                logger.critical("messages lost", extra={"messages": len(self._given_up), "keys": self._first_keys()})
                 raise
         else:
             self._file_trouble = None
             self._given_up.clear()
 
+    def _first_keys(self) -> list[str]:
+        return [(failure.message.key or b"").decode(errors="replace") for failure in self._given_up[:SHOWN_KEYS]]

@@ -18,8 +18,6 @@ from src.utils.config import ConfigurationError
 
 logger = logging.getLogger(__name__)
 
-_UNREACHABLE = (KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError._RESOLVE, KafkaError._TIMED_OUT)
-
 # Kafka answers these for a whole request, although one message in it may be the cause.
 _OF_THE_REQUEST = (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE, KafkaError.INVALID_RECORD)
 
@@ -44,7 +42,7 @@ class KafkaPublisher:
         try:
             self._client = producer(config, logger=logging.getLogger("librdkafka"))
         except (KafkaException, ValueError, TypeError) as error:
-            raise ConfigurationError(f"kafka.client: {_text(error)}") from error
+            raise ConfigurationError(f"kafka.client: {text_of(error)}") from error
 
     def send(self, messages: Sequence[Encoded]) -> Shipment:
         """Hand over as many messages as the client has room for, in order; the shipment's `size` is how many."""
@@ -67,7 +65,7 @@ class KafkaPublisher:
         try:
             self._client.poll(0 if self._settled else timeout)
         except (KafkaException, SystemError) as error:  # the latter where a report was served with the former pending
-            self._fatal = f"the Kafka client can't go on: {_text(error)}"
+            self._fatal = f"the Kafka client can't go on: {text_of(error)}"
             raise BrokerError(self._fatal) from error
         settled = list(self._settled)
         self._settled.clear()
@@ -132,12 +130,8 @@ class KafkaPublisher:
         """A trouble of the whole client. (A fatal one does not come here: the client raises it out of `poll`.)"""
         if error.code() == KafkaError._ALL_BROKERS_DOWN and self._view.trouble:
             return  # which was said already, and in more detail
-        if error.code() in _UNREACHABLE:
-            reason = self._view.complain(error.str(), unresolved=error.code() == KafkaError._RESOLVE)
-            logger.warning("broker not reached", extra={"reason": reason})
-        else:
-            self._view.complain(error.str())
-            logger.warning("Kafka client in trouble", extra={"reason": error.str()})
+        reason = self._view.complain(error.str(), unresolved=error.code() == KafkaError._RESOLVE)
+        logger.warning("broker not reached", extra={"reason": reason})
 
 
 def _reasons(delivery_timeout: float) -> dict[int, str]:
@@ -149,7 +143,8 @@ def _reasons(delivery_timeout: float) -> dict[int, str]:
     }
 
 
-def _text(exception: BaseException) -> str:
+def text_of(exception: BaseException) -> str:
+    """What the client says in an exception, or in the one that it was raised from."""
     cause = exception.__cause__ or exception
     error = cause.args[0] if cause.args else cause
     return error.str() if isinstance(error, KafkaError) else str(error)

@@ -200,8 +200,7 @@ def _create_locked(path: Path) -> BinaryIO:
     hidden = path.with_name(f".{path.name}.new")
     file = hidden.open("xb", buffering=0)
     try:
-        if not _lock(file):
-            raise OSError(f"cannot lock {hidden}")
+        _lock(file)
         hidden.rename(path)
     except OSError:
         file.close()

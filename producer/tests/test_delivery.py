@@ -242,7 +242,7 @@ def test_while_messages_cannot_be_kept_they_stay_and_no_new_ones_are_taken() -> 
     assert world.delivery.has_room
 
 
-def test_messages_that_cannot_be_kept_at_the_end_are_an_error() -> None:
+def test_messages_that_cannot_be_kept_at_the_end_are_an_error_and_named(caplog: pytest.LogCaptureFixture) -> None:
     world = World()
     world.keeper.full = 1
     world.publisher.trouble = "broker down"
@@ -252,6 +252,8 @@ def test_messages_that_cannot_be_kept_at_the_end_are_an_error() -> None:
     with pytest.raises(UndeliveredFileError):
         world.delivery.close()
 
+    lost = caplog.records[-1].__dict__
+    assert (lost["message"], lost["messages"], lost["keys"]) == ("messages lost", 1, ["0"])
     assert world.publisher.closed
     assert world.keeper.closed
 

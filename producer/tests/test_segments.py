@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from src.errors import UndeliveredFileError
 from src.message import Encoded
-from src.segments import Remainder, Undelivered, from_line, segments, taken, to_line
+from src.segments import Remainder, Undelivered, _is_at, from_line, segments, taken, to_line
 from src.shipment import Failure, Fault
 from src.utils.config import ConfigurationError
 from tests.fakes import encoded
@@ -225,3 +225,27 @@ def test_after_an_error_the_segment_is_as_it_was(tmp_path: Path) -> None:
 
     assert path.read_bytes() == b"1\n2\n"
     assert [found.name for found in tmp_path.iterdir()] == ["s.jsonl"]
+
+
+def test_a_segment_that_cannot_get_its_name_leaves_nothing_behind(tmp_path: Path, undelivered: Opening) -> None:
+    kept = undelivered(tmp_path)
+    name = f"h-20230715T123456.789Z-{os.getpid()}.jsonl"
+    (tmp_path / name).mkdir()
+
+    with pytest.raises(UndeliveredFileError, match="Is a directory"):
+        kept.keep([failure()])
+
+    assert [found.name for found in tmp_path.iterdir()] == [name]
+
+
+def test_a_file_whose_path_names_another_by_now_is_not_the_segment(tmp_path: Path) -> None:
+    path = tmp_path / "s.jsonl"
+    path.touch()
+    with path.open("rb") as opened:
+        ours = _is_at(path, opened)
+        path.unlink()
+        gone = _is_at(path, opened)
+        path.touch()
+        replaced = _is_at(path, opened)
+
+    assert (ours, gone, replaced) == (True, False, False)

@@ -1,5 +1,7 @@
 """What was given up is listed and sent again; nothing is taken out that Kafka has not confirmed."""
 
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 from threading import Event
@@ -13,7 +15,7 @@ from src.message import Encoded
 from src.segments import Undelivered, from_line, segments, to_line
 from src.shipment import Failure, Fault
 from src.undelivered import Resender, list_messages, main
-from tests.fakes import FakeClock, FakePublisher, encoded
+from tests.fakes import DEADLINE, FakeClock, FakePublisher, encoded
 from tests.test_publisher import stored
 
 SPECIAL = '{"id":"a","t":"\u2028\u2029\u0085"}'.encode() + b"\x1c"
@@ -250,3 +252,21 @@ def test_a_folder_that_cannot_be_rewritten_is_exit_1(
 
     assert exit_code == 1
     assert path.name in capsys.readouterr().err
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path) -> None:
+    leave(tmp_path, *map(str, range(2000)))
+
+    with subprocess.Popen(
+        [sys.executable, "-m", "src.undelivered", "list", "--dir", str(tmp_path)],
+        cwd=Path(__file__).resolve().parent.parent,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as program:
+        assert program.stdout is not None
+        first = program.stdout.readline()
+        program.stdout.close()
+        _, errors = program.communicate(timeout=DEADLINE)
+
+    assert first.startswith(b"dead-")
+    assert (program.returncode, errors) == (0, b"")

@@ -25,11 +25,11 @@ from pymongo.errors import (
     PyMongoError,
 )
 
-from src.document import Document, StoredMessage
 from src.errors import StorageUnavailable
-from src.mongo_answers import CAUSES, REFUSALS, UNENCODABLE, reason, unavailable, verdicts
-from src.query import LOGICAL, Query, Sort, UnsupportedQuery
 from src.settings import MongoSettings
+from src.stores.document import Document, StoredMessage
+from src.stores.mongo_answers import CAUSES, REFUSALS, UNENCODABLE, reason, unavailable, verdicts
+from src.stores.query import LOGICAL, Query, Sort, UnsupportedQuery
 from src.utils.config import ConfigurationError
 from src.verdict import STORED, Outcome, Verdict
 

@@ -15,10 +15,10 @@ from typing import Any
 
 import msgspec
 
-from src.document import Document, StoredMessage, as_text, dated
 from src.errors import StorageUnavailable
-from src.query import Query, Sort, in_order, is_condition, matcher
 from src.settings import MongoSettings
+from src.stores.document import Document, StoredMessage, as_text, dated
+from src.stores.query import Query, Sort, in_order, is_condition, matcher
 from src.utils.config import ConfigurationError
 from src.verdict import KEY_TAKEN, STORED, Outcome, Verdict
 

@@ -12,8 +12,8 @@ from itertools import islice
 from operator import ge, gt, le, lt
 from typing import Any
 
-from src.document import DATES, Document, as_date
 from src.errors import ConsumerError, InvalidMessage
+from src.stores.document import DATES, Document, as_date
 
 Query = Mapping[str, Any]
 Sort = Sequence[tuple[str, int]]

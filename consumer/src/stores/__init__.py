@@ -1,0 +1,1 @@
+"""The databases behind the storage door, and what holds for each of them."""
