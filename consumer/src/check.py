@@ -11,6 +11,7 @@ from src.dead_letter_topic import DeadLetterTopic
 from src.settings import KafkaSettings, Settings
 from src.source import client_settings, reason
 from src.storage import DataStorage
+from src.utils.config import ConfigurationError
 
 TIMEOUT = 5.0  # seconds that a broker may take for an answer
 
@@ -46,7 +47,10 @@ def _ask_kafka(settings: KafkaSettings) -> list[Answer]:
 
 
 def _brokers(settings: KafkaSettings) -> Iterator[Answer]:
-    consumer = Consumer(client_settings(settings))
+    try:
+        consumer = Consumer(client_settings(settings))
+    except KafkaException as error:
+        raise ConfigurationError(f"kafka.client: {reason(error)}") from error
     try:
         cluster = consumer.list_topics(timeout=TIMEOUT)
     except KafkaException as error:

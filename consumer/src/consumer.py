@@ -10,12 +10,12 @@ from pathlib import Path
 from threading import Event
 from typing import Any, Protocol, Self
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, disable_created_metrics
 
-from src import writer
+from src import data_processor, storage, writer
 from src.check import check
 from src.cluster_view import Ends
-from src.data_processor import REASONS, DataProcessor
+from src.data_processor import DataProcessor
 from src.dead_letter_topic import DeadLetterTopic
 from src.errors import DeadLetterError, InvalidMessage
 from src.record import Record
@@ -34,6 +34,7 @@ logger = logging.getLogger("consumer")
 
 POLL = 0.1  # seconds that the loop waits for a message, or for a batch while the writer is full
 FULL_BEFORE_PAUSE = 1.0  # seconds: a pause throws away what was fetched, so a busy store gets a moment
+REASONS = sorted({*data_processor.REASONS, *storage.REASONS, writer.PROCESSING_FAILED})  # why a message is parked
 GRACE = 5.0  # seconds for the batches in hand when asked to stop
 STUCK = 60.0  # seconds without a turn of the loop
 LOOK_EVERY = 10.0  # seconds without work after which the store is asked whether it is there
@@ -259,13 +260,10 @@ class DataConsumer:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program. Exit codes: 0 asked to stop, 1 could not go on, 2 wrong configuration."""
     options = _parser().parse_args(arguments)
+    stop = Event()
     try:
-        settings = load_settings(options.config, os.environ)
-        configure(service="consumer", version=VERSION, level=settings.logging.level, style=settings.logging.format)
-        if options.check:
-            return check(settings, options.config)
-        with DataConsumer(settings) as consumer:
-            consumer.run()
+        with stopping_on_signals(stop):
+            return _act(options, stop)
     except ConfigurationError as error:
         print(f"consumer: {error}", file=sys.stderr)
         return 2
@@ -275,6 +273,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception:
         logger.exception("could not go on")
         return 1
+
+
+def _act(options: argparse.Namespace, stop: Event) -> int:
+    settings = load_settings(options.config, os.environ)
+    configure(service="consumer", version=VERSION, level=settings.logging.level, style=settings.logging.format)
+    if options.check:
+        return check(settings, options.config)
+    disable_created_metrics()
+    with DataConsumer(settings, stop=stop) as consumer:
+        consumer.run()
     return 0
 
 

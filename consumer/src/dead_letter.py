@@ -163,9 +163,7 @@ def read_replays(headers: Sequence[tuple[str, bytes | None]]) -> Replays:
 
 def read_note(record: Record) -> str | None:
     """The identity of the message that was sent back; None for what is no note."""
-    if record.value is not None or len(record.headers) != 1:
-        return None
-    return text_of(record.headers, REPLAYED)
+    return text_of(record.headers, REPLAYED) if record.value is None else None
 
 
 def identity(headers: Sequence[tuple[str, bytes | None]]) -> str | None:

@@ -122,6 +122,7 @@ def _run(options: argparse.Namespace, streams: Streams) -> int:
     configure(
         service="dead_letters", version=VERSION, level="WARNING", style=settings.logging.format, stream=streams.err
     )
+    logging.getLogger("librdkafka").setLevel(logging.CRITICAL)  # its complaint is in the sentence that ends the program
     with TopicSnapshot(settings.kafka) as snapshot:
         return int(options.command(options, settings.kafka, Shelf(settings.kafka, snapshot), streams))
 
@@ -192,7 +193,7 @@ def _summary(found: Sequence[Entry], chosen: int) -> str:
 def _lenient(stream: TextIO) -> TextIO:
     """A character that the terminal's encoding lacks is escaped; it does not end the program."""
     if isinstance(stream, TextIOWrapper):
-        stream.reconfigure(errors="strict")
+        stream.reconfigure(errors="backslashreplace")
     return stream
 
 

@@ -5,7 +5,7 @@ ConsumerError
 ├── Unavailable         the world's fault: pause, wait, try again
 │   ├── StorageUnavailable
 │   └── DeadLetterError
-└── SourceError         the Kafka client can't go on: end the run without a commit, exit 1
+└── SourceError         the Kafka client can't go on: end the run, exit 1; nothing unsettled is committed
 """
 
 from collections.abc import Sequence

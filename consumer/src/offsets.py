@@ -60,6 +60,11 @@ class OffsetTracker:
             if after is not None:
                 progress.settled = max(after, progress.settled or 0)
 
+    def skip_to(self, partition: int, offset: int) -> None:
+        """What lies before is gone, and that was said: to be committed, so that it is said once."""
+        progress = self._owned[partition]
+        progress.settled, progress.committed = offset, None
+
     def position(self, partition: int) -> int | None:
         """The next offset to be settled; None while nothing is known of it."""
         progress = self._owned.get(partition)

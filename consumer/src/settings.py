@@ -11,18 +11,20 @@ from src.utils.config import Variable, load
 VERSION = "1.0.0"
 DEFAULT_FILE = Path(__file__).resolve().parent.parent / "config" / "config.json"
 
-Topic = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9._-]{1,249}$")]
+Topic = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9._-]{1,249}\Z")]
 Port = Annotated[int, Meta(ge=0, le=65535)]
-Servers = Annotated[str, Meta(pattern=r"^\s*[^\s,]+:\d+\s*(,\s*[^\s,]+:\d+\s*)*,?\s*$")]
+Servers = Annotated[str, Meta(pattern=r"^\s*[^\s,]+:\d+\s*(,\s*[^\s,]+:\d+\s*)*,?\s*\Z")]
 
 # librdkafka keys that the promise rests on, each with the reason it can't be set.
 RESERVED = {
     "bootstrap.servers": "set kafka.bootstrap_servers",
+    "metadata.broker.list": "set kafka.bootstrap_servers",
     "group.id": "set kafka.group_id",
     "enable.auto.commit": "an offset is committed only when its message is stored or dead-lettered",
     "enable.auto.offset.store": "an offset is committed only when its message is stored or dead-lettered",
     "auto.offset.reset": "no offset is skipped in silence; see consumer.on_offset_gap",
     "isolation.level": "messages of aborted transactions were never sent",
+    "statistics.interval.ms": "the broker's state and the lag are read from the statistics",
     "group.protocol": "the classic protocol is the one that is tested",
     "partition.assignment.strategy": "cooperative-sticky is the one that is tested",
     "group.instance.id": "replicas share this setting, and members with one instance id fence one another",
@@ -71,8 +73,8 @@ class ConsumerSettings(Section, frozen=True):
 
 class MongoSettings(Section, frozen=True):
     uri: Annotated[str, Meta(pattern=r"^(mongodb|mongodb\+srv|sqlite)://")] = "mongodb://mongodb:27017"
-    database: Annotated[str, Meta(pattern=r"^[^/\\. \"$*<>:|?\x00]{1,63}$")] = "pubsub"
-    collection: Annotated[str, Meta(pattern=r"^(?!system\.)[^$\x00]{1,200}$")] = "messages"
+    database: Annotated[str, Meta(pattern=r"^[^/\\. \"$*<>:|?\x00]{1,63}\Z")] = "pubsub"
+    collection: Annotated[str, Meta(pattern=r"^(?!system\.)[^$\x00]{1,200}\Z")] = "messages"
     timeout_ms: Annotated[int, Meta(ge=100, le=600_000)] = 10_000
     ttl_days: Annotated[float, Meta(gt=0, le=24_000)] | None = None
 

@@ -92,8 +92,9 @@ class Settlement:
     def stopped(self, partition: int) -> None:
         self._forget([partition])
 
-    def skipped(self, partition: int, offsets: int) -> None:
-        logger.warning("offsets skipped", extra={"partition": partition, "offsets": offsets})
+    def skipped(self, partition: int, offsets: int, position: int) -> None:
+        logger.warning("offsets skipped", extra={"partition": partition, "offsets": offsets, "position": position})
+        self._tracker.skip_to(partition, position)
         self._metrics.skipped_offsets.inc(offsets)
 
     def committed(self, offsets: Mapping[int, int]) -> None:

@@ -50,8 +50,8 @@ class Listener(Protocol):
     def stopped(self, partition: int) -> None:
         """This one's committed offset is gone, and it is not read until somebody decides."""
 
-    def skipped(self, partition: int, offsets: int) -> None:
-        """This one goes on at its oldest message, past so many offsets that are gone."""
+    def skipped(self, partition: int, offsets: int, position: int) -> None:
+        """This one goes on at `position`, its oldest message, past so many offsets that are gone."""
 
     def committed(self, offsets: Mapping[int, int]) -> None:
         """Kafka has these."""
@@ -158,6 +158,8 @@ class KafkaSource:
     def close(self) -> None:
         """Leave the group; the listener is asked first to commit what is settled."""
         self._consumer.close()
+        if self._failure is not None:
+            logger.error("left the group in trouble", extra={"reason": reason(self._failure)})
 
     def __enter__(self) -> Self:
         return self
@@ -195,6 +197,7 @@ class KafkaSource:
     def _on_assign(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
         with self._keeping_failure():
             self._view.joined = True
+            self._complaint = None
             self._start(self._committed([position.partition for position in partitions]))
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
@@ -273,8 +276,8 @@ class KafkaSource:
             },
         )
         if self._on_offset_gap == "earliest":
-            self._listener.skipped(partition, max(0, low - missing) if missing is not None else 0)
             self._restart(partition, low)
+            self._listener.skipped(partition, max(0, low - missing) if missing is not None else 0, low)
         else:
             self._gaps[partition] = f"{self._topic}[{partition}]: {text}; see consumer.on_offset_gap"
             self._consumer.pause([TopicPartition(self._topic, partition)])

@@ -21,6 +21,22 @@ logger = logging.getLogger(__name__)
 
 __all__ = ["DataStorage", "Store", "StoredMessage", "UnsupportedQuery"]
 
+REASONS = (
+    "id_conflict",
+    "duplicate_key",
+    "validation_failed",
+    "document_too_large",
+    "nesting_too_deep",
+    "invalid_key",
+    "invalid_string",
+    "integer_out_of_range",
+    "number_out_of_range",
+    "key_too_long",
+    "not_encodable",
+    "write_error",
+)
+"""Why a store may refuse a document."""
+
 THERE = frozenset({Outcome.STORED, Outcome.DUPLICATE})
 
 Answer = tuple[str, bool, str]

@@ -25,6 +25,7 @@ from src.verdict import Outcome, Verdict
 
 logger = logging.getLogger(__name__)
 
+PROCESSING_FAILED = "processing_failed"
 SLOTS = 2  # batches in flight: one being written, one behind it
 GLANCE = 0.05  # seconds between two looks at an obstacle
 LONGEST_WAIT = 5.0  # seconds between two tries at most
@@ -176,7 +177,7 @@ class Writer:
             self._reject(batch, item, error.reason, "process", error)
         except Exception as error:
             logger.exception("processing failed", extra={"reason": type(error).__name__})
-            self._failed(batch, item, "processing_failed", "process", error)
+            self._failed(batch, item, PROCESSING_FAILED, "process", error)
         else:
             batch.waiting.append(item)
 

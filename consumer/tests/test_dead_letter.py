@@ -104,10 +104,11 @@ def test_nulls_stay_nulls_and_a_message_without_time_says_none() -> None:
 
 
 def test_what_an_error_says_is_cut_so_that_every_letter_fits() -> None:
-    parked = letter(rejection((), error=raised(ValueError("ü" * 1_000_000)), topic="t" * 249))
+    parked = letter(rejection((), error=raised(ValueError("ü" * 1_000_000 + "end")), topic="t" * 249))
 
     text, trace = text_of(parked.headers, TEXT) or "", text_of(parked.headers, TRACE) or ""
     assert LONGEST_TEXT - 2 <= len(text.encode()) <= LONGEST_TEXT
+    assert trace.endswith("end\n")
     assert LONGEST_TRACE - 2 <= len(trace.encode()) <= LONGEST_TRACE
     assert sum(len(name) + len(content or b"") for name, content in parked.headers) < HEADROOM
 

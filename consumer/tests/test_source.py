@@ -35,7 +35,7 @@ class Diary:
         self.confirmed: dict[int, int] = {}
         self.refusals: list[Mapping[int, int]] = []
         self.standing_still: list[int] = []
-        self.skips: list[tuple[int, int]] = []
+        self.skips: list[tuple[int, int, int]] = []
         self.losses: list[Collection[int]] = []
 
     def assigned(self, committed: Mapping[int, int | None], assignment: int) -> None:
@@ -56,8 +56,8 @@ class Diary:
         self.standing_still.append(partition)
         self._forget([partition])
 
-    def skipped(self, partition: int, offsets: int) -> None:
-        self.skips.append((partition, offsets))
+    def skipped(self, partition: int, offsets: int, position: int) -> None:
+        self.skips.append((partition, offsets, position))
 
     def committed(self, offsets: Mapping[int, int]) -> None:
         self.confirmed.update(offsets)
@@ -270,7 +270,7 @@ def test_with_the_policy_earliest_a_partition_goes_on_at_its_oldest_message(worl
     world.until(lambda: member.records)
 
     assert member.offsets == [0]
-    assert member.diary.skips == [(0, 0)]
+    assert member.diary.skips == [(0, 0, 0)]
     assert member.source.gaps == ()
     assert member.records[0].assignment == member.diary.numbers[-1]
 

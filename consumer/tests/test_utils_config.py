@@ -1,0 +1,163 @@
+"""Settings come from a file and the environment, and are checked once."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import pytest
+from msgspec import Meta, Struct
+
+from src.utils.config import ConfigurationError, Variable, load, parse
+
+
+class Client(Struct, frozen=True, forbid_unknown_fields=True):
+    size: Annotated[int, Meta(ge=1)] = 1
+    rate: float = 1.0
+    enabled: bool = True
+    password: str = ""
+    extra: dict[str, str | int] = {}
+
+
+class Tree(Struct, frozen=True, forbid_unknown_fields=True):
+    client: Client = Client()
+    days: int | None = None
+
+
+VARIABLES = (
+    Variable("CLIENT_SIZE", ("client", "size")),
+    Variable("CLIENT_RATE", ("client", "rate")),
+    Variable("CLIENT_ENABLED", ("client", "enabled")),
+    Variable("CLIENT_PASSWORD", ("client", "password"), secret=True),
+    Variable("CLIENT_EXTRA", ("client", "extra", "some.key")),
+    Variable("DAYS", ("days",)),
+)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "config.json"
+    path.write_text("{}")
+    return path
+
+
+def loaded(path: Path, **environ: str) -> Tree:
+    return load(Tree, path, VARIABLES, environ)
+
+
+def problem(path: Path, **environ: str) -> str:
+    with pytest.raises(ConfigurationError) as caught:
+        loaded(path, **environ)
+    return str(caught.value)
+
+
+def test_an_empty_object_is_all_defaults(file: Path) -> None:
+    assert loaded(file) == Tree()
+
+
+def test_the_environment_beats_the_file(file: Path) -> None:
+    file.write_text('{"client": {"size": 2, "rate": 2}}')
+
+    settings = loaded(file, CLIENT_SIZE=" 3 ", CLIENT_ENABLED="false", DAYS="7")
+
+    assert settings == Tree(client=Client(size=3, rate=2.0, enabled=False), days=7)
+
+
+def test_a_variable_below_a_free_form_section_is_text(file: Path) -> None:
+    assert loaded(file, CLIENT_EXTRA="1").client.extra == {"some.key": "1"}
+
+
+@pytest.mark.parametrize("text", ["", "  ", "\r\n"])
+def test_a_blank_variable_is_not_set(file: Path, text: str) -> None:
+    assert loaded(file, CLIENT_SIZE=text, CLIENT_PASSWORD_FILE=text) == Tree()
+
+
+def test_a_bom_and_windows_line_ends_do_no_harm(file: Path) -> None:
+    file.write_bytes(b'\xef\xbb\xbf{\r\n "days": 1\r\n}\r\n')
+
+    assert loaded(file).days == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (b"", "not a JSON object"),
+        (b"{", "not a JSON object"),
+        (b"[]", "list"),
+        (b"\xff", "not UTF-8"),
+        (b"[" * 100_000, "not a JSON object"),
+        (b'{"days": 1, "days": 2}', "'days' stands there twice"),
+        (b'{"day": 1}', "day"),
+        (b'{"client": 1}', "client"),
+        (b'{"client": {"size": 0}}', "client.size"),
+        (b'{"client": {"size": "a\\u001b"}}', "client.size"),
+    ],
+)
+def test_a_file_that_is_wrong_is_named_with_the_place(file: Path, content: bytes, named: str) -> None:
+    file.write_bytes(content)
+
+    text = problem(file)
+
+    assert str(file) in text
+    assert named in text
+    assert text.isprintable()
+
+
+def test_a_file_that_is_none_is_named(tmp_path: Path) -> None:
+    assert "No such file" in problem(tmp_path / "none.json")
+    assert "Is a directory" in problem(tmp_path)
+
+
+def test_a_wrong_section_is_still_named_when_a_variable_lies_below_it(file: Path) -> None:
+    file.write_text('{"client": []}')
+
+    assert "client" in problem(file, CLIENT_SIZE="3")
+
+
+def test_a_wrong_variable_is_named_and_its_value_shown_escaped(file: Path) -> None:
+    text = problem(file, CLIENT_SIZE="a\x1bb")
+
+    assert "CLIENT_SIZE" in text
+    assert r"'a\x1bb'" in text
+
+
+def test_the_cause_of_an_injected_variable_is_guessed(file: Path) -> None:
+    assert "Kubernetes" in problem(file, CLIENT_SIZE="tcp://10.0.0.1:8000")
+
+
+@pytest.mark.parametrize(("content", "secret"), [(b"a b ", "a b "), (b"s\n", "s"), (b"s\r\n", "s"), (b"s\n\n", "s\n")])
+def test_a_secret_comes_from_a_file_less_one_line_end(file: Path, tmp_path: Path, content: bytes, secret: str) -> None:
+    (tmp_path / "secret").write_bytes(content)
+
+    assert loaded(file, CLIENT_PASSWORD_FILE=str(tmp_path / "secret")).client.password == secret
+
+
+@pytest.mark.parametrize(("content", "named"), [(b"", "empty"), (b"\r\n", "empty"), (b"\xff\xfe", "not UTF-8")])
+def test_a_secret_file_that_holds_none_is_named(file: Path, tmp_path: Path, content: bytes, named: str) -> None:
+    (tmp_path / "secret").write_bytes(content)
+
+    text = problem(file, CLIENT_PASSWORD_FILE=str(tmp_path / "secret"))
+
+    assert "CLIENT_PASSWORD_FILE" in text
+    assert named in text
+
+
+def test_a_secret_file_that_is_none_is_named(file: Path, tmp_path: Path) -> None:
+    assert "No such file" in problem(file, CLIENT_PASSWORD_FILE=str(tmp_path / "none"))
+    assert "Is a directory" in problem(file, CLIENT_PASSWORD_FILE=str(tmp_path))
+    assert "CLIENT_PASSWORD_FILE" in problem(file, CLIENT_PASSWORD_FILE="nul\0name")
+
+
+def test_a_secret_given_twice_is_named_and_not_shown(file: Path) -> None:
+    text = problem(file, CLIENT_PASSWORD="hunter2", CLIENT_PASSWORD_FILE="/run/secret")
+
+    assert "CLIENT_PASSWORD_FILE" in text
+    assert "hunter2" not in text
+
+
+@pytest.mark.parametrize("password", [7, ["hunter2"], {"hunter2": 1}])
+def test_a_wrong_secret_in_the_file_is_named_and_not_shown(password: Any) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        parse(Tree, {"client": {"password": password}}, secrets=[("client", "password")])
+
+    assert "client.password" in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+    assert "7" not in str(caught.value)

@@ -1,0 +1,56 @@
+"""A signal sets the event, and does nothing else."""
+
+import signal
+from threading import Event, Thread
+
+import pytest
+
+from src.utils.shutdown import stopping_on_signals
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_sets_the_event(number: signal.Signals) -> None:
+    stop = Event()
+
+    with stopping_on_signals(stop):
+        signal.raise_signal(number)
+        signal.raise_signal(number)
+
+    assert stop.is_set()
+
+
+def test_afterwards_signals_do_what_they_did() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+
+    with stopping_on_signals(Event()):
+        within = signal.getsignal(signal.SIGTERM)
+
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert within is not before
+
+
+def test_blocks_may_be_nested_and_the_inner_event_is_set() -> None:
+    outer, inner = Event(), Event()
+
+    with stopping_on_signals(outer):
+        with stopping_on_signals(inner):
+            signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+
+    assert inner.is_set()
+    assert outer.is_set()
+
+
+def test_outside_the_main_thread_signals_are_left_alone() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    within = []
+
+    def look() -> None:
+        with stopping_on_signals(Event()):
+            within.append(signal.getsignal(signal.SIGTERM))
+
+    thread = Thread(target=look)
+    thread.start()
+    thread.join()
+
+    assert within == [before]
