@@ -17,7 +17,7 @@ from pathlib import Path
 from threading import Event
 from urllib.parse import urlsplit, urlunsplit
 
-from src.dead_letter import read_note, read_origin
+from src.dead_letters.letter import read_note, read_origin
 from src.errors import ConsumerError, SourceError
 from src.ledger import EXAMPLES, Example, Findings, Ledger, Place
 from src.settings import DEFAULT_FILE, VERSION, MongoSettings, Settings, load_settings

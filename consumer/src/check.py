@@ -7,9 +7,10 @@ from typing import NamedTuple
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import ClusterMetadata
 
-from src.dead_letter_topic import DeadLetterTopic
+from src.dead_letters.topic import DeadLetterTopic
+from src.kafka_messages import reason
 from src.settings import KafkaSettings, Settings
-from src.source import client_settings, reason
+from src.source import client_settings
 from src.storage import DataStorage
 from src.utils.config import ConfigurationError
 

@@ -16,7 +16,7 @@ from src import data_processor, storage, writer
 from src.check import check
 from src.cluster_view import Ends
 from src.data_processor import DataProcessor
-from src.dead_letter_topic import DeadLetterTopic
+from src.dead_letters.topic import DeadLetterTopic
 from src.errors import DeadLetterError, InvalidMessage
 from src.record import Record
 from src.settings import DEFAULT_FILE, VERSION, Settings, load_settings

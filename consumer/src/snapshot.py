@@ -10,6 +10,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from src.cluster_view import ClusterView
 from src.errors import SourceError
+from src.kafka_messages import reason, record_of
 from src.record import Record
 from src.settings import KafkaSettings
 from src.utils.config import ConfigurationError
@@ -17,8 +18,6 @@ from src.utils.config import ConfigurationError
 ANSWER_TIMEOUT = 10.0  # seconds for one question to the cluster
 PATIENCE = 30.0  # seconds without a message, while some are still to come
 BATCH = 5_000
-
-_Headers = Sequence[tuple[str, bytes | None]]
 
 
 class Span(NamedTuple):
@@ -52,7 +51,7 @@ class TopicSnapshot:
         try:
             self._consumer = consumer(self._client_settings(settings), logger=logging.getLogger("librdkafka"))
         except (KafkaException, ValueError, TypeError) as error:
-            raise ConfigurationError(f"kafka.client: {_text(error)}") from error
+            raise ConfigurationError(f"kafka.client: {reason(error)}") from error
 
     def partitions(self, topic: str) -> list[int]:
         """Empty where there is no such topic. All topics are asked for: asking for one might make it."""
@@ -87,7 +86,7 @@ class TopicSnapshot:
                     if partition not in unread:
                         continue
                     if message.error() is None and offset < unread[partition]:
-                        yield _record(message)
+                        yield record_of(message)
                     else:  # the end of the partition, or a message that came later
                         del unread[partition]
                         self._consumer.incremental_unassign([TopicPartition(topic, partition)])
@@ -142,7 +141,7 @@ class TopicSnapshot:
             yield
         except KafkaException as error:
             self._consumer.poll(0.5)  # lets the client say why
-            raise SourceError(self._trouble(_text(error))) from error
+            raise SourceError(self._trouble(reason(error))) from error
 
     def _on_error(self, error: KafkaError) -> None:
         if self._complaint is None or error.code() != KafkaError._ALL_BROKERS_DOWN:  # which gives no reason
@@ -150,21 +149,3 @@ class TopicSnapshot:
 
     def _trouble(self, symptom: str) -> str:
         return f"broker {self._servers}: {self._complaint or symptom}"
-
-
-def _record(message: Message) -> Record:
-    kind, milliseconds = message.timestamp()
-    return Record(
-        cast(str, message.topic()),
-        cast(int, message.partition()),
-        cast(int, message.offset()),
-        message.key(),
-        message.value(),
-        tuple(cast(_Headers, message.headers() or ())),
-        milliseconds if kind else None,
-    )
-
-
-def _text(error: Exception) -> str:
-    cause = error.args[0] if error.args else error
-    return cause.str() if isinstance(cause, KafkaError) else str(cause)

@@ -6,7 +6,7 @@ Every call on the client is made by the loop's thread; rebalance callbacks run i
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol, Self, cast
+from typing import Any, Protocol, Self
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
@@ -21,6 +21,7 @@ from confluent_kafka.admin import AdminClient
 
 from src.cluster_view import ClusterView, Ends
 from src.errors import ConsumerError, SourceError
+from src.kafka_messages import partition_of, reason, record_of
 from src.record import Record
 from src.settings import KafkaSettings
 from src.topic_identity import TopicIdentity
@@ -28,11 +29,10 @@ from src.utils.config import ConfigurationError
 
 logger = logging.getLogger(__name__)
 
+STATISTICS_EVERY = 2.0  # seconds
 COMMITTED_TIMEOUT = 10.0  # seconds to learn the committed offsets of new partitions
 
 _UNREACHABLE = (KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError._RESOLVE, KafkaError._TIMED_OUT)
-
-_Headers = Sequence[tuple[str, bytes | None]]
 
 
 class Listener(Protocol):
@@ -68,6 +68,7 @@ class KafkaSource:
         settings: KafkaSettings,
         *,
         on_offset_gap: str = "stop",
+        statistics_every: float = STATISTICS_EVERY,
         consumer: Callable[..., Consumer] = Consumer,
         admin: Callable[[dict[str, Any]], AdminClient] = AdminClient,
     ) -> None:
@@ -79,6 +80,7 @@ class KafkaSource:
             self._consumer = consumer(
                 {
                     **client_settings(settings),
+                    "statistics.interval.ms": int(statistics_every * 1000),
                     "on_commit": self._on_commit,
                     "error_cb": self._on_error,
                     "stats_cb": self._view.update,
@@ -173,8 +175,8 @@ class KafkaSource:
             error = message.error()
             if error is not None:
                 self._told(error, message)
-            elif (assignment := self._assignments.get(_partition(message))) is not None:
-                records.append(_record(message, assignment))
+            elif (assignment := self._assignments.get(partition_of(message))) is not None:
+                records.append(record_of(message, assignment))
         if records:
             self._complaint = None
         return records
@@ -185,7 +187,7 @@ class KafkaSource:
         if code == KafkaError._PARTITION_EOF:
             return
         if code == KafkaError._AUTO_OFFSET_RESET:
-            self._reset(_partition(message), message.offset())
+            self._reset(partition_of(message), message.offset())
         elif error.fatal():
             raise SourceError(f"the Kafka client can't go on: {error.str()}")
         else:
@@ -357,7 +359,6 @@ def client_settings(settings: KafkaSettings) -> dict[str, Any]:
         "queued.min.messages": 2_000,
         "queued.max.messages.kbytes": 16_384,
         "fetch.queue.backoff.ms": 20,  # without it the short queue would throttle a catch-up
-        "statistics.interval.ms": 2_000,
         **settings.client_settings,
         # … and what the promise rests on
         "group.id": settings.group_id,
@@ -367,30 +368,6 @@ def client_settings(settings: KafkaSettings) -> dict[str, Any]:
         "partition.assignment.strategy": "cooperative-sticky",
         "logger": logging.getLogger("librdkafka"),
     }
-
-
-def reason(error: Exception) -> str:
-    """What the client says, without the error's code."""
-    cause = error.args[0] if error.args else error
-    return cause.str() if isinstance(cause, KafkaError) else str(cause)
-
-
-def _record(message: Message, assignment: int) -> Record:
-    kind, milliseconds = message.timestamp()
-    return Record(
-        cast(str, message.topic()),
-        _partition(message),
-        cast(int, message.offset()),
-        message.key(),
-        message.value(),
-        tuple(cast(_Headers, message.headers() or ())),
-        milliseconds if kind else None,
-        assignment,
-    )
-
-
-def _partition(message: Message) -> int:
-    return cast(int, message.partition())
 
 
 def _start(committed: TopicPartition) -> TopicPartition:

@@ -16,7 +16,7 @@ from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 from local.broker import RETENTION_BYTES, EmbeddedBroker
 from src import audit
 from src.audit import FAILED, IMPOSSIBLE, INTERRUPTED, PASSED, Audit, Report, as_json, as_table
-from src.dead_letter import Letter, letter, note
+from src.dead_letters.letter import Letter, letter, note
 from src.errors import InvalidMessage, SourceError
 from src.ledger import Example, Findings, Ledger
 from src.record import Record, Rejection

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.dead_letter import (
+from src.dead_letters.letter import (
     ATTEMPTS,
     EXCEPTION,
     FIRST_FAILURE,

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from src.dead_letter import OFFSET, PARTITION, TOPIC, Origin, Replays, identity, letter, note, sent_back
-from src.dead_letter_entries import BEGINNING, Entry, Place, Selection, State, entries
+from src.dead_letters.entries import BEGINNING, Entry, Place, Selection, State, entries
+from src.dead_letters.letter import OFFSET, PARTITION, TOPIC, Origin, Replays, identity, letter, note, sent_back
 from src.record import Record
 from tests.test_dead_letter import rejection
 

@@ -6,10 +6,10 @@ from threading import Event
 import pytest
 from confluent_kafka import KafkaError
 
-from src.dead_letter import REPLAYS, identity, read_note, read_replays
-from src.dead_letter_delivery import Parcel
-from src.dead_letter_entries import State
-from src.dead_letter_replay import AT_ONCE, BYTES_AT_ONCE, Replay, ReplayError
+from src.dead_letters.delivery import Parcel
+from src.dead_letters.entries import State
+from src.dead_letters.letter import REPLAYS, identity, read_note, read_replays
+from src.dead_letters.replay import AT_ONCE, BYTES_AT_ONCE, Replay, ReplayError
 from src.record import Record
 from tests.test_dead_letter import AGENTS
 from tests.test_dead_letter_entries import parked, read

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.dead_letter import OFFSET, PARTITION, TOPIC, sent_back
-from src.dead_letter_text import VALUE_WIDTH, entry_as_json, escaped, page, record_as_json, shown, table
+from src.dead_letters.letter import OFFSET, PARTITION, TOPIC, sent_back
+from src.dead_letters.text import VALUE_WIDTH, entry_as_json, escaped, page, record_as_json, shown, table
 from src.record import Record
 from tests.naughty import STRINGS
 from tests.test_dead_letter import AGENTS

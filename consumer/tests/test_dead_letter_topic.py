@@ -13,9 +13,9 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from local.broker import EmbeddedBroker
-from src.dead_letter import Origin, letter, own_headers, read_origin
-from src.dead_letter_delivery import ConfirmedDelivery, Parcel
-from src.dead_letter_topic import Answer, DeadLetterTopic
+from src.dead_letters.delivery import ConfirmedDelivery, Parcel
+from src.dead_letters.letter import Origin, letter, own_headers, read_origin
+from src.dead_letters.topic import Answer, DeadLetterTopic
 from src.errors import DeadLetterError
 from src.record import Record, Rejection
 from src.settings import KafkaSettings

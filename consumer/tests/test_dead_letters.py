@@ -16,10 +16,10 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from local.broker import EmbeddedBroker
-from src.dead_letter import OFFSET, PARTITION, REPLAYS, TOPIC, own_headers, read_replays
-from src.dead_letter_entries import Place
-from src.dead_letter_topic import DeadLetterTopic
-from src.dead_letters import Shelf, Streams, main, send_back
+from src.dead_letters.__main__ import Shelf, Streams, main, send_back
+from src.dead_letters.entries import Place
+from src.dead_letters.letter import OFFSET, PARTITION, REPLAYS, TOPIC, own_headers, read_replays
+from src.dead_letters.topic import DeadLetterTopic
 from src.record import Record, Rejection
 from src.settings import KafkaSettings
 from src.snapshot import TopicSnapshot

@@ -20,7 +20,6 @@ OFFSET_COMMIT = 8  # Kafka's number of the request
 CLIENT: dict[str, str | int | float | bool] = {
     "session.timeout.ms": SESSION_TIMEOUT_MS,
     "fetch.wait.max.ms": 20,
-    "statistics.interval.ms": 100,
 }
 
 
@@ -108,7 +107,7 @@ class World:
         settings = KafkaSettings(
             bootstrap_servers=self.broker.address, topic=TOPIC, group_id="group", client={**CLIENT, **(client or {})}
         )
-        member = Member(KafkaSource(settings, **policy))
+        member = Member(KafkaSource(settings, statistics_every=0.1, **policy))
         self.members.append(member)
         return member
 

@@ -6,8 +6,8 @@ from typing import Protocol
 
 from confluent_kafka import KafkaError
 
-from src.dead_letter import identity, note, read_origin, sent_back
-from src.dead_letter_delivery import Parcel
+from src.dead_letters.delivery import Parcel
+from src.dead_letters.letter import identity, note, read_origin, sent_back
 from src.errors import ConsumerError
 from src.record import Record
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from src.dead_letter import Headers
+from src.dead_letters.letter import Headers
 from src.settings import KafkaSettings
 from src.utils.config import ConfigurationError
 

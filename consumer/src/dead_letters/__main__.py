@@ -13,11 +13,11 @@ from pathlib import Path
 from threading import Event
 from typing import NamedTuple, TextIO
 
-from src.dead_letter import Origin, read_note, read_origin
-from src.dead_letter_delivery import ConfirmedDelivery
-from src.dead_letter_entries import Entry, Place, Selection, State, entries
-from src.dead_letter_replay import Replay
-from src.dead_letter_text import entry_as_json, page, record_as_json, table
+from src.dead_letters.delivery import ConfirmedDelivery
+from src.dead_letters.entries import Entry, Place, Selection, State, entries
+from src.dead_letters.letter import Origin, read_note, read_origin
+from src.dead_letters.replay import Replay
+from src.dead_letters.text import entry_as_json, page, record_as_json, table
 from src.errors import ConsumerError, SourceError
 from src.record import Record
 from src.settings import DEFAULT_FILE, VERSION, KafkaSettings, load_settings

@@ -5,7 +5,8 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from src.dead_letter import (
+from src.dead_letters.entries import Entry
+from src.dead_letters.letter import (
     ATTEMPTS,
     EXCEPTION,
     FIRST_FAILURE,
@@ -22,7 +23,6 @@ from src.dead_letter import (
     text_of,
     utc,
 )
-from src.dead_letter_entries import Entry
 from src.record import Record
 
 KEY_WIDTH = 36  # a UUID

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient, ConfigResource
 
-from src.dead_letter import HEADROOM, Letter, letter
-from src.dead_letter_delivery import TIMEOUT, ConfirmedDelivery, Parcel
+from src.dead_letters.delivery import TIMEOUT, ConfirmedDelivery, Parcel
+from src.dead_letters.letter import HEADROOM, Letter, letter
 from src.errors import DeadLetterError
 from src.record import Rejection
 from src.settings import KafkaSettings
