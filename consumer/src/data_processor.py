@@ -5,7 +5,7 @@ What is taken:
   braces or `urn:uuid:` make another id;
 - where they are present, `created_at` in RFC 3339 with a zone, `name` a text, `metadata` an object. Any other field is
   kept as it is, whatever characters its key has but NUL. Of a key given twice the last one counts, as JSON parsers do;
-- nothing that MongoDB has no room for: integers beyond 64 bits, more than 100 levels.
+- what no store has room for (an integer beyond 64 bits, more than 100 levels, …) is refused at the store's door.
 
 `created_at` becomes a date in UTC, cut to milliseconds. A leap second (`:60`), `24:00:00`, a comma before the fraction,
 the form without dashes and colons, a date without time or zone are refused; lower case `t` and `z`, a blank for `T` and
@@ -13,8 +13,6 @@ the form without dashes and colons, a date without time or zone are refused; low
 """
 
 import json
-import math
-import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn
@@ -23,8 +21,8 @@ import msgspec
 
 from src.errors import InvalidMessage
 from src.record import Record
+from src.stores.document import as_date, require_encodable
 
-DEEPEST = 100  # levels, the object itself is the first: MongoDB's documented limit
 REASONS = (
     "tombstone",
     "empty_value",
@@ -50,12 +48,8 @@ REASONS = (
 """Every reason that an InvalidMessage from here can have."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_INT64 = range(-(2**63), 2**63)
 _UTF16 = (b"\xff\xfe", b"\xfe\xff", b"{\x00", b"\x00{\x00")
 _FRAME = 5  # bytes that a schema registry's serialiser puts in front: a zero and the schema's number
-_EXACT = len("2023-07-15T12:34:56.789012Z")  # a longer text may have more digits
-_FRACTIONS = tuple(timedelta(microseconds=number) for number in range(1000))
-_FINER_THAN_MICROSECONDS = re.compile(r"(\.\d{6})\d+", re.ASCII)
 
 _KINDS = {
     bool: "a boolean",
@@ -88,20 +82,19 @@ class DataProcessor:
             "partition": record.partition,
             "offset": record.offset,
             "timestamp": _instant(record.timestamp),
-            "received_at": _to_milliseconds(self._clock()),
+            "received_at": as_date(self._clock()),
         }
         return document
 
     def check(self, message: Mapping[str, Any]) -> dict[str, Any]:
         """The document of a message that is decoded already. Raises InvalidMessage."""
         document = dict(message)
-        _require_storable(document, 1)
         _require_id(document)
         _require_no_field_of_ours(document)
         _require_type(document, "name", str)
         _require_type(document, "metadata", dict)
         if "created_at" in document:
-            document["created_at"] = _date(document["created_at"])
+            document["created_at"] = as_date(document["created_at"])
         return document
 
 
@@ -147,7 +140,7 @@ def _raise_diagnosis(value: bytes, error: ValueError) -> NoReturn:
         raise InvalidMessage("schema_registry_framing", text) from error
     try:
         lenient = json.loads(value.decode(), parse_int=_bounded, parse_constant=_refuse)
-        _require_storable(lenient, 1)
+        require_encodable(lenient)
     except UnicodeDecodeError as decode_error:
         raise InvalidMessage("not_utf8", f"the value is not UTF-8: {decode_error.reason}") from error
     except RecursionError:
@@ -164,64 +157,6 @@ def _bounded(digits: str) -> int:
 
 def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is no JSON")
-
-
-# -- what every part must be
-
-
-def _require_storable(value: Any, level: int) -> None:
-    """Raises InvalidMessage where a part of the message can't be stored, however deep it lies."""
-    if isinstance(value, dict):
-        _require_storable_fields(value, level)
-    elif isinstance(value, list):
-        _require_level(level)
-        for item in value:
-            _require_storable(item, level + 1)
-    elif isinstance(value, str):
-        if not _is_unicode(value):
-            raise InvalidMessage("invalid_string", "a text holds half of a surrogate pair")
-    elif value is not None:
-        _require_storable_number(value)
-
-
-def _require_storable_fields(fields: dict[Any, Any], level: int) -> None:
-    """What most fields are, an ASCII key and an ASCII text, is decided without a call: it is half the time."""
-    _require_level(level)
-    for key, item in fields.items():
-        if type(key) is not str or not key.isascii() or "\0" in key:
-            _require_storable_key(key)
-        if type(item) is not str or not item.isascii():
-            _require_storable(item, level + 1)
-
-
-def _require_level(level: int) -> None:
-    if level > DEEPEST:
-        raise InvalidMessage("nesting_too_deep", f"more than {DEEPEST} levels of objects and arrays")
-
-
-def _require_storable_key(key: Any) -> None:
-    if not isinstance(key, str):
-        raise InvalidMessage("invalid_key", f"a key is no text but {_kind(key)}")
-    if "\0" in key or not _is_unicode(key):
-        raise InvalidMessage("invalid_key", f"the key {key[:100]!a} holds a NUL or half of a surrogate pair")
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _require_storable_number(value: Any) -> None:
-    if isinstance(value, int):  # bool too
-        if value not in _INT64:
-            raise InvalidMessage("integer_out_of_range", "an integer needs more than 64 bits")
-    elif not isinstance(value, float):
-        raise InvalidMessage("not_json", f"a value is a Python {_kind(value)}, which JSON does not have")
-    elif not math.isfinite(value):
-        raise InvalidMessage("number_out_of_range", "a number is beyond what 64 bits of floating point hold")
 
 
 # -- the fields with a meaning
@@ -251,29 +186,6 @@ def _require_no_field_of_ours(message: Mapping[str, Any]) -> None:
 def _require_type(message: Mapping[str, Any], field: str, kind: type) -> None:
     if field in message and not isinstance(message[field], kind):
         raise InvalidMessage(f"invalid_{field}", f"{field} is {_kind(message[field])} instead of {_KINDS[kind]}")
-
-
-def _date(text: Any) -> datetime:
-    try:
-        date = msgspec.convert(_without_finer_digits(text), datetime)
-        if date.tzinfo is None:
-            raise InvalidMessage("invalid_created_at", "created_at says no zone; end it in Z, or in an offset")
-        return _to_milliseconds(date.astimezone(UTC))
-    except msgspec.ValidationError as error:
-        raise InvalidMessage("invalid_created_at", "created_at is no RFC 3339 date") from error
-    except OverflowError as error:
-        raise InvalidMessage("invalid_created_at", "created_at is before year 1 or after year 9999 in UTC") from error
-
-
-def _without_finer_digits(text: Any) -> Any:
-    """The parser would round what is finer than a microsecond, perhaps into the next second."""
-    if isinstance(text, str) and len(text) > _EXACT:
-        return _FINER_THAN_MICROSECONDS.sub(r"\1", text)
-    return text
-
-
-def _to_milliseconds(date: datetime) -> datetime:
-    return date - _FRACTIONS[date.microsecond % 1000]
 
 
 def _instant(milliseconds: int | None) -> datetime | None:

@@ -133,7 +133,7 @@ class FakeSource:
         self._records.extend(records)
 
     def rebalance(self, event: str, *partitions: int) -> None:
-        """Have the next poll tell of partitions "assigned", "revoked" or "lost"."""
+        """Have the next poll tell of partitions "assigned", "revoked", "lost" or "skipped" (from offset 5 to 9)."""
         self._rebalances.append((event, list(partitions)))
 
     def fail(self, error: Exception) -> None:
@@ -196,6 +196,8 @@ class FakeSource:
         if event == "assigned":
             self._assignment += 1
             self._listener.assigned({p: self.committed.get(p) for p in partitions}, self._assignment)
+        elif event == "skipped":
+            self._listener.skipped(partitions[0], 4, 9)
         elif event == "revoked":
             self._listener.revoking(partitions)
         else:

@@ -257,6 +257,17 @@ def test_a_partition_whose_offset_is_gone_shows_as_paused() -> None:
     world.until(lambda: world.metric("consumer_paused", reason="offset_gap") == 1)
 
 
+def test_what_is_skipped_is_counted_and_committed_so_that_it_is_said_once() -> None:
+    world = World()
+
+    with world.running():
+        world.wait(lambda: world.metric("consumer_assigned_partitions") == 1)
+        world.source.rebalance("skipped", 0)
+        world.wait(lambda: world.source.committed == {0: 9})
+
+    assert world.metric("consumer_skipped_offsets_total") == 4
+
+
 def test_process_message_stores_a_valid_message_and_refuses_an_invalid_one() -> None:
     world = World()
 

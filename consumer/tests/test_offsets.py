@@ -64,6 +64,17 @@ def test_a_confirmation_for_a_partition_given_away_is_ignored() -> None:
     assert tracker.position(7) is None
 
 
+def test_a_position_that_was_skipped_to_is_due_once() -> None:
+    tracker = OffsetTracker()
+    tracker.assign(0, 1, committed=5)
+
+    tracker.skip_to(0, 9)
+
+    assert tracker.due() == {0: 9}
+    tracker.confirm({0: 9})
+    assert tracker.due() == {}
+
+
 def test_records_of_an_earlier_assignment_count_for_nothing() -> None:
     tracker = OffsetTracker()
     tracker.assign(0, 1)

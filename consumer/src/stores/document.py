@@ -25,7 +25,8 @@ MOST_BSON_FOR_JSON = 16  # times the bytes of a document's JSON, at the very mos
 SMALLEST_INTEGER, LARGEST_INTEGER = -(2**63), 2**63 - 1
 
 _TOP_DATES = frozenset({"created_at"})
-_FINER_THAN_MILLISECONDS = re.compile(r"(\.\d{3})\d+", re.ASCII)
+_EXACT = len("2023-07-15T12:34:56.789012Z")  # a longer text may have more digits
+_FINER_THAN_MICROSECONDS = re.compile(r"(\.\d{6})\d+", re.ASCII)
 
 
 class StoredMessage(NamedTuple):
@@ -81,7 +82,7 @@ def dated(message: Mapping[str, Any], read: Callable[[object], object] | None = 
 def as_date(value: object) -> datetime:
     """The instant in UTC, cut to milliseconds as MongoDB keeps it. Raises InvalidMessage (`invalid_created_at`)."""
     try:
-        moment = value if isinstance(value, datetime) else msgspec.convert(_in_milliseconds(value), datetime)
+        moment = value if isinstance(value, datetime) else msgspec.convert(_without_finer_digits(value), datetime)
         if moment.tzinfo is None:
             raise InvalidMessage("invalid_created_at", "a date without its offset from UTC")
         moment = moment if moment.tzinfo is UTC else moment.astimezone(UTC)
@@ -104,8 +105,11 @@ def as_text(value: Any) -> Any:
     return value
 
 
-def _in_milliseconds(value: object) -> object:
-    return _FINER_THAN_MILLISECONDS.sub(r"\1", value) if isinstance(value, str) else value
+def _without_finer_digits(value: object) -> object:
+    """The parser would round what is finer than a microsecond, perhaps into the next second."""
+    if isinstance(value, str) and len(value) > _EXACT:
+        return _FINER_THAN_MICROSECONDS.sub(r"\1", value)
+    return value
 
 
 def _check_id(message: Mapping[str, Any]) -> None:
@@ -115,6 +119,11 @@ def _check_id(message: Mapping[str, Any]) -> None:
         raise InvalidMessage("missing_id", "the message has no id")
     if not isinstance(message["id"], str) or not message["id"]:
         raise InvalidMessage("invalid_id", "the id is no text, or is empty")
+
+
+def require_encodable(value: Any) -> None:
+    """Raises InvalidMessage where a part of the value, however deep it lies, is nothing that BSON or JSON can hold."""
+    _check_value(value, 1)
 
 
 def _check_fields(fields: Mapping[Any, Any], level: int, dates: frozenset[str] = frozenset()) -> None:

@@ -1,0 +1,70 @@
+"""`--check` answers before anything runs."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from local.broker import EmbeddedBroker
+from src.check import check
+from src.settings import Settings
+from src.utils.config import ConfigurationError, parse
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[EmbeddedBroker]:
+    with EmbeddedBroker({"data-topic": 3, "data-topic.dlq": 1}) as broker:
+        yield broker
+
+
+def answers(tmp_path: Path, capsys: pytest.CaptureFixture[str], **kafka: object) -> tuple[int, str]:
+    settings = parse(Settings, {"kafka": kafka, "mongodb": {"uri": f"sqlite:///{tmp_path}/store.db"}})
+    return check(settings, Path("config.json")), capsys.readouterr().out
+
+
+def test_a_system_that_is_there_is_fine(
+    broker: EmbeddedBroker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, table = answers(tmp_path, capsys, bootstrap_servers=broker.address)
+
+    assert "data-topic has 3 partition(s)" in table
+    assert "every partition's leader answers" in table
+    assert (code, "WRONG" in table) == (0, False)
+
+
+def test_a_broker_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, table = answers(tmp_path, capsys, bootstrap_servers="127.0.0.1:1")
+
+    assert code == 2
+    assert "WRONG  broker" in table
+    assert "127.0.0.1:1 does not answer" in table
+
+
+def test_a_topic_that_is_not_there_is_named(
+    broker: EmbeddedBroker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, table = answers(tmp_path, capsys, bootstrap_servers=broker.address, topic="no-such-topic")
+
+    assert code == 2
+    assert "no-such-topic is not there" in table
+
+
+def test_an_address_that_is_handed_out_and_can_not_be_reached_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with EmbeddedBroker({"data-topic": 1, "data-topic.dlq": 1}) as broker:
+        servers = broker.address
+        broker.advertise(1)
+        code, table = answers(tmp_path, capsys, bootstrap_servers=servers)
+
+    assert code == 2
+    assert "WRONG  leaders" in table
+    assert ":1, which can't be reached from here" in table
+    assert "advertised.listeners" in table
+
+
+def test_a_key_that_the_client_does_not_know_is_a_wrong_setting(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ConfigurationError, match=r"no\.such\.key"):
+        answers(tmp_path, capsys, bootstrap_servers="127.0.0.1:1", client={"no.such.key": 1})
