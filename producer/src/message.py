@@ -42,10 +42,18 @@ def encode(message: Message | tuple[str, Mapping[str, Any], Headers]) -> Encoded
         return Encoded(
             key.encode(),
             _encode_json(value),
-            [(name, content.encode() if isinstance(content, str) else content) for name, content in pairs],
+            [(_sendable(name), content.encode() if isinstance(content, str) else content) for name, content in pairs],
         )
     except (TypeError, ValueError, AttributeError, RecursionError) as error:
         raise InvalidInput(f"not a message of key, JSON value and headers: {error}") from error
+
+
+def _sendable(name: str) -> str:
+    """The name of a header, if the client can send it: half a surrogate pair would crash it, a NUL cut it short."""
+    name.encode()
+    if "\0" in name:
+        raise ValueError(f"the name {name!a} of a header has a NUL in it")
+    return name
 
 
 def utc_text(seconds: float) -> str:

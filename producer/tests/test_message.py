@@ -53,6 +53,8 @@ def _nested() -> dict[str, Any]:
         ("key", {}, 1),
         ("key", _nested(), None),
         ("key", {}),
+        ("key", {}, {"\ud800": "x"}),
+        ("key", {}, {"a\0b": "x"}),
     ],
     ids=[
         "an object",
@@ -62,6 +64,8 @@ def _nested() -> dict[str, Any]:
         "headers of another type",
         "endless",
         "two parts",
+        "a surrogate in a header's name",
+        "a NUL in a header's name",
     ],
 )
 def test_what_is_no_message_is_named_as_such(message: Any) -> None:
