@@ -25,59 +25,59 @@ class Answer(NamedTuple):
     text: str
 
 
-def check(settings: Settings, path: Path, show: Callable[[str], None] = print) -> int:
-    """Print an answer a line; returns 0, or 2 if anything is wrong."""
+def check(settings: Settings, path: Path, show: Callable[[str], None] = print, timeout: float = TIMEOUT) -> int:
+    """Show an answer a line; returns 0, or 2 if anything is wrong. Raises ConfigurationError."""
     answers = [Answer("settings", True, f"valid: {path} and the environment")]
-    answers += _ask_kafka(settings.kafka)
+    answers += _ask_kafka(settings.kafka, timeout)
     with DataStorage(settings.mongodb) as storage:
         answers += [Answer(*answer) for answer in storage.check()]
     width = max(len(answer.question) for answer in answers)
     for answer in answers:
-        show(f"{'ok   ' if answer.fine else 'WRONG'}  {answer.question:<{width}}  {answer.text}")
+        show(f"{'ok  ' if answer.fine else 'FAIL'}  {answer.question:<{width}}  {answer.text}")
     return 0 if all(answer.fine for answer in answers) else 2
 
 
-def _ask_kafka(settings: KafkaSettings) -> list[Answer]:
+def _ask_kafka(settings: KafkaSettings, timeout: float) -> list[Answer]:
     """The dead-letter topic is asked only where a broker answers, so that the whole ends in seconds."""
-    answers = list(_brokers(settings))
+    answers = list(_brokers(settings, timeout))
     if all(answer.fine for answer in answers):
         dead_letters = DeadLetterTopic(settings)
-        answers += [Answer(*answer) for answer in dead_letters.check()]
+        answers += [Answer(*answer) for answer in dead_letters.check(timeout)]
         dead_letters.close()
     return answers
 
 
-def _brokers(settings: KafkaSettings) -> Iterator[Answer]:
+def _brokers(settings: KafkaSettings, timeout: float) -> Iterator[Answer]:
     try:
         consumer = Consumer(client_settings(settings))
     except KafkaException as error:
         raise ConfigurationError(f"kafka.client: {reason(error)}") from error
     try:
-        cluster = consumer.list_topics(timeout=TIMEOUT)
+        cluster = consumer.list_topics(timeout=timeout)
     except KafkaException as error:
         hint = "" if settings.servers != "kafka:9092" else "; outside docker compose set KAFKA_BOOTSTRAP_SERVERS"
         yield Answer("broker", False, f"{settings.servers} does not answer: {reason(error)}{hint}")
     else:
         yield Answer("broker", True, f"{settings.servers} answers, Kafka tells of {len(cluster.brokers)} broker(s)")
-        yield from _topic(consumer, cluster, settings.topic)
+        yield from _topic(consumer, cluster, settings.topic, timeout)
     finally:
         consumer.close()
 
 
-def _topic(consumer: Consumer, cluster: ClusterMetadata, name: str) -> Iterator[Answer]:
+def _topic(consumer: Consumer, cluster: ClusterMetadata, name: str, timeout: float) -> Iterator[Answer]:
     topic = cluster.topics.get(name)
     if topic is None or topic.error is not None or not topic.partitions:
         yield Answer("topic", False, f"{name} is not there; make it, or set KAFKA_TOPIC")
         return
     yield Answer("topic", True, f"{name} has {len(topic.partitions)} partition(s)")
-    yield _leaders(consumer, cluster, name)
+    yield _leaders(consumer, cluster, name, timeout)
 
 
-def _leaders(consumer: Consumer, cluster: ClusterMetadata, name: str) -> Answer:
+def _leaders(consumer: Consumer, cluster: ClusterMetadata, name: str, timeout: float) -> Answer:
     """Bootstrap servers may answer while the addresses that they hand out can't be reached."""
     for number, partition in cluster.topics[name].partitions.items():
         try:
-            consumer.get_watermark_offsets(TopicPartition(name, number), timeout=TIMEOUT)
+            consumer.get_watermark_offsets(TopicPartition(name, number), timeout=timeout)
         except KafkaException as error:
             broker = cluster.brokers.get(partition.leader)
             address = f"{broker.host}:{broker.port}" if broker else "no broker"

@@ -104,6 +104,7 @@ class TopicSnapshot:
         return {
             "socket.timeout.ms": 10_000,
             "queued.max.messages.kbytes": 32_768,
+            "fetch.wait.max.ms": 100,  # the end of a partition is told by an empty answer
             **settings.client_settings,
             "group.id": settings.group_id,
             "enable.auto.commit": False,

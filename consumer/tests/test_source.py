@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 
-from local.broker import SESSION_TIMEOUT_MS, EmbeddedBroker
+from local.broker import EmbeddedBroker
 from src.errors import SourceError
 from src.record import Record
 from src.settings import KafkaSettings
@@ -18,7 +18,8 @@ from tests.fakes import DEADLINE, TOPIC
 
 OFFSET_COMMIT = 8  # Kafka's number of the request
 CLIENT: dict[str, str | int | float | bool] = {
-    "session.timeout.ms": SESSION_TIMEOUT_MS,
+    "session.timeout.ms": 2_000,  # the embedded broker keeps a joining member waiting for about as long
+    "heartbeat.interval.ms": 200,
     "fetch.wait.max.ms": 20,
 }
 
