@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 STATISTICS_EVERY = 2.0  # seconds
 COMMITTED_TIMEOUT = 10.0  # seconds to learn the committed offsets of new partitions
 
-_UNREACHABLE = (KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError._RESOLVE, KafkaError._TIMED_OUT)
+_UNREACHABLE = (KafkaError._TRANSPORT, KafkaError._RESOLVE, KafkaError._TIMED_OUT)
 
 
 class Listener(Protocol):
@@ -320,6 +320,8 @@ class KafkaSource:
         """A trouble of the whole client; one with a message's place comes in its place instead."""
         if error.fatal():
             self._failure = SourceError(f"the Kafka client can't go on: {error.str()}")
+        elif error.code() == KafkaError._ALL_BROKERS_DOWN:
+            logger.debug("no broker reached")  # the reason came just before
         elif error.code() in _UNREACHABLE:
             reason = self._view.complain(error.str(), unresolved=error.code() == KafkaError._RESOLVE)
             logger.warning("broker not reached", extra={"reason": reason})

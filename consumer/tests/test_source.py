@@ -399,6 +399,15 @@ def test_the_default_name_that_can_not_be_resolved_comes_with_the_mend(caplog: p
     assert "broker not reached" in caplog.messages
 
 
+def test_the_reason_why_no_broker_is_reached_is_not_lost_behind_the_fact() -> None:
+    source, consumer = scripted()
+
+    consumer.settings["error_cb"](KafkaError(KafkaError._TRANSPORT, "kafka:9092: Connection refused"))
+    consumer.settings["error_cb"](KafkaError(KafkaError._ALL_BROKERS_DOWN, "1/1 brokers are down"))
+
+    assert source.hindrances() == ["broker kafka:9092: kafka:9092: Connection refused"]
+
+
 def test_any_other_trouble_of_the_client_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     source, consumer = scripted()
 
