@@ -1,6 +1,5 @@
 """`--check`: are the settings, Kafka and the store as the consumer needs them? A table of answers for people."""
 
-import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -28,7 +27,6 @@ class Answer(NamedTuple):
 
 def check(settings: Settings, path: Path, show: Callable[[str], None] = print, timeout: float = TIMEOUT) -> int:
     """Show an answer a line; returns 0, or 2 if anything is wrong. Raises ConfigurationError."""
-    logging.getLogger("librdkafka").setLevel(logging.CRITICAL)  # its troubles are in the answers
     answers = [Answer("settings", True, f"valid: {path} and the environment")]
     answers += _ask_kafka(settings.kafka, timeout)
     with DataStorage(settings.mongodb) as storage:

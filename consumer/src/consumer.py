@@ -279,6 +279,7 @@ def _act(options: argparse.Namespace, stop: Event) -> int:
     settings = load_settings(options.config, os.environ)
     configure(service="consumer", version=VERSION, level=settings.logging.level, style=settings.logging.format)
     if options.check:
+        logging.getLogger("librdkafka").setLevel(logging.CRITICAL)  # its troubles are in the answers
         return check(settings, options.config)
     disable_created_metrics()
     with DataConsumer(settings, stop=stop) as consumer:
