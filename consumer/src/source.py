@@ -122,15 +122,20 @@ class KafkaSource:
 
     def commit(self, offsets: Mapping[int, int]) -> None:
         """Ask Kafka to keep these; the listener hears the answer in a later poll."""
+        positions = self._positions(offsets)
         self.committing = True
-        self._consumer.commit(offsets=self._positions(offsets), asynchronous=True)
+        try:
+            self._consumer.commit(offsets=positions, asynchronous=True)
+        except KafkaException as error:
+            self._on_commit(error.args[0], positions)
 
     def commit_now(self, offsets: Mapping[int, int]) -> None:
         """Have Kafka keep these, and wait for its answer."""
+        positions = self._positions(offsets)
         try:
-            answers = self._consumer.commit(offsets=self._positions(offsets), asynchronous=False)
+            answers = self._consumer.commit(offsets=positions, asynchronous=False)
         except KafkaException as error:
-            self._answered(error.args[0], self._positions(offsets))
+            self._answered(error.args[0], positions)
         else:
             self._answered(None, answers)
 
@@ -278,8 +283,9 @@ class KafkaSource:
             },
         )
         if self._on_offset_gap == "earliest":
-            self._restart(partition, low)
-            self._listener.skipped(partition, max(0, low - missing) if missing is not None else 0, low)
+            self._restart(partition, OFFSET_BEGINNING if low is None else low)
+            if low is not None:
+                self._listener.skipped(partition, 0 if missing is None else max(0, low - missing), low)
         else:
             self._gaps[partition] = f"{self._topic}[{partition}]: {text}; see consumer.on_offset_gap"
             self._consumer.pause([TopicPartition(self._topic, partition)])
@@ -290,8 +296,12 @@ class KafkaSource:
         self._consumer.incremental_unassign([TopicPartition(self._topic, partition)])
         self._start([TopicPartition(self._topic, partition, offset)])
 
-    def _low(self, partition: int) -> int:
-        low, _ = self._consumer.get_watermark_offsets(TopicPartition(self._topic, partition), timeout=10.0)
+    def _low(self, partition: int) -> int | None:
+        """The partition's oldest offset; None where the broker does not tell it in time."""
+        try:
+            low, _ = self._consumer.get_watermark_offsets(TopicPartition(self._topic, partition), timeout=10.0)
+        except KafkaException:
+            return None
         return low
 
     # -- commits

@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from time import monotonic
 from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
 from local.broker import EmbeddedBroker
 from src.errors import SourceError
@@ -98,10 +99,10 @@ class World:
             producer.produce(TOPIC, value, partition=partition, **more)
         assert producer.flush(DEADLINE) == 0
 
-    def commit(self, offset: int, partition: int = 0) -> None:
+    def commit(self, offset: int, partition: int = 0, topic_id: str = "") -> None:
         """As somebody else would: an administrator, or a consumer of long ago."""
         consumer = Consumer({"bootstrap.servers": self.broker.address, "group.id": "group"})
-        consumer.commit(offsets=[TopicPartition(TOPIC, partition, offset)], asynchronous=False)
+        consumer.commit(offsets=[TopicPartition(TOPIC, partition, offset, topic_id)], asynchronous=False)
         consumer.close()
 
     def join(self, client: Mapping[str, Any] | None = None, **policy: Any) -> Member:
@@ -275,6 +276,43 @@ def test_with_the_policy_earliest_a_partition_goes_on_at_its_oldest_message(worl
     assert member.records[0].assignment == member.diary.numbers[-1]
 
 
+class Telling:
+    """An administrator's client to whom the broker tells the topic's id."""
+
+    def __init__(self, topic_id: str) -> None:
+        self.topic_id = topic_id
+
+    def describe_topics(self, *_topics: object, **_how: object) -> dict[str, Future[Any]]:
+        answer: Future[Any] = Future()
+        answer.set_result(self)
+        return {TOPIC: answer}
+
+
+def test_a_topic_that_was_deleted_and_made_again_is_not_read_from_the_middle(world: World) -> None:
+    world.produce([b"a", b"b", b"c"])
+    world.commit(2, topic_id="the old one's")
+    member = world.join(admin=lambda _: Telling("the new one's"))
+
+    world.until(lambda: member.diary.standing_still)
+
+    assert member.source.gaps == ("data-topic[0]: the topic was deleted and made again; see consumer.on_offset_gap",)
+    assert member.diary.owned == {1: None}
+
+
+def test_the_topic_that_is_still_the_same_is_read_on_and_its_id_goes_into_the_commits(world: World) -> None:
+    world.produce([b"a", b"b"])
+    world.commit(1, topic_id="the same")
+    member = world.join(admin=lambda _: Telling("the same"))
+
+    world.until(lambda: member.offsets == [1])
+    member.source.commit({0: 2})
+    world.until(lambda: member.diary.confirmed == {0: 2})
+    world.leave()
+    member = world.join(admin=lambda _: Telling("another"))
+
+    world.until(lambda: member.diary.standing_still == [0])
+
+
 def test_the_ends_of_the_partitions_are_known_without_asking(world: World) -> None:
     world.produce([b"a", b"b"])
     member = world.join()
@@ -321,11 +359,27 @@ def test_a_key_that_the_client_does_not_know_is_a_wrong_setting(world: World) ->
 
 
 class ScriptedConsumer:
-    """A client whose polls follow a script: what no broker here can be made to say."""
+    """A client whose polls follow a script, and which refuses all else: what no broker here can be made to say."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
         self.settings = settings
         self.script: list[Any] = []
+        self.starts: list[int] = []
+
+    def commit(self, **_what: Any) -> None:
+        raise KafkaException(KafkaError(KafkaError._STATE, "not now"))
+
+    def get_watermark_offsets(self, *_what: Any, **_how: Any) -> None:
+        raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "no answer"))
+
+    def incremental_unassign(self, _partitions: list[TopicPartition]) -> None: ...
+
+    def incremental_assign(self, partitions: list[TopicPartition]) -> None:
+        self.starts += [partition.offset for partition in partitions]
+
+    def pause(self, _partitions: list[TopicPartition]) -> None: ...
+
+    def resume(self, _partitions: list[TopicPartition]) -> None: ...
 
     def subscribe(self, _topics: list[str], **_callbacks: Any) -> None: ...
 
@@ -339,8 +393,9 @@ class ScriptedConsumer:
 class Event:
     """An event of the client in place of a message."""
 
-    def __init__(self, error: KafkaError) -> None:
+    def __init__(self, error: KafkaError, offset: int | None) -> None:
         self._error = error
+        self._offset = offset
 
     def error(self) -> KafkaError:
         return self._error
@@ -348,19 +403,21 @@ class Event:
     def partition(self) -> int:
         return 0
 
-    def offset(self) -> None:
-        return None
+    def offset(self) -> int | None:
+        return self._offset
 
 
-def scripted(*events: KafkaError) -> tuple[KafkaSource, ScriptedConsumer]:
+def scripted(
+    *events: KafkaError, offset: int | None = None, on_offset_gap: str = "stop"
+) -> tuple[KafkaSource, ScriptedConsumer]:
     made: list[ScriptedConsumer] = []
 
     def make(settings: dict[str, Any]) -> Any:
         made.append(ScriptedConsumer(settings))
         return made[0]
 
-    source = KafkaSource(KafkaSettings(bootstrap_servers="kafka:9092"), consumer=make)
-    made[0].script = [Event(error) for error in events]
+    source = KafkaSource(KafkaSettings(), on_offset_gap=on_offset_gap, consumer=make)
+    made[0].script = [Event(error, offset) for error in events]
     source.subscribe(Diary())
     return source, made[0]
 
@@ -370,6 +427,43 @@ def test_a_fatal_error_in_place_of_a_message_ends_the_run() -> None:
 
     with pytest.raises(SourceError, match="fenced by another"):
         source.poll(1, 0.0)
+
+
+GONE = KafkaError(KafkaError._AUTO_OFFSET_RESET, "no such offset")
+
+
+def test_a_partition_without_a_committed_offset_starts_at_its_beginning_even_if_that_could_not_be_learnt() -> None:
+    source, consumer = scripted(GONE, offset=None)
+
+    source.poll(1, 0.0)
+
+    assert consumer.starts == [OFFSET_BEGINNING]
+    assert source.gaps == ()
+
+
+def test_a_gap_is_a_gap_while_the_broker_does_not_answer() -> None:
+    source, _ = scripted(GONE, offset=5)
+
+    source.poll(1, 0.0)
+
+    assert source.gaps == ("data-topic[0]: offset 5 is gone; see consumer.on_offset_gap",)
+
+
+def test_the_policy_earliest_needs_no_answer_either() -> None:
+    source, consumer = scripted(GONE, offset=5, on_offset_gap="earliest")
+
+    source.poll(1, 0.0)
+
+    assert consumer.starts == [OFFSET_BEGINNING]
+    assert source.gaps == ()
+
+
+def test_a_commit_that_the_client_itself_refuses_stays_due() -> None:
+    source, _ = scripted()
+
+    source.commit({0: 5})
+
+    assert not source.committing
 
 
 def test_a_fatal_error_of_the_client_ends_the_run() -> None:
