@@ -1,0 +1,418 @@
+"""Panels, rows and dashboards as Grafana's classic JSON. Knows nothing of what is shown."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+Json = dict[str, Any]
+
+SCHEMA_VERSION: Final = 41  # the classic model, which Grafana 11 to 13 load as it is
+COLUMNS: Final = 24
+DATASOURCE: Final = {"type": "prometheus", "uid": "${datasource}"}
+TAG: Final = "kafka-pubsub"
+
+GREEN, ORANGE, RED, BLUE, GREY = "green", "orange", "red", "blue", "text"
+
+RUNNING: Final = {0: ("DOWN", RED), 1: ("UP", GREEN)}
+READY: Final = {0: ("DOWN", RED), 1: ("NOT READY", ORANGE), 2: ("UP", GREEN)}
+
+Texts = Mapping[int, tuple[str, str]]
+"""What to write, and in which colour, in place of a number."""
+
+
+@dataclass(frozen=True)
+class Query:
+    expression: str
+    legend: str = ""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One of a table's: a query's value, or a label where the expression is empty."""
+
+    title: str
+    expression: str = ""
+    label: str = ""
+    unit: str = "short"
+    texts: Texts = field(default_factory=dict)
+    limit: float | None = None
+    limit_colour: str = RED
+    width: int | None = None
+
+
+@dataclass(frozen=True)
+class Panel:
+    title: str
+    width: int
+    height: int
+    body: Json
+
+
+@dataclass(frozen=True)
+class Row:
+    title: str
+    panels: Sequence[Panel]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A variable: which values of a label are shown."""
+
+    name: str
+    label: str
+    query: str
+
+
+@dataclass(frozen=True)
+class Annotation:
+    name: str
+    expression: str
+    colour: str
+    title: str
+    text: str
+    value_is_time: bool = False
+
+
+@dataclass(frozen=True)
+class Dashboard:
+    uid: str
+    title: str
+    description: str
+    rows: Sequence[Row]
+    choices: Sequence[Choice] = ()
+    annotations: Sequence[Annotation] = ()
+    refresh: str = "30s"
+
+    def text(self) -> str:
+        return json.dumps(self._model(), indent=2, ensure_ascii=False) + "\n"
+
+    def _model(self) -> Json:
+        return {
+            "uid": self.uid,
+            "title": self.title,
+            "description": self.description,
+            "tags": [TAG],
+            "schemaVersion": SCHEMA_VERSION,
+            "editable": False,
+            "graphTooltip": 1,
+            "refresh": self.refresh,
+            "time": {"from": "now-1h", "to": "now"},
+            "timezone": "browser",
+            "links": [_link_to_the_others()],
+            "annotations": {"list": [_annotation(annotation) for annotation in self.annotations]},
+            "templating": {"list": [_datasource_choice(), *(_choice(choice) for choice in self.choices)]},
+            "panels": place(self.rows),
+        }
+
+
+def place(rows: Sequence[Row]) -> list[Json]:
+    """Panels from left to right; one that does not fit begins a new line, below the highest of the last."""
+    placed: list[Json] = []
+    y = 0
+    for row in rows:
+        placed.append(_heading(row.title, y) | {"id": len(placed) + 1})
+        y += 1
+        x = line_height = 0
+        for panel in row.panels:
+            if x + panel.width > COLUMNS:
+                x, y, line_height = 0, y + line_height, 0
+            grid = {"x": x, "y": y, "w": panel.width, "h": panel.height}
+            placed.append({"id": len(placed) + 1, "title": panel.title, "gridPos": grid} | panel.body)
+            x, line_height = x + panel.width, max(line_height, panel.height)
+        y += line_height
+    return placed
+
+
+def stat(
+    title: str,
+    description: str,
+    expression: str,
+    unit: str = "short",
+    *,
+    width: int = 4,
+    limit: float | None = None,
+    limit_colour: str = RED,
+    texts: Texts | None = None,
+    missing: str | None = None,
+    decimals: int | None = None,
+    legend: str = "",
+) -> Panel:
+    """One number as it is now, never an old one: the query is instant. `missing` stands for none."""
+    defaults: Json = {"unit": unit, "color": {"mode": "thresholds"}, "mappings": _mappings(texts or {})}
+    if limit is not None:
+        defaults["thresholds"] = _steps((None, ORANGE), (0, GREEN), (limit, limit_colour))  # the first is for none
+    elif texts:
+        defaults["thresholds"] = _steps((None, RED))
+    else:
+        defaults["color"] = _fixed(BLUE)
+    defaults |= {"noValue": missing} if missing is not None else {}
+    defaults |= {"decimals": decimals} if decimals is not None else {}
+    options = {
+        "colorMode": "background" if texts else "value",
+        "graphMode": "none",
+        "justifyMode": "auto",
+        "orientation": "auto",
+        "textMode": "value_and_name" if legend else "value",
+        "reduceOptions": _last(),
+    }
+    return _panel("stat", title, description, [Query(expression, legend)], width, 4, defaults, options, instant=True)
+
+
+def graph(
+    title: str,
+    description: str,
+    queries: Sequence[Query],
+    unit: str = "short",
+    *,
+    width: int = 12,
+    height: int = 8,
+    limit: float | None = None,
+    limit_colour: str = RED,
+    stacked: bool = False,
+    bars: bool = False,
+    highest: float | None = None,
+    soft_highest: float | None = None,
+    colours: Mapping[str, str] | None = None,
+) -> Panel:
+    defaults: Json = {
+        "unit": unit,
+        "min": 0,
+        "color": {"mode": "palette-classic"},
+        "custom": {
+            "drawStyle": "bars" if bars else "line",
+            "lineWidth": 0 if bars else 2,
+            "fillOpacity": 60 if bars else 25 if stacked else 8,
+            "showPoints": "never",
+            "spanNulls": False,
+            "stacking": {"mode": "normal" if stacked else "none", "group": "A"},
+            "thresholdsStyle": {"mode": "off" if limit is None else "dashed"},
+        },
+        "thresholds": _steps((None, GREEN)) if limit is None else _steps((None, GREEN), (limit, limit_colour)),
+    }
+    defaults |= {"max": highest} if highest is not None else {}
+    if soft_highest is not None:
+        defaults["custom"]["axisSoftMax"] = soft_highest
+    options = {
+        "legend": {"displayMode": "list", "placement": "bottom", "showLegend": True, "calcs": []},
+        "tooltip": {"mode": "multi", "sort": "desc"},
+    }
+    overrides = [_named(name, {"id": "color", "value": _fixed(colour)}) for name, colour in (colours or {}).items()]
+    return _panel("timeseries", title, description, queries, width, height, defaults, options, overrides)
+
+
+def bars(
+    title: str,
+    description: str,
+    queries: Sequence[Query],
+    unit: str,
+    *,
+    width: int = 12,
+    height: int = 8,
+    limit: float | None = None,
+    limit_colour: str = RED,
+    highest: float | None = None,
+) -> Panel:
+    """One bar a series, as they are now."""
+    steps = _steps((None, BLUE)) if limit is None else _steps((None, GREEN), (limit, limit_colour))
+    defaults: Json = {"unit": unit, "min": 0, "color": {"mode": "thresholds"}, "thresholds": steps}
+    defaults |= {"max": highest} if highest is not None else {}
+    options = {"displayMode": "basic", "orientation": "horizontal", "valueMode": "color", "reduceOptions": _last()}
+    return _panel("bargauge", title, description, queries, width, height, defaults, options, instant=True)
+
+
+def states(
+    title: str, description: str, queries: Sequence[Query], texts: Texts, *, width: int = 12, height: int = 6
+) -> Panel:
+    """What held when: a coloured band a series."""
+    defaults: Json = {
+        "color": {"mode": "thresholds"},
+        "custom": {"fillOpacity": 80, "lineWidth": 0},
+        "mappings": _mappings(texts),
+        "thresholds": _steps((None, GREY)),
+    }
+    options = {
+        "mergeValues": True,
+        "showValue": "auto",
+        "rowHeight": 0.8,
+        "legend": {"displayMode": "list", "placement": "bottom", "showLegend": True},
+        "tooltip": {"mode": "single"},
+    }
+    return _panel("state-timeline", title, description, queries, width, height, defaults, options)
+
+
+def table(title: str, description: str, columns: Sequence[Column], *, width: int = 24, height: int = 8) -> Panel:
+    """One line for each set of labels that the queries share; columns in the order given, other labels left out."""
+    queried = [column for column in columns if column.expression]
+    names = [column.label or f"Value #{_letter(queried.index(column))}" for column in columns]
+    if len(queried) == 1:
+        names = [column.label or "Value" for column in columns]
+    body = _panel(
+        "table",
+        title,
+        description,
+        [Query(column.expression) for column in queried],
+        width,
+        height,
+        {"custom": {"align": "left", "cellOptions": {"type": "auto"}}, "thresholds": _steps((None, GREY))},
+        {"showHeader": True, "cellHeight": "sm"},
+        [_named(column.title, *_column_properties(column)) for column in columns],
+        instant=True,
+    ).body
+    for target in body["targets"]:
+        target["format"] = "table"
+    body["transformations"] = [
+        {"id": "merge", "options": {}},
+        {
+            "id": "organize",
+            "options": {
+                "excludeByName": {"Time": True},
+                "indexByName": {name: index for index, name in enumerate(names)},
+                "renameByName": {name: column.title for name, column in zip(names, columns, strict=True)},
+            },
+        },
+    ]
+    return Panel(title, width, height, body)
+
+
+def _panel(
+    kind: str,
+    title: str,
+    description: str,
+    queries: Sequence[Query],
+    width: int,
+    height: int,
+    defaults: Json,
+    options: Json,
+    overrides: Sequence[Json] = (),
+    *,
+    instant: bool = False,
+) -> Panel:
+    body = {
+        "type": kind,
+        "description": description,
+        "datasource": DATASOURCE,
+        "targets": [_target(index, query, instant) for index, query in enumerate(queries)],
+        "fieldConfig": {"defaults": defaults, "overrides": list(overrides)},
+        "options": options,
+    }
+    return Panel(title, width, height, body)
+
+
+def _target(index: int, query: Query, instant: bool) -> Json:
+    return {
+        "refId": _letter(index),
+        "datasource": DATASOURCE,
+        "expr": query.expression,
+        "legendFormat": query.legend,
+        "instant": instant,
+        "range": not instant,
+    }
+
+
+def _letter(index: int) -> str:
+    return chr(ord("A") + index)
+
+
+def _heading(title: str, y: int) -> Json:
+    grid = {"x": 0, "y": y, "w": COLUMNS, "h": 1}
+    return {"type": "row", "title": title, "gridPos": grid, "collapsed": False, "panels": []}
+
+
+def _steps(*steps: tuple[float | None, str]) -> Json:
+    return {"mode": "absolute", "steps": [{"value": value, "color": colour} for value, colour in steps]}
+
+
+def _mappings(texts: Texts) -> list[Json]:
+    if not texts:
+        return []
+    options = {
+        str(value): {"text": text, "color": colour, "index": index}
+        for index, (value, (text, colour)) in enumerate(texts.items())
+    }
+    return [{"type": "value", "options": options}]
+
+
+def _last() -> Json:
+    return {"calcs": ["lastNotNull"], "fields": "", "values": False}
+
+
+def _named(name: str, *properties: Json) -> Json:
+    return {"matcher": {"id": "byName", "options": name}, "properties": list(properties)}
+
+
+def _fixed(colour: str) -> Json:
+    return {"mode": "fixed", "fixedColor": colour}
+
+
+def _column_properties(column: Column) -> list[Json]:
+    properties: list[Json] = [{"id": "unit", "value": column.unit}] if column.expression else []
+    if column.width:
+        properties.append({"id": "custom.width", "value": column.width})
+    if column.texts:
+        properties.append({"id": "mappings", "value": _mappings(column.texts)})
+    if column.limit is not None:
+        properties.append({"id": "thresholds", "value": _steps((None, GREEN), (column.limit, column.limit_colour))})
+    if column.texts or column.limit is not None:
+        properties.append({"id": "custom.cellOptions", "value": {"type": "color-text"}})
+    return properties
+
+
+def _link_to_the_others() -> Json:
+    return {
+        "type": "dashboards",
+        "title": "Dashboards",
+        "tags": [TAG],
+        "asDropdown": False,
+        "icon": "external link",
+        "includeVars": False,
+        "keepTime": True,
+        "targetBlank": False,
+    }
+
+
+def _annotation(annotation: Annotation) -> Json:
+    return {
+        "name": annotation.name,
+        "datasource": DATASOURCE,
+        "enable": True,
+        "hide": False,
+        "iconColor": annotation.colour,
+        "expr": annotation.expression,
+        "step": "60s",
+        "titleFormat": annotation.title,
+        "textFormat": annotation.text,
+        "useValueForTime": "on" if annotation.value_is_time else "off",
+    }
+
+
+def _datasource_choice() -> Json:
+    return {
+        "name": "datasource",
+        "label": "Data source",
+        "type": "datasource",
+        "query": "prometheus",
+        "current": {"selected": False, "text": "Prometheus", "value": "prometheus"},
+        "hide": 0,
+        "includeAll": False,
+        "multi": False,
+        "refresh": 1,
+    }
+
+
+def _choice(choice: Choice) -> Json:
+    return {
+        "name": choice.name,
+        "label": choice.label,
+        "type": "query",
+        "datasource": DATASOURCE,
+        "definition": choice.query,
+        "query": {"query": choice.query, "refId": choice.name},
+        "refresh": 2,
+        "sort": 1,
+        "multi": True,
+        "includeAll": True,
+        "allValue": ".+",
+        "current": {"selected": True, "text": ["All"], "value": ["$__all"]},
+        "hide": 0,
+    }
