@@ -13,7 +13,8 @@ Usage: scripts/test.sh
 
 Runs the tests of both services (at least $COVERAGE % of their lines and branches are covered), those of the scripts,
 the comparison of the files which both services have, and a local run of 2,000 messages with its audit; where a
-Docker engine answers, also the tests on real Kafka and MongoDB containers. What is needed is installed into
+Docker engine answers, also the tests on real Kafka and MongoDB containers, and those of the whole stack (8 minutes
+of faults; it runs in a project and on ports of its own). What is needed is installed into
 .venv and .local/venv. For one test alone:
 
   cd consumer && ../.venv/bin/python -m pytest tests/test_offsets.py
@@ -66,6 +67,7 @@ if docker info > /dev/null 2>&1; then
   for service in producer consumer; do
     step "$service on Docker containers" tests_of "$service" -m docker
   done
+  step "the whole stack by Docker Compose" tests_of . -m docker tests
   remark="Docker answers here."
 else
   remark="No Docker engine answers here, so the tests on real Kafka and MongoDB containers did not run."

@@ -1,6 +1,6 @@
 """What the specification wants measured, and what rules and dashboards ask, has data on a running stack.
 
-PROMETHEUS_URL names the stack's Prometheus: http://127.0.0.1:9090 after `docker compose up`.
+PROMETHEUS_URL may name the Prometheus of a stack that runs: http://127.0.0.1:9090 after `docker compose up`.
 """
 
 import json
@@ -106,10 +106,11 @@ class Prometheus:
 
 
 @pytest.fixture(scope="module")
-def prometheus() -> Prometheus:
+def prometheus(request: pytest.FixtureRequest) -> Prometheus:
+    """That of the stack which runs already, or of one that is started for the tests."""
     url = os.environ.get("PROMETHEUS_URL", "")
     if not url:
-        pytest.skip("PROMETHEUS_URL is not set: start the stack, and name its Prometheus")
+        url = f"http://{request.getfixturevalue('stack').compose('port', 'prometheus', '9090').strip()}"
     return Prometheus(url)
 
 

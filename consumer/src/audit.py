@@ -91,9 +91,10 @@ class Audit:
         self._pause = pause
 
     def wait(self, seconds: float) -> None:
-        """Until the group has committed every message, or the time is over."""
+        """Until the group has committed every message that is there now, or the time is over."""
         deadline = self._clock() + seconds
-        while self._clock() < deadline and self._anything_pending():
+        ends = {partition: span.end for partition, span in self._progress().spans.items()}
+        while self._clock() < deadline and self._anything_pending(ends):
             self._pause(ASKED_EVERY)
 
     def run(self) -> Report:
@@ -117,9 +118,10 @@ class Audit:
         committed = self._snapshot.committed(self._topic, partitions)
         return Progress(committed, self._snapshot.spans(self._topic, partitions))
 
-    def _anything_pending(self) -> bool:
+    def _anything_pending(self, ends: Mapping[int, int]) -> bool:
         """Offsets alone don't tell: the last ones may be a transaction's markers, which nobody commits."""
-        with closing(self._snapshot.read(self._topic, self._progress().pending)) as pending:
+        spans = {p: Span(span.first, min(span.end, ends.get(p, 0))) for p, span in self._progress().pending.items()}
+        with closing(self._snapshot.read(self._topic, spans)) as pending:
             return next(pending, None) is not None
 
     def _spans(self, topic: str) -> dict[int, Span]:

@@ -353,6 +353,22 @@ def test_waiting_ends_when_the_group_has_committed_everything(world: World) -> N
     assert len(pauses) == 1
 
 
+def test_waiting_is_for_the_messages_that_were_there_at_its_start(world: World) -> None:
+    world.send(message("a"))
+    world.store(message("a"), 0)
+    pauses: list[float] = []
+
+    def commit_and_send(seconds: float) -> None:
+        pauses.append(seconds)
+        world.commit_all()
+        world.send(message("b"))
+
+    report = audited(world, wait=60.0, pause=commit_and_send)
+
+    assert report.pending == 1
+    assert len(pauses) == 1
+
+
 def test_waiting_ends_when_the_time_is_over(world: World) -> None:
     world.send(message("a"))
     clock = Clock()

@@ -10,6 +10,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any, BinaryIO, Protocol, Self
 
+from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
 from src.check import check
@@ -224,6 +225,7 @@ def _act(options: argparse.Namespace, stop: Event) -> int:
         return check(settings, options.config)
     if options.input:
         stream = _opened(options.input)
+        settings = replace(settings, metrics=replace(settings.metrics, port=0))  # beside a producer that runs
         return _send_input(DataProducer(settings=settings, stop=stop), stream, settings)
     generator = DataGenerator()
     producer = DataProducer(settings=settings, generator=generator, stop=stop)
@@ -281,7 +283,8 @@ def _parser() -> argparse.ArgumentParser:
         "--input",
         metavar="FILE",
         help="send your own messages instead: one JSON object a line, - is standard input. Its id is the key; one"
-        " without an id is given a UUID. Same pace and retries; exits with 0 only if every line was delivered",
+        " without an id is given a UUID. Same pace and retries; the metrics port is a free one; exits with 0 only if"
+        " every line was delivered",
     )
     return parser
 

@@ -1,0 +1,5 @@
+"""What several files of tests share."""
+
+from tests.stack import stack
+
+__all__ = ["stack"]
