@@ -568,3 +568,11 @@ def test_a_segment_of_an_earlier_process_is_counted(tmp_path: Path) -> None:
 
     with closing(Undelivered(tmp_path / "undelivered", "t")) as kept:
         assert kept.count() == 1
+
+
+@pytest.mark.parametrize("text", ["x", "0", "-1", "1.5"])
+def test_a_count_that_is_none_is_a_wrong_argument(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main([f"--count={text}"])
+
+    assert f"{text!r} is no whole number above 0" in capsys.readouterr().err
