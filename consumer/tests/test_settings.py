@@ -1,0 +1,60 @@
+"""What an operator can set, and what can't be set because the promise rests on it."""
+
+import pytest
+
+from src.consumer import main
+from src.settings import DEFAULT_FILE, RESERVED, Settings, load_settings
+from src.source import KafkaSource
+from src.utils.config import ConfigurationError, parse
+
+
+def test_the_file_that_comes_along_is_valid_and_says_what_the_defaults_are() -> None:
+    assert load_settings(DEFAULT_FILE, {}) == Settings()
+
+
+@pytest.mark.parametrize("key", RESERVED)
+def test_a_client_key_that_would_undo_the_promise_is_refused_by_name(key: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"client\.{key} can't be set: "):
+        parse(Settings, {"kafka": {"client": {key: "x"}}})
+
+
+def test_a_dead_letter_topic_of_its_own_is_needed() -> None:
+    with pytest.raises(ConfigurationError, match="would come back at once"):
+        load_settings(DEFAULT_FILE, {"KAFKA_DEAD_LETTER_TOPIC": "data-topic"})
+
+
+def test_blanks_and_a_last_comma_around_the_servers_are_taken_away() -> None:
+    settings = load_settings(DEFAULT_FILE, {"KAFKA_BOOTSTRAP_SERVERS": " a:9092 , b:9092,"})
+
+    assert settings.kafka.client_settings["bootstrap.servers"] == "a:9092,b:9092"
+
+
+@pytest.mark.parametrize("topic", ["a b", "data-topic\n", "", "x" * 250])
+def test_a_topic_that_kafka_could_not_have_is_refused(topic: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"kafka\.topic"):
+        parse(Settings, {"kafka": {"topic": topic}})
+
+
+def test_what_kubernetes_injects_changes_nothing() -> None:
+    injected = {
+        "KAFKA_PORT": "tcp://10.0.0.1:9092",
+        "MONGODB_PORT": "tcp://10.0.0.1:27017",
+        "CONSUMER_PORT": "tcp://x:1",
+    }
+
+    assert load_settings(DEFAULT_FILE, injected) == Settings()
+
+
+def test_values_that_the_client_itself_refuses_are_a_wrong_setting() -> None:
+    settings = parse(Settings, {"kafka": {"client": {"session.timeout.ms": -5}}})
+
+    with pytest.raises(ConfigurationError, match=r"kafka\.client: .*session\.timeout\.ms"):
+        KafkaSource(settings.kafka)
+
+
+def test_a_secret_is_in_no_message(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("MONGODB_URI", "http://user:very-secret@host")
+
+    assert main([]) == 2
+
+    assert "very-secret" not in capsys.readouterr().err
