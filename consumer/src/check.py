@@ -2,12 +2,11 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import ClusterMetadata
 
-from src.dead_letters.topic import DeadLetterTopic
+from src.dead_letters.topic import Answer, DeadLetterTopic
 from src.kafka_messages import reason
 from src.settings import KafkaSettings, Settings
 from src.source import client_settings
@@ -15,14 +14,6 @@ from src.storage import DataStorage
 from src.utils.config import ConfigurationError
 
 TIMEOUT = 5.0  # seconds that a broker may take for an answer
-
-
-class Answer(NamedTuple):
-    """What was asked, whether all is well, and a sentence about it."""
-
-    question: str
-    fine: bool
-    text: str
 
 
 def check(settings: Settings, path: Path, show: Callable[[str], None] = print, timeout: float = TIMEOUT) -> int:
@@ -42,7 +33,7 @@ def _ask_kafka(settings: KafkaSettings, timeout: float) -> list[Answer]:
     answers = list(_brokers(settings, timeout))
     if all(answer.fine for answer in answers):
         dead_letters = DeadLetterTopic(settings)
-        answers += [Answer(*answer) for answer in dead_letters.check(timeout)]
+        answers += dead_letters.check(timeout)
         dead_letters.close()
     return answers
 

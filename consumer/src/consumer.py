@@ -14,13 +14,12 @@ from prometheus_client import CollectorRegistry, disable_created_metrics
 
 from src import data_processor, storage, writer
 from src.check import check
-from src.cluster_view import Ends
 from src.data_processor import DataProcessor
 from src.dead_letters.topic import DeadLetterTopic
 from src.errors import DeadLetterError, InvalidMessage
 from src.record import Record
 from src.settings import DEFAULT_FILE, VERSION, Settings, load_settings
-from src.settlement import Settlement
+from src.settlement import Commits, Settlement
 from src.source import KafkaSource, Listener
 from src.storage import DataStorage
 from src.utils.config import ConfigurationError, parse
@@ -40,10 +39,8 @@ STUCK = 60.0  # seconds without a turn of the loop
 LOOK_EVERY = 10.0  # seconds without work after which the store is asked whether it is there
 
 
-class Source(Protocol):
+class Source(Commits, Protocol):
     """What the loop needs of Kafka; KafkaSource is it."""
-
-    committing: bool
 
     @property
     def gaps(self) -> Collection[str]: ...
@@ -52,15 +49,9 @@ class Source(Protocol):
 
     def poll(self, limit: int, timeout: float) -> list[Record]: ...
 
-    def commit(self, offsets: Mapping[int, int]) -> None: ...
-
-    def commit_now(self, offsets: Mapping[int, int]) -> None: ...
-
     def pause(self) -> None: ...
 
     def resume(self) -> None: ...
-
-    def ends(self, partition: int) -> Ends: ...
 
     def hindrances(self) -> list[str]: ...
 

@@ -24,13 +24,6 @@ FIRING = 'ALERTS{alertstate="firing"}'
 NONE = 'label_replace(label_replace(vector(0), "alertname", "none", "", ""), "severity", "all is well", "", "")'
 
 
-FLOWS = (
-    ("producer_messages_total", "delivered", "produced"),
-    ("consumer_messages_total", "stored", "stored"),
-    ("consumer_messages_total", "dead_lettered", "dead-lettered"),
-)
-
-
 def dashboard(limits: Limits) -> Dashboard:
     return Dashboard(
         "system-overview",
