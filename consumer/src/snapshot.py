@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import NamedTuple, Self, cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from src.cluster_view import ClusterView
 from src.errors import SourceError
@@ -18,6 +19,12 @@ from src.utils.config import ConfigurationError
 ANSWER_TIMEOUT = 10.0  # seconds for one question to the cluster
 PATIENCE = 30.0  # seconds without a message, while some are still to come
 BATCH = 5_000
+COORDINATOR_MOVES = {
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+}
+"""What is answered for a moment after a broker's start, and while the group goes from one broker to another."""
 
 
 class Span(NamedTuple):
@@ -48,6 +55,12 @@ class TopicSnapshot:
         self._clock = clock
         self._timeout = timeout
         self._patience = patience
+        self._settled_group = Retrying(
+            retry=retry_if_exception(_coordinator_moves),
+            wait=wait_fixed(0.2),
+            stop=stop_after_delay(patience),
+            reraise=True,
+        )
         try:
             self._consumer = consumer(self._client_settings(settings), logger=logging.getLogger("librdkafka"))
         except (KafkaException, ValueError, TypeError) as error:
@@ -61,8 +74,9 @@ class TopicSnapshot:
 
     def committed(self, topic: str, partitions: Sequence[int]) -> dict[int, int | None]:
         """The group's offsets; None where it has committed none."""
+        asked = [TopicPartition(topic, partition) for partition in partitions]
         with self._translating():
-            answers = self._consumer.committed([TopicPartition(topic, p) for p in partitions], timeout=self._timeout)
+            answers = self._settled_group(self._consumer.committed, asked, timeout=self._timeout)
         for answer in answers:
             if answer.error:
                 raise SourceError(f"the committed offset of {topic}[{answer.partition}] is not told: {answer.error}")
@@ -150,3 +164,7 @@ class TopicSnapshot:
 
     def _trouble(self, symptom: str) -> str:
         return f"broker {self._servers}: {self._complaint or symptom}"
+
+
+def _coordinator_moves(error: BaseException) -> bool:
+    return isinstance(error, KafkaException) and error.args[0].code() in COORDINATOR_MOVES

@@ -548,6 +548,25 @@ def test_a_committed_offset_that_is_not_told_is_an_error(tmp_path: Path) -> None
             snapshot.committed("secret", [0])
 
 
+def test_a_group_whose_coordinator_moves_is_asked_again(tmp_path: Path) -> None:
+    with EmbeddedBroker({}) as broker:
+        world = World("moving", broker, a_producer(broker), tmp_path)
+        world.send(message("a"))
+        broker.fail_next(OFFSET_FETCH, *[KafkaError.NOT_COORDINATOR] * 3)
+
+        with TopicSnapshot(world.kafka) as snapshot:
+            assert snapshot.committed("moving", [0]) == {0: None}
+
+
+def test_a_group_whose_coordinator_never_settles_is_an_error(tmp_path: Path) -> None:
+    with EmbeddedBroker({}) as broker:
+        world = World("moving", broker, a_producer(broker), tmp_path)
+        broker.fail_next(OFFSET_FETCH, *[KafkaError.NOT_COORDINATOR] * 50)
+
+        with TopicSnapshot(world.kafka, patience=0.5) as snapshot, pytest.raises(SourceError, match="[Cc]oordinator"):
+            snapshot.committed("moving", [0])
+
+
 def test_a_reader_is_told_what_limits_the_numbers() -> None:
     progress = audit.Progress({0: 5, 1: 2, 2: None}, {0: Span(0, 3), 1: Span(7, 9), 2: Span(4, 9)})
 

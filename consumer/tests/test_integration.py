@@ -11,7 +11,10 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from src.consumer import DataConsumer
+from src.settings import Settings
+from src.snapshot import TopicSnapshot
 from src.storage import DataStorage
+from src.utils.config import parse
 from tests.kafka_server import PATIENCE, Topics, kafka_servers, topics
 from tests.mongodb_server import mongodb_database, mongodb_uri
 
@@ -77,10 +80,8 @@ class World:
 
     def committed(self, partitions: int = 4) -> int:
         """The sum of the group's committed offsets."""
-        consumer = Consumer({"bootstrap.servers": self.topics.servers, "group.id": self.topic})
-        positions = consumer.committed([TopicPartition(self.topic, number) for number in range(partitions)], timeout=10)
-        consumer.close()
-        return sum(max(position.offset, 0) for position in positions)
+        with TopicSnapshot(parse(Settings, self.config).kafka) as snapshot:
+            return sum(offset or 0 for offset in snapshot.committed(self.topic, range(partitions)).values())
 
     def parked(self) -> list[bytes | None]:
         consumer = Consumer(
