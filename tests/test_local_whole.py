@@ -21,6 +21,8 @@ from local.options import Options
 from local.progress import Meter, make_topics
 from local.run import run
 
+OFFSET_FETCH = 9  # Kafka's number for this request
+
 
 class FakeAdmin:
     """As much of an AdminClient as making topics needs."""
@@ -203,6 +205,14 @@ def test_a_real_kafka_is_asked_how_far_the_messages_have_come() -> None:
         producer.flush(10)
 
         assert kafka.progress().delivered == 1
+
+
+def test_a_group_whose_coordinator_moves_is_asked_again() -> None:
+    with EmbeddedBroker({"t": 1}) as broker:
+        meter = Meter(broker.address, "t", "group", 1)
+        broker.fail_next(OFFSET_FETCH, KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_LOAD_IN_PROGRESS)
+
+        assert meter.read().committed == {0: 0}
 
 
 def test_a_broker_that_went_away_is_one_sentence() -> None:

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import confluent_kafka.admin
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from local.errors import CannotRun
 from local.reach import in_kafka, reach_one_of, unreachable
@@ -15,6 +16,13 @@ DEAD_LETTER_ROOM = 64 * 1024  # bytes that a dead letter may be longer than its 
 DEAD_LETTERS_KEPT_MS = 30 * 24 * 3600 * 1000
 
 _admin: Any = confluent_kafka.admin  # the library does not declare its own re-exports, so to mypy they aren't there
+
+COORDINATOR_MOVES = {
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+}
+"""What a broker answers for a moment after its start."""
 
 Offsets = Mapping[int, int]  # partition to offset
 
@@ -47,8 +55,15 @@ class Meter:
 
     def __init__(self, kafka: str, topic: str, group: str, partitions: int, patience: float = ANSWER_WITHIN) -> None:
         self._admin = _admin.AdminClient({"bootstrap.servers": kafka, "log_level": 0})
+        # The admin client's call for it crashes the process while the coordinator moves: librdkafka issue 5040.
+        self._consumer = Consumer({"bootstrap.servers": kafka, "group.id": group, "log_level": 0})
+        self._settled_group = Retrying(
+            retry=retry_if_exception(_coordinator_moves),
+            wait=wait_fixed(0.2),
+            stop=stop_after_delay(patience),
+            reraise=True,
+        )
         self._partitions = [TopicPartition(topic, number) for number in range(partitions)]
-        self._group = group
         self._patience = patience
         self._start = self._ends()
 
@@ -66,10 +81,8 @@ class Meter:
             raise CannotRun(f"Kafka does not say where the topic ends: {error.args[0].str()}") from error
 
     def _committed(self) -> Offsets:
-        asked = ConsumerGroupTopicPartitions(self._group, self._partitions)
         try:
-            (answer,) = self._admin.list_consumer_group_offsets([asked], request_timeout=self._patience).values()
-            found = answer.result().topic_partitions
+            found = self._settled_group(self._consumer.committed, self._partitions, timeout=self._patience)
         except KafkaException as error:
             raise CannotRun(f"Kafka does not say what the group has committed: {error.args[0].str()}") from error
         return {partition.partition: max(0, partition.offset) for partition in found}
@@ -83,6 +96,10 @@ def make_topics(kafka: str, topic: str, dead_letter_topic: str, partitions: int,
     _create(admin, _admin.NewTopic(topic, partitions))
     _create(admin, _admin.NewTopic(dead_letter_topic, 1, config=_dead_letter_settings(_largest_message(admin, topic))))
     return len(admin.list_topics(topic, timeout=ANSWER_WITHIN).topics[topic].partitions)
+
+
+def _coordinator_moves(error: BaseException) -> bool:
+    return isinstance(error, KafkaException) and error.args[0].code() in COORDINATOR_MOVES
 
 
 def _reach_brokers(admin: Any, kafka: str) -> None:
