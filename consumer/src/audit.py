@@ -17,12 +17,12 @@ from pathlib import Path
 from threading import Event
 from urllib.parse import urlsplit, urlunsplit
 
-from src.dead_letters.letter import read_note, read_origin
+from src.dead_letters.letter import read_note, read_origin, read_time
 from src.errors import ConsumerError, SourceError
 from src.ledger import EXAMPLES, Example, Findings, Ledger, Place
 from src.settings import DEFAULT_FILE, VERSION, MongoSettings, Settings, load_settings
 from src.snapshot import Span, TopicSnapshot
-from src.storage import DataStorage
+from src.storage import DataStorage, StoredMessage
 from src.utils import logging as logs
 from src.utils.config import ConfigurationError
 
@@ -108,7 +108,7 @@ class Audit:
             ledger.add_parked(self._letters(letters))
             ledger.add_stored(self._documents())
             findings = ledger.findings(expired_before=self._expired_before())
-            notes = _notes(progress, letters, twice=findings.twice > 0, in_memory=ledger.in_memory)
+            notes = _notes(progress, letters, in_memory=ledger.in_memory)
             return Report(self._settings, findings, pending, _gone(left), tuple(notes))
 
     def _progress(self) -> Progress:
@@ -127,36 +127,37 @@ class Audit:
     def _spans(self, topic: str) -> dict[int, Span]:
         return self._snapshot.spans(topic, self._snapshot.partitions(topic))
 
-    def _messages(self, spans: Mapping[int, Span]) -> Iterator[tuple[Place, bytes | None, int | None]]:
+    def _messages(self, spans: Mapping[int, Span]) -> Iterator[tuple[Place, bytes | None]]:
         for record in self._snapshot.read(self._topic, spans):
-            yield Place(record.topic, record.partition, record.offset), record.value, record.timestamp
+            yield Place(record.topic, record.partition, record.offset, record.timestamp), record.value
 
     def _letters(self, spans: Mapping[int, Span]) -> Iterator[tuple[Place, Place | None]]:
         for record in self._snapshot.read(self._settings.kafka.dead_letter_topic, spans):
             if read_note(record) is None:
                 origin = read_origin(record.headers)
-                yield Place(record.topic, record.partition, record.offset), origin and Place(*origin)
+                parked = origin and Place(*origin, read_time(record.headers))
+                yield Place(record.topic, record.partition, record.offset), parked
 
     def _documents(self) -> Iterator[tuple[object, Place | None]]:
         for document in self._storage.scan():
-            yield document.id, _place(document.topic, document.partition, document.offset)
+            yield document.id, _place(document)
 
     def _expired_before(self) -> float | None:
         ttl = self._storage.ttl_seconds
         return None if ttl is None else self._now() - ttl
 
 
-def _place(topic: str | None, partition: int | None, offset: int | None) -> Place | None:
-    if topic is None or partition is None or offset is None:
+def _place(document: StoredMessage) -> Place | None:
+    if document.topic is None or document.partition is None or document.offset is None:
         return None
-    return Place(topic, partition, offset)
+    return Place(document.topic, document.partition, document.offset, document.time)
 
 
 def _gone(spans: Mapping[int, Span]) -> int:
     return sum(span.first for span in spans.values())
 
 
-def _notes(progress: Progress, letters: Mapping[int, Span], *, twice: bool, in_memory: bool) -> Iterator[str]:
+def _notes(progress: Progress, letters: Mapping[int, Span], *, in_memory: bool) -> Iterator[str]:
     """What a reader must know to believe the numbers."""
     for partition, span in progress.spans.items():
         committed = progress.committed[partition]
@@ -166,8 +167,6 @@ def _notes(progress: Progress, letters: Mapping[int, Span], *, twice: bool, in_m
             yield f"partition {partition} ends at {span.end}, before the group's {committed}: was the topic made again?"
     if gone := _gone(letters):
         yield f"{gone:,} dead letters are gone from their topic; a message whose letter is gone counts as lost"
-    if twice:
-        yield "what a former topic of this name left in the store or the dead letters counts as twice"
     if in_memory:
         yield "no temporary file could be made, so the audit was kept in memory: about 200 bytes a message"
 

@@ -22,16 +22,16 @@ from src.stores.document import content, dated
 EXAMPLES = 20  # how many lost or doubled messages are shown
 
 _PARTITION_SHIFT = 47  # a position is one number, for SQLite's row key: 2^47 offsets in each of 2^16 partitions
-_NOWHERE = -1
+_NOWHERE = -1  # of a document that is kept for its id alone
 _CACHE_KIB = 64 * 1024
 _SPEC_DATE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 _CANONICAL_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 _TABLES = """
-    CREATE TABLE produced (position INTEGER PRIMARY KEY, id, content INTEGER, second INTEGER);
-    CREATE TABLE parked (position INTEGER, letter INTEGER, PRIMARY KEY (position, letter)) WITHOUT ROWID;
-    CREATE TABLE stored (position INTEGER, id, PRIMARY KEY (position, id)) WITHOUT ROWID;
-    CREATE TABLE missing (position INTEGER PRIMARY KEY, id, content INTEGER, second INTEGER, fate TEXT);
+    CREATE TABLE produced (position INTEGER PRIMARY KEY, id, content INTEGER, time INTEGER);
+    CREATE TABLE parked (position INTEGER, letter INTEGER, time INTEGER, PRIMARY KEY (position, letter)) WITHOUT ROWID;
+    CREATE TABLE stored (position INTEGER, id, time INTEGER, PRIMARY KEY (position, id)) WITHOUT ROWID;
+    CREATE TABLE missing (position INTEGER PRIMARY KEY, id, content INTEGER, time INTEGER, fate TEXT);
     CREATE TABLE twice (position INTEGER, how TEXT);
 """
 
@@ -43,16 +43,24 @@ _DEAD_LETTERED = """
     SELECT count(*) FROM produced
      WHERE EXISTS (SELECT 1 FROM parked WHERE parked.position = produced.position)
        AND NOT EXISTS (SELECT 1 FROM stored WHERE stored.position = produced.position)"""
-_REPEATED = "SELECT count(*) FROM (SELECT 1 FROM parked GROUP BY position HAVING count(*) > 1)"
+_REPEATED = "SELECT count(*) FROM (SELECT 1 FROM parked GROUP BY position, time HAVING count(*) > 1)"
+
+# A topic that was deleted and made again has other messages at the same places: their times tell them apart.
+_DISOWN_DOCUMENTS = """
+    UPDATE OR REPLACE stored SET position = -1 WHERE EXISTS (
+        SELECT 1 FROM produced WHERE produced.position = stored.position AND produced.time <> stored.time)"""
+_DISOWN_LETTERS = """
+    DELETE FROM parked WHERE EXISTS (
+        SELECT 1 FROM produced WHERE produced.position = parked.position AND produced.time <> parked.time)"""
 
 # Neither a document nor a dead letter comes from this message's own place.
 _FIND_MISSING = """
     INSERT INTO missing
-    SELECT position, id, content, second, 'lost' FROM produced
+    SELECT position, id, content, time, 'lost' FROM produced
      WHERE NOT EXISTS (SELECT 1 FROM stored WHERE stored.position = produced.position)
        AND NOT EXISTS (SELECT 1 FROM parked WHERE parked.position = produced.position)"""
 _INDEX_MISSING = "CREATE INDEX missing_id ON missing (id)"
-_FIND_EXPIRED = "UPDATE missing SET fate = 'expired' WHERE second < ?"
+_FIND_EXPIRED = "UPDATE missing SET fate = 'expired' WHERE time < ?"
 # ... but the same message, sent before or after, has its document. Other content under the same id is not the same
 # message; where the document's own message is gone from the topic, its content can't be compared.
 _FIND_DUPLICATES = """
@@ -69,10 +77,11 @@ _LOST = """
 _FIND_TWICE = (
     """
     INSERT INTO twice SELECT DISTINCT position, 'stored and dead-lettered' FROM parked
-     WHERE EXISTS (SELECT 1 FROM stored WHERE stored.position = parked.position)""",
+     WHERE EXISTS (SELECT 1 FROM stored WHERE stored.position = parked.position
+                      AND (stored.time <> parked.time) IS NOT TRUE)""",
     """
     INSERT INTO twice SELECT position, count(*) || ' documents' FROM stored
-     WHERE position >= 0 GROUP BY position HAVING count(*) > 1""",
+     WHERE position >= 0 GROUP BY position, time HAVING count(*) > 1""",
     """
     INSERT INTO twice SELECT DISTINCT position, 'stored under another id' FROM stored JOIN produced USING (position)
      WHERE stored.id IS NOT produced.id""",
@@ -88,11 +97,12 @@ class NoRoom(ConsumerError):
 
 
 class Place(NamedTuple):
-    """Where in Kafka a message was."""
+    """Where in Kafka a message was, and the time that it bears, in milliseconds since 1970 where Kafka tells it."""
 
     topic: str
     partition: int
     offset: int
+    time: int | None = None
 
 
 class Example(NamedTuple):
@@ -143,26 +153,24 @@ class Ledger:
             {_TABLES}"""
         )
 
-    def add_produced(self, messages: Iterable[tuple[Place, bytes | None, int | None]]) -> None:
-        """Committed messages of the topic: place, value, and milliseconds since 1970 where Kafka tells them."""
-        rows = (
-            (_position(place), *_identity(value), None if time is None else time // 1000)
-            for place, value, time in messages
-        )
+    def add_produced(self, messages: Iterable[tuple[Place, bytes | None]]) -> None:
+        """Committed messages of the topic: place and value."""
+        rows = ((_position(place), *_identity(value), place.time) for place, value in messages)
         self._insert("INSERT OR IGNORE INTO produced VALUES (?, ?, ?, ?)", rows)
 
     def add_parked(self, letters: Iterable[tuple[Place, Place | None]]) -> None:
         """Dead letters: the letter's own place, and the parked message's where it has one."""
-        self._insert("INSERT OR IGNORE INTO parked VALUES (?, ?)", self._own_letters(letters))
+        self._insert("INSERT OR IGNORE INTO parked VALUES (?, ?, ?)", self._own_letters(letters))
 
     def add_stored(self, documents: Iterable[tuple[object, Place | None]]) -> None:
         """Documents: their id, and the place of the message that each was made from."""
-        self._insert("INSERT OR IGNORE INTO stored VALUES (?, ?)", self._documents(documents))
+        self._insert("INSERT OR IGNORE INTO stored VALUES (?, ?, ?)", self._documents(documents))
 
     def findings(self, *, expired_before: float | None = None) -> Findings:
         """What became of each. A message older than `expired_before` (seconds since 1970) may have lost its document
         to the TTL. Call it once."""
         with _saying_no_room():
+            self._disown_former_topics()
             self._sort_out_missing(expired_before)
             for statement in _FIND_TWICE:
                 self._database.execute(statement)
@@ -190,21 +198,23 @@ class Ledger:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def _own_letters(self, letters: Iterable[tuple[Place, Place | None]]) -> Iterator[tuple[int, int]]:
+    def _own_letters(self, letters: Iterable[tuple[Place, Place | None]]) -> Iterator[tuple[int, int, int | None]]:
         for letter, origin in letters:
             if self._is_ours(origin):
-                yield _position(origin), _position(letter)
+                yield _position(origin), _position(letter), origin.time
             else:
                 self._foreign_letters += 1
 
-    def _documents(self, documents: Iterable[tuple[object, Place | None]]) -> Iterator[tuple[int, bytes | str]]:
+    def _documents(
+        self, documents: Iterable[tuple[object, Place | None]]
+    ) -> Iterator[tuple[int, bytes | str, int | None]]:
         """A foreign document is kept for its id alone: the message with that id is not lost."""
         for identifier, origin in documents:
             if self._is_ours(origin):
-                yield _position(origin), _packed(identifier)
+                yield _position(origin), _packed(identifier), origin.time
             else:
                 self._foreign_documents += 1
-                yield _NOWHERE, _packed(identifier)
+                yield _NOWHERE, _packed(identifier), None
 
     def _is_ours(self, place: Place | None) -> TypeGuard[Place]:
         return (
@@ -218,10 +228,14 @@ class Ledger:
         with _saying_no_room():
             self._database.executemany(statement, rows)
 
+    def _disown_former_topics(self) -> None:
+        self._foreign_documents += self._database.execute(_DISOWN_DOCUMENTS).rowcount
+        self._foreign_letters += self._database.execute(_DISOWN_LETTERS).rowcount
+
     def _sort_out_missing(self, expired_before: float | None) -> None:
         self._database.execute(_FIND_MISSING)
         self._database.execute(_INDEX_MISSING)
-        self._database.execute(_FIND_EXPIRED, (expired_before,))
+        self._database.execute(_FIND_EXPIRED, (expired_before and expired_before * 1000,))
         self._database.execute(_FIND_DUPLICATES)
 
     def _count(self, query: str, *parameters: str) -> int:

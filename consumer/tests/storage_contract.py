@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from src.storage import DataStorage, StoredMessage, UnsupportedQuery
+from src.stores.document import milliseconds
 from src.verdict import Outcome
 
 Message = dict[str, Any]
@@ -380,10 +381,10 @@ class StorageContract:
         )
 
         assert sorted(storage.scan()) == [
-            StoredMessage("1", "t", 2, 7),
-            StoredMessage("2", None, None, None),
-            StoredMessage("3", None, None, None),
-            StoredMessage("4", None, None, None),
+            StoredMessage("1", "t", 2, 7, milliseconds(DAY)),
+            StoredMessage("2", None, None, None, None),
+            StoredMessage("3", None, None, None, None),
+            StoredMessage("4", None, None, None, None),
         ]
 
     def test_it_answers_and_can_be_prepared_again_and_again(self, storage: DataStorage) -> None:

@@ -34,21 +34,21 @@ class Books:
         self._ledger = ledger
         self._letters = 0
 
-    def produced(self, offset: int, identifier: str, *, second: int | None = None, **fields: object) -> None:
-        self.produced_value(offset, json.dumps({"id": identifier, **fields}).encode(), second=second)
+    def produced(self, offset: int, identifier: str, *, time: int | None = None, **fields: object) -> None:
+        self.produced_value(offset, json.dumps({"id": identifier, **fields}).encode(), time=time)
 
-    def produced_value(self, offset: int, value: bytes | None, *, second: int | None = None) -> None:
-        self._ledger.add_produced([(at(offset), value, None if second is None else second * 1000)])
+    def produced_value(self, offset: int, value: bytes | None, *, time: int | None = None) -> None:
+        self._ledger.add_produced([(at(offset, time), value)])
 
-    def parked(self, offset: int) -> None:
-        self.parked_from(at(offset))
+    def parked(self, offset: int, *, time: int | None = None) -> None:
+        self.parked_from(at(offset, time))
 
     def parked_from(self, origin: Place | None) -> None:
         self._ledger.add_parked([(Place("orders.dlq", 0, self._letters), origin)])
         self._letters += 1
 
-    def stored(self, offset: int, identifier: object) -> None:
-        self.stored_from(at(offset), identifier)
+    def stored(self, offset: int, identifier: object, *, time: int | None = None) -> None:
+        self.stored_from(at(offset, time), identifier)
 
     def stored_from(self, origin: Place | None, identifier: object) -> None:
         self._ledger.add_stored([(identifier, origin)])
@@ -57,8 +57,8 @@ class Books:
         return self._ledger.findings(expired_before=expired_before)
 
 
-def at(offset: int) -> Place:
-    return Place(TOPIC, 3, offset)
+def at(offset: int, time: int | None = None) -> Place:
+    return Place(TOPIC, 3, offset, time)
 
 
 @pytest.fixture
@@ -253,8 +253,8 @@ def test_a_replayed_message_that_was_parked_before_is_stored_and_not_twice(books
 
 
 def test_a_message_older_than_the_ttl_without_its_document_is_expired(books: Books) -> None:
-    books.produced(0, "old", second=99)
-    books.produced(1, "young", second=100)
+    books.produced(0, "old", time=99_999)
+    books.produced(1, "young", time=100_000)
     books.produced(2, "of unknown age")
 
     found = books.findings(expired_before=100.0)
@@ -263,9 +263,9 @@ def test_a_message_older_than_the_ttl_without_its_document_is_expired(books: Boo
 
 
 def test_an_old_message_that_has_its_document_is_not_expired(books: Books) -> None:
-    books.produced(0, "a", second=1)
+    books.produced(0, "a", time=1_000)
     books.stored(0, "a")
-    books.produced(1, "a", second=1)
+    books.produced(1, "a", time=1_000)
 
     found = books.findings(expired_before=100.0)
 
@@ -285,9 +285,53 @@ def test_documents_and_letters_of_another_origin_are_foreign(books: Books, origi
     assert (found.stored, found.lost, found.twice, found.repeated) == (1, 0, 0, 0)
 
 
+def test_what_a_former_topic_of_this_name_left_is_foreign(books: Books) -> None:
+    books.produced(0, "new", time=2_000)
+    books.stored(0, "old", time=1_000)
+    books.stored(0, "new", time=2_000)
+    books.parked(0, time=1_500)
+
+    found = books.findings()
+
+    assert (found.stored, found.twice, found.repeated) == (1, 0, 0)
+    assert (found.foreign_documents, found.foreign_letters) == (1, 1)
+
+
+def test_what_a_former_topic_left_hides_no_loss(books: Books) -> None:
+    books.produced(0, "new", time=2_000)
+    books.stored(0, "old", time=1_000)
+    books.produced(1, "newer", time=2_000)
+    books.parked(1, time=1_000)
+
+    assert books.findings().lost == 2
+
+
+def test_topics_of_one_name_are_told_apart_where_the_records_are_gone(books: Books) -> None:
+    books.stored(0, "first", time=1_000)
+    books.parked(0, time=2_000)
+    books.stored(1, "first", time=1_000)
+    books.stored(1, "second", time=2_000)
+    books.parked(2, time=1_000)
+    books.parked(2, time=2_000)
+
+    found = books.findings()
+
+    assert (found.twice, found.repeated) == (0, 0)
+
+
+def test_where_a_time_is_not_told_the_place_alone_counts(books: Books) -> None:
+    books.produced(0, "a", time=2_000)
+    books.stored(0, "a")
+    books.parked(0)
+
+    found = books.findings()
+
+    assert (found.stored, found.twice, found.foreign_documents) == (1, 1, 0)
+
+
 def test_messages_of_other_partitions_are_told_apart(books: Books) -> None:
     with Ledger(TOPIC) as ledger:
-        ledger.add_produced([(Place(TOPIC, p, 5), f'{{"id":"{p}"}}'.encode(), None) for p in range(3)])
+        ledger.add_produced([(Place(TOPIC, p, 5), f'{{"id":"{p}"}}'.encode()) for p in range(3)])
         ledger.add_stored([("1", Place(TOPIC, 1, 5))])
 
         found = ledger.findings()
@@ -378,8 +422,8 @@ def test_without_a_place_for_temporary_files_the_ledger_is_kept_in_memory(monkey
 
 
 def test_a_full_disk_is_said_in_one_sentence(books: Books) -> None:
-    def rows() -> Iterator[tuple[Place, bytes, None]]:
-        yield at(0), b"{}", None
+    def rows() -> Iterator[tuple[Place, bytes]]:
+        yield at(0), b"{}"
         raise sqlite3.OperationalError("database or disk is full")
 
     with Ledger(TOPIC) as ledger, pytest.raises(NoRoom, match=r"disk is full.*SQLITE_TMPDIR"):

@@ -156,6 +156,11 @@ def read_origin(headers: Sequence[tuple[str, bytes | None]]) -> Origin | None:
     return Origin(topic, partition, offset)
 
 
+def read_time(headers: Sequence[tuple[str, bytes | None]]) -> int | None:
+    """The parked message's own time, in milliseconds since 1970."""
+    return _number(headers, TIMESTAMP)
+
+
 def read_replays(headers: Sequence[tuple[str, bytes | None]]) -> Replays:
     times, _, since = (text_of(headers, REPLAYS) or "").partition(_SINCE)
     return Replays(_whole(times) or 0, since)

@@ -24,6 +24,7 @@ LARGEST = 16 * 1024 * 1024  # bytes of BSON
 MOST_BSON_FOR_JSON = 16  # times the bytes of a document's JSON, at the very most; in earnest 7
 SMALLEST_INTEGER, LARGEST_INTEGER = -(2**63), 2**63 - 1
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TOP_DATES = frozenset({"created_at"})
 _EXACT = len("2023-07-15T12:34:56.789012Z")  # a longer text may have more digits
 _FINER_THAN_MICROSECONDS = re.compile(r"(\.\d{6})\d+", re.ASCII)
@@ -36,6 +37,8 @@ class StoredMessage(NamedTuple):
     topic: str | None
     partition: int | None
     offset: int | None
+    time: int | None
+    """The message's own, in milliseconds since 1970."""
 
     @classmethod
     def of(cls, document_id: object, kafka: object) -> "StoredMessage":
@@ -47,6 +50,7 @@ class StoredMessage(NamedTuple):
             topic if isinstance(topic, str) else None,
             partition if type(partition) is int else None,
             offset if type(offset) is int else None,
+            milliseconds(origin.get("timestamp")),
         )
 
 
@@ -103,6 +107,16 @@ def as_text(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [as_text(inner) for inner in value]
     return value
+
+
+def milliseconds(value: object) -> int | None:
+    """A date, or its text, as milliseconds since 1970; None for anything else."""
+    if not isinstance(value, datetime | str):
+        return None
+    try:
+        return (as_date(value) - _EPOCH) // timedelta(milliseconds=1)
+    except InvalidMessage:
+        return None
 
 
 def _without_finer_digits(value: object) -> object:

@@ -101,7 +101,7 @@ class MongoStore:
                 raise UnsupportedQuery(f"MongoDB refuses the query: {error}") from error
 
     def scan(self) -> Iterator[StoredMessage]:
-        fields = {"kafka.topic": 1, "kafka.partition": 1, "kafka.offset": 1}
+        fields = {"kafka.topic": 1, "kafka.partition": 1, "kafka.offset": 1, "kafka.timestamp": 1}
         with self.collection.find({}, fields, batch_size=PAGE) as cursor:
             while page := _page(cursor):
                 yield from page

@@ -9,7 +9,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import msgspec
 
 from src.errors import StorageUnavailable
 from src.settings import MongoSettings
-from src.stores.document import Document, StoredMessage, as_text, dated
+from src.stores.document import Document, StoredMessage, as_text, dated, milliseconds
 from src.stores.query import Query, Sort, in_order, is_condition, matcher
 from src.utils.config import ConfigurationError
 from src.verdict import KEY_TAKEN, STORED, Outcome, Verdict
@@ -42,7 +42,9 @@ CREATE_INDEX = "CREATE INDEX IF NOT EXISTS {index} ON {table} ({columns})"
 INSERT = "INSERT INTO {table} VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING"
 DOCUMENTS = "SELECT document FROM {table}"
 DOCUMENT = "SELECT document FROM {table} WHERE id = ?"
-ORIGINS = 'SELECT id, topic, "partition", "offset" FROM {table}'
+ORIGINS = """
+SELECT id, topic, "partition", "offset", json_extract(document, '$.kafka.timestamp') FROM {table}
+"""
 
 TAKEN = Verdict(Outcome.FAILED, KEY_TAKEN, sqlite3.IntegrityError("the id is there already"))
 
@@ -57,7 +59,6 @@ CAUSES = {
 }
 
 PRIMARY_CODE = 0xFF  # the part of an error code that is not about its particulars
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class SqliteStore:
@@ -95,8 +96,8 @@ class SqliteStore:
 
     def scan(self) -> Iterator[StoredMessage]:
         with _translated():
-            for row in self._connection().execute(self._sql(ORIGINS)):
-                yield StoredMessage(*row)
+            for identifier, topic, partition, offset, time in self._connection().execute(self._sql(ORIGINS)):
+                yield StoredMessage(identifier, topic, partition, offset, milliseconds(time))
 
     def ping(self) -> None:
         with _translated():
@@ -189,23 +190,19 @@ def _quoted(name: str) -> str:
 
 
 def _row(document: Document) -> tuple[Any, ...]:
-    created_at, metadata = document.get("created_at"), document.get("metadata")
+    metadata = document.get("metadata")
     return (
         document["id"],
-        None if created_at is None else _milliseconds(created_at),
+        milliseconds(document.get("created_at")),
         _text(document.get("name")),
         _text(metadata.get("source")) if isinstance(metadata, dict) else None,
-        *StoredMessage.of(document["id"], document.get("kafka"))[1:],
+        *StoredMessage.of(document["id"], document.get("kafka"))[1:4],
         msgspec.json.encode(as_text(document)).decode(),
     )
 
 
 def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
-
-
-def _milliseconds(moment: datetime) -> int:
-    return (moment - EPOCH) // timedelta(milliseconds=1)
 
 
 def _document(text: str) -> Document:
@@ -252,7 +249,7 @@ def _clause(column: str, operator: str, operand: Any) -> tuple[str, list[str | i
 
 def _variable(column: str, operand: object) -> str | int | None:
     if column == "created_at":
-        return _milliseconds(operand) if isinstance(operand, datetime) else None
+        return milliseconds(operand) if isinstance(operand, datetime) else None
     return _text(operand)
 
 
