@@ -9,7 +9,6 @@ import asyncio
 from collections import deque
 from collections.abc import Coroutine, Mapping
 from threading import Event, Thread
-from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 Offsets = Mapping[int, int]  # partition to offset
@@ -84,9 +83,7 @@ class Gate:
         self._open.wait()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self._loop.call_soon_threadsafe(self._over.set)
         self._thread.join()
         self._loop.close()
