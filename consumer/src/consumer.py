@@ -14,9 +14,11 @@ from prometheus_client import CollectorRegistry, disable_created_metrics
 
 from src import data_processor, storage, writer
 from src.check import check
+from src.circuit_breaker import CircuitBreaker
 from src.data_processor import DataProcessor
 from src.dead_letters.topic import DeadLetterTopic
-from src.errors import DeadLetterError, InvalidMessage
+from src.errors import DeadLetterError, DeadLetterStorm, InvalidMessage
+from src.offsets import OffsetTracker
 from src.record import Record
 from src.settings import DEFAULT_FILE, VERSION, Settings, load_settings
 from src.settlement import Commits, Settlement
@@ -84,6 +86,7 @@ class DataConsumer:
         processor: DataProcessor | None = None,
         registry: CollectorRegistry | None = None,
         clock: Callable[[], float] = time.monotonic,
+        probe_interval: float = writer.PROBE_INTERVAL,
         stop: Event | None = None,
     ) -> None:
         self._settings = settings = config if isinstance(config, Settings) else parse(Settings, config)
@@ -95,6 +98,7 @@ class DataConsumer:
         self._storage: Storage = storage or DataStorage(settings.mongodb)
         self._dead_letters: DeadLetters = dead_letters or DeadLetterTopic(settings.kafka)
         self._source: Source = source or KafkaSource(settings.kafka, on_offset_gap=settings.consumer.on_offset_gap)
+        tracker = OffsetTracker()
         self._writer = WriterThread(
             Writer(
                 self._processor,
@@ -102,7 +106,10 @@ class DataConsumer:
                 self._dead_letters,
                 max_retries=settings.consumer.max_retries,
                 stop=self._stop,
+                breaker=CircuitBreaker(settings.consumer.dead_letter_storm_percent),
+                still_ours=tracker.owns,
                 on_retry=lambda cause: self._metrics.retries.labels(cause).inc(),
+                probe_interval=probe_interval,
             )
         )
         self._settlement = Settlement(
@@ -111,6 +118,7 @@ class DataConsumer:
             self._metrics,
             topic=settings.kafka.topic,
             commit_every=settings.consumer.offset_commit_frequency_ms / 1000,
+            tracker=tracker,
             clock=clock,
         )
         self._metrics.healthy.set_function(lambda: not self.hindrances())
@@ -211,6 +219,8 @@ class DataConsumer:
         obstacle = self._writer.obstacle
         if obstacle is None:
             return "backpressure"
+        if isinstance(obstacle, DeadLetterStorm):
+            return obstacle.cause
         return "dead_letters" if isinstance(obstacle, DeadLetterError) else "storage"
 
     def _show_paused(self) -> None:
@@ -268,7 +278,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _act(options: argparse.Namespace, stop: Event) -> int:
     settings = load_settings(options.config, os.environ)
-    configure(service="consumer", version=VERSION, level=settings.logging.level, style=settings.logging.format)
+    configure(
+        service="consumer",
+        version=VERSION,
+        level=settings.logging.level,
+        style=settings.logging.format,
+        log_dir=settings.logging.log_dir,
+    )
     if options.check:
         logging.getLogger("librdkafka").setLevel(logging.CRITICAL)  # its troubles are in the answers
         return check(settings, options.config)

@@ -4,7 +4,8 @@ ConsumerError
 ├── InvalidMessage      the message's fault: park it and go on
 ├── Unavailable         the world's fault: pause, wait, try again
 │   ├── StorageUnavailable
-│   └── DeadLetterError
+│   ├── DeadLetterError
+│   └── DeadLetterStorm
 └── SourceError         the Kafka client can't go on: end the run, exit 1; nothing unsettled is committed
 """
 
@@ -41,6 +42,13 @@ class DeadLetterError(Unavailable):
     def __init__(self, cause: str, text: str, unconfirmed: Sequence[int]) -> None:
         super().__init__(cause, text)
         self.unconfirmed = unconfirmed
+
+
+class DeadLetterStorm(Unavailable):
+    """So many messages would be dead-lettered that the fault is hardly theirs: a schema, a rule, a release of ours."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__("dead_letter_storm", text)
 
 
 class SourceError(ConsumerError):

@@ -3,7 +3,8 @@
 The law: an offset is committed only when every message before it is stored or dead-lettered.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from src.record import Record
@@ -16,7 +17,8 @@ class _Progress:
     assignment: int
     settled: int | None
     committed: int | None
-    in_hand: dict[int, int] = field(default_factory=dict)  # a batch's first offset: the one after its last
+    in_hand: dict[int, list[int]] = field(default_factory=dict)
+    """The offsets of each batch that are not settled, by the first of them."""
 
     @property
     def committable(self) -> int | None:
@@ -24,6 +26,12 @@ class _Progress:
         if self.settled is None or not self.in_hand:
             return self.settled
         return min(self.settled, *self.in_hand)
+
+    def settle(self, offsets: Sequence[int]) -> None:
+        done = frozenset(offsets)
+        if rest := [offset for offset in self.in_hand.pop(offsets[0]) if offset not in done]:
+            self.in_hand[rest[0]] = rest
+        self.settled = max(offsets[-1] + 1, self.settled or 0)
 
 
 class OffsetTracker:
@@ -45,20 +53,20 @@ class OffsetTracker:
         self._owned.pop(partition, None)
 
     def owns(self, record: Record) -> bool:
+        """Safe from any thread."""
         progress = self._owned.get(record.partition)
         return progress is not None and progress.assignment == record.assignment
 
     def take(self, records: Iterable[Record]) -> None:
         """These are in hand: nothing from them on may be committed until they are settled."""
-        for progress, (first, after) in self._spans(records):
-            progress.in_hand[first] = after
+        for progress, offsets in self._offsets(records):
+            progress.in_hand[offsets[0]] = offsets
 
     def settle(self, records: Iterable[Record]) -> None:
-        """Each of these, taken together before, is stored or dead-lettered."""
-        for progress, (first, _) in self._spans(records):
-            after = progress.in_hand.pop(first, None)
-            if after is not None:
-                progress.settled = max(after, progress.settled or 0)
+        """Each of these is stored or dead-lettered: a batch as it was taken, or the next part of one."""
+        for progress, offsets in self._offsets(records):
+            if offsets[0] in progress.in_hand:
+                progress.settle(offsets)
 
     def skip_to(self, partition: int, offset: int) -> None:
         """What lies before is gone, and that was said: to be committed, so that it is said once."""
@@ -86,11 +94,10 @@ class OffsetTracker:
             if partition in self._owned:
                 self._owned[partition].committed = offset
 
-    def _spans(self, records: Iterable[Record]) -> list[tuple[_Progress, tuple[int, int]]]:
-        """The first offset and the one after the last, for each partition that is still ours."""
-        spans: dict[int, tuple[int, int]] = {}
+    def _offsets(self, records: Iterable[Record]) -> list[tuple[_Progress, list[int]]]:
+        """Those of each partition that is still ours."""
+        offsets: defaultdict[int, list[int]] = defaultdict(list)
         for record in records:
             if self.owns(record):
-                first, _ = spans.get(record.partition, (record.offset, 0))
-                spans[record.partition] = (first, record.offset + 1)
-        return [(self._owned[partition], span) for partition, span in spans.items()]
+                offsets[record.partition].append(record.offset)
+        return [(self._owned[partition], numbers) for partition, numbers in offsets.items()]

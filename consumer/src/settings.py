@@ -66,6 +66,8 @@ class ConsumerSettings(Section, frozen=True):
     """Records that are stored in one call, at most."""
     max_retries: Annotated[int, Meta(ge=0, le=100)] = 3
     """How often a message that fails on its own, for an unknown reason, is tried again before it is parked."""
+    dead_letter_storm_percent: Annotated[int, Meta(ge=1, le=100)] = 80
+    """When more of the last 1,000 messages would be dead-lettered they are held instead; 100 lets any share through."""
     offset_commit_frequency_ms: Annotated[int, Meta(ge=10, le=3_600_000)] = 1000
     on_offset_gap: Literal["stop", "earliest"] = "stop"
     """What to do where a committed offset is gone: stop that partition, or go on at the oldest message and say so."""
@@ -82,6 +84,8 @@ class MongoSettings(Section, frozen=True):
 class LoggingSettings(Section, frozen=True):
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
     format: Literal["json", "text"] = "json"
+    log_dir: str = ""
+    """Where the lines are written into files as well; nowhere by default."""
 
 
 class MetricsSettings(Section, frozen=True):
@@ -113,6 +117,7 @@ VARIABLES = (
     Variable("KAFKA_SSL_KEY_PASSWORD", ("kafka", "client", "ssl.key.password"), secret=True),
     Variable("CONSUMER_BATCH_SIZE", ("consumer", "batch_size")),
     Variable("CONSUMER_MAX_RETRIES", ("consumer", "max_retries")),
+    Variable("CONSUMER_DEAD_LETTER_STORM_PERCENT", ("consumer", "dead_letter_storm_percent")),
     Variable("CONSUMER_OFFSET_COMMIT_FREQUENCY_MS", ("consumer", "offset_commit_frequency_ms")),
     Variable("CONSUMER_ON_OFFSET_GAP", ("consumer", "on_offset_gap")),
     Variable("MONGODB_URI", ("mongodb", "uri"), secret=True),
@@ -122,6 +127,7 @@ VARIABLES = (
     Variable("MONGODB_TTL_DAYS", ("mongodb", "ttl_days")),
     Variable("LOG_LEVEL", ("logging", "level")),
     Variable("LOG_FORMAT", ("logging", "format")),
+    Variable("LOG_DIR", ("logging", "log_dir")),
     Variable("METRICS_ENABLED", ("metrics", "enabled")),
     Variable("METRICS_HOST", ("metrics", "host")),
     Variable("METRICS_PORT", ("metrics", "port")),

@@ -40,6 +40,7 @@ class Settlement:
         *,
         topic: str,
         commit_every: float,
+        tracker: OffsetTracker | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._source = source
@@ -48,7 +49,7 @@ class Settlement:
         self._topic = topic
         self._commit_every = commit_every
         self._clock = clock
-        self._tracker = OffsetTracker()
+        self._tracker = tracker or OffsetTracker()
         self._last_commit = clock()
 
     def take(self, records: Sequence[Record]) -> list[Record]:
@@ -79,10 +80,11 @@ class Settlement:
         self._changed("assigned", tuple(committed))
 
     def revoking(self, partitions: Collection[int]) -> None:
-        self.settle(self._writer.settle_all(0.0 if self._writer.obstacle else DRAIN))
-        if due := self._tracker.due(partitions):
+        self.settle(self._writer.settle_all(DRAIN))
+        due = self._tracker.due(partitions)
+        self._forget(partitions)  # before the commit, which may take seconds: the writer parks nothing of them any more
+        if due:
             self._source.commit_now(due)
-        self._forget(partitions)
         self._changed("revoked", partitions)
 
     def lost(self, partitions: Collection[int]) -> None:

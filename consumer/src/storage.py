@@ -15,7 +15,7 @@ from src.stores.mongo import MongoStore
 from src.stores.query import Query, Sort, UnsupportedQuery, normalised
 from src.stores.sqlite import SCHEME, SqliteStore
 from src.utils.config import parse
-from src.verdict import DUPLICATE, KEY_TAKEN, Outcome, Verdict
+from src.verdict import DUPLICATE, Outcome, Verdict
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +38,7 @@ REASONS = (
 """Why a store may refuse a document."""
 
 THERE = frozenset({Outcome.STORED, Outcome.DUPLICATE})
+NOT_STORED = frozenset({Outcome.REFUSED, Outcome.FAILED})
 
 Answer = tuple[str, bool, str]
 """What was asked, whether all is well, and a sentence about it."""
@@ -177,8 +178,9 @@ class DataStorage:
             if may_raise:
                 raise
             verdicts = [_put_off(error)] * len(documents)
-        taken = [entry.id for entry, verdict in zip(entries, verdicts, strict=True) if verdict.reason == KEY_TAKEN]
-        held = self._held(taken) if taken else {}
+        # a rule that was made since may refuse what is there already: that must not be parked as well
+        bad = [entry.id for entry, verdict in zip(entries, verdicts, strict=True) if verdict.outcome in NOT_STORED]
+        held = self._held(bad) if bad else {}
         return {
             entry.id: _decision(entry, verdict, held.get(entry.id))
             for entry, verdict in zip(entries, verdicts, strict=True)

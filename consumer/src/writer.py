@@ -2,12 +2,13 @@
 
 import logging
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass, field
 from threading import Event
-from typing import Any, NamedTuple, Protocol, Self, TypeVar
+from typing import Any, NamedTuple, Protocol, Self
 
 from tenacity import (
     RetryCallState,
@@ -19,7 +20,15 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from src.errors import ConsumerError, DeadLetterError, InvalidMessage, StorageUnavailable, Unavailable
+from src.circuit_breaker import CircuitBreaker
+from src.errors import (
+    ConsumerError,
+    DeadLetterError,
+    DeadLetterStorm,
+    InvalidMessage,
+    StorageUnavailable,
+    Unavailable,
+)
 from src.record import Record, Rejection
 from src.verdict import Outcome, Verdict
 
@@ -29,9 +38,10 @@ PROCESSING_FAILED = "processing_failed"
 SLOTS = 2  # batches in flight: one being written, one behind it
 GLANCE = 0.05  # seconds between two looks at an obstacle
 LONGEST_WAIT = 5.0  # seconds between two tries at most
+PROBE = 10  # messages that are tried at a time in a dead-letter storm
+PROBE_INTERVAL = 10.0  # seconds between two probes, while they are no better
 
 Document = Mapping[str, Any]
-T = TypeVar("T")
 
 
 class Processor(Protocol):
@@ -62,7 +72,7 @@ class Abandoned(ConsumerError):
 
 
 class Result(NamedTuple):
-    """What became of a batch: `records` are settled, all of them."""
+    """What became of a batch, or of the first part of one: `records` are settled, all of them."""
 
     records: Sequence[Record]
     stored: Sequence[Record]
@@ -71,6 +81,8 @@ class Result(NamedTuple):
     storage_seconds: float
     finished: float
     """Seconds since 1970."""
+    rest: Sequence[Record] = ()
+    """What has no home yet: to be written next."""
 
 
 @dataclass(slots=True)
@@ -81,25 +93,34 @@ class _Item:
     document: Document | None = None
     failures: int = 0
     first_failure: float = 0.0
+    outcome: Outcome | None = None
+    rejection: Rejection | None = None
+
+    @property
+    def rejected(self) -> bool:
+        return self.rejection is not None
 
 
 @dataclass(slots=True)
 class _Batch:
-    """What still waits for the store, what failed on its own, and what is decided."""
+    """What still waits for the store, and what failed on its own."""
 
+    items: list[_Item]
     waiting: list[_Item] = field(default_factory=list)
     failed: deque[_Item] = field(default_factory=deque)
-    stored: list[Record] = field(default_factory=list)
-    duplicates: int = 0
-    rejections: list[Rejection] = field(default_factory=list)
     storage_seconds: float = 0.0
+
+
+def _any(_record: Record) -> bool:
+    return True
 
 
 class Writer:
     """Stores or parks one batch at a time.
 
     A message's fault is parked. While something outside does not answer, `write` tries again for as long as it takes,
-    and `obstacle` says why; `on_retry` hears the cause of each new try.
+    and `obstacle` says why; `on_retry` hears the cause of each new try. In a dead-letter storm, while `breaker` is
+    open, a few messages are let through at a time. A message that is no longer `still_ours` is its new owner's to park.
     """
 
     def __init__(
@@ -110,19 +131,27 @@ class Writer:
         *,
         max_retries: int,
         stop: Event,
+        breaker: CircuitBreaker | None = None,
+        still_ours: Callable[[Record], bool] = _any,
         on_retry: Callable[[str], object] = str,
         clock: Callable[[], float] = time.time,
         longest_wait: float = LONGEST_WAIT,
+        probe_interval: float = PROBE_INTERVAL,
     ) -> None:
-        self.obstacle: Unavailable | None = None
         self._processor = processor
         self._storage = storage
         self._dead_letters = dead_letters
         self._max_retries = max_retries
         self._stop = stop
+        self._breaker = breaker or CircuitBreaker(limit=100)
+        self._still_ours = still_ours
         self._on_retry = on_retry
         self._clock = clock
         self._longest_wait = longest_wait
+        self._probe_interval = probe_interval
+        self._outage: Unavailable | None = None
+        self._storm: DeadLetterStorm | None = None
+        self._sitting_out = False
         self._retrying = Retrying(
             retry=retry_if_exception_type(Unavailable),
             wait=wait_random_exponential(multiplier=min(0.2, longest_wait), max=longest_wait),
@@ -130,6 +159,16 @@ class Writer:
             sleep=sleep_using_event(stop),
             before_sleep=self._hindered_again,
         )
+
+    @property
+    def obstacle(self) -> Unavailable | None:
+        """What is waited for; None while the writer gets on. Safe from any thread."""
+        return self._outage or self._storm
+
+    @property
+    def held_up(self) -> bool:
+        """Whether nothing is in the making: a probe in a storm is over soon, an outage and a pause may last."""
+        return self._outage is not None or self._sitting_out
 
     def prepare(self) -> None:
         """Wait until the store is there, and make its indexes. Raises Abandoned."""
@@ -145,17 +184,84 @@ class Writer:
             self._unhindered()
 
     def write(self, records: Sequence[Record]) -> Result:
-        """Give each record a home; returns when all are settled. Raises Abandoned."""
-        batch = _Batch()
-        self._try(batch, [_Item(record) for record in records])
-        while batch.failed:
-            self._try_alone(batch, batch.failed.popleft())
-        self._park(batch.rejections)
-        return Result(records, batch.stored, batch.duplicates, batch.rejections, batch.storage_seconds, self._clock())
+        """Give records a home: all of them, but in a dead-letter storm. Raises Abandoned.
+
+        Then it is the first few, after a while; the others are the result's `rest`, and nothing is kept of them.
+        """
+        self._sit_out_the_storm()
+        return self._probe(records) if self._breaker.open else self._write_up_to_a_storm(records)
 
     def give_up(self) -> None:
         """Wait for nothing any more: a batch that meets an obstacle from now on is abandoned."""
         self._stop.set()
+
+    def _write_up_to_a_storm(self, records: Sequence[Record]) -> Result:
+        batch = self._decide(records)
+        admitted = self._breaker.admit([item.rejected for item in batch.items])
+        if self._breaker.open:
+            self._storm = self._describe_storm(batch.items[admitted:])
+            logger.error("dead-letter storm", extra={"cause": self._storm.cause, "reason": str(self._storm)})
+        return self._settle(batch, admitted)
+
+    def _probe(self, records: Sequence[Record]) -> Result:
+        """The first few are tried as if for the first time: the cause may be mended, or the storm have passed.
+
+        What is still rejected is parked, so that what lies behind is reached. A probe with no larger a share of dead
+        letters than is allowed is followed by the next at once.
+        """
+        ours = [record for record in records if self._still_ours(record)]
+        batch = self._decide(ours[:PROBE])
+        for item in batch.items:
+            self._breaker.count(item.rejected)
+        dead_letters = sum(item.rejected for item in batch.items)
+        worse = self._breaker.open and self._breaker.exceeded_by(dead_letters, len(batch.items))
+        self._storm = self._describe_storm(batch.items) if worse else None
+        if not self._breaker.open:
+            logger.info("dead-letter storm is over")
+        return self._settle(batch, len(batch.items), ours[PROBE:])
+
+    def _sit_out_the_storm(self) -> None:
+        if self._storm is None:
+            return
+        self._on_retry(self._storm.cause)
+        self._sitting_out = True
+        asked_to_stop = self._stop.wait(self._probe_interval)
+        self._sitting_out = False
+        if asked_to_stop:
+            raise Abandoned("asked to stop in a dead-letter storm")
+
+    def _describe_storm(self, items: Sequence[_Item]) -> DeadLetterStorm:
+        rejections = [item.rejection for item in items if item.rejection is not None]
+        reasons = Counter(rejection.reason for rejection in rejections).most_common(1)
+        example = "".join(f", now for {reason}" for reason, _ in reasons)
+        breaker = self._breaker
+        return DeadLetterStorm(
+            f"{breaker.dead_letters:,} of the last {breaker.window:,} messages would be dead-lettered{example}"
+            f" ({breaker.limit} % is allowed); set consumer.dead_letter_storm_percent to 100 to let them through"
+        )
+
+    def _settle(self, batch: _Batch, admitted: int, behind: Sequence[Record] = ()) -> Result:
+        items, held = batch.items[:admitted], batch.items[admitted:]
+        return Result(
+            records=[item.record for item in items],
+            stored=[item.record for item in items if item.outcome is Outcome.STORED],
+            duplicates=sum(item.outcome is Outcome.DUPLICATE for item in items),
+            rejections=self._park([item.rejection for item in items if item.rejection is not None]),
+            storage_seconds=batch.storage_seconds,
+            finished=self._clock(),
+            rest=[*(item.record for item in held), *behind],
+        )
+
+    def _decide(self, records: Sequence[Record]) -> _Batch:
+        """Store what can be, and reject the rest; what is not ours any more by then is left to its new owner."""
+        batch = _Batch([_Item(record) for record in records])
+        self._try(batch, batch.items)
+        while batch.failed:
+            item = batch.failed.popleft()
+            if self._still_ours(item.record):
+                self._try_alone(batch, item)
+        batch.items = [item for item in batch.items if item.outcome is not None or self._still_ours(item.record)]
+        return batch
 
     def _try(self, batch: _Batch, items: Sequence[_Item]) -> None:
         for item in items:
@@ -174,7 +280,7 @@ class Writer:
         try:
             item.document = item.document or self._processor.process(item.record)
         except InvalidMessage as error:
-            self._reject(batch, item, error.reason, "process", error)
+            self._reject(item, error.reason, "process", error)
         except Exception as error:
             logger.exception("processing failed", extra={"reason": type(error).__name__})
             self._failed(batch, item, PROCESSING_FAILED, "process", error)
@@ -196,49 +302,53 @@ class Writer:
             )
 
     def _sort(self, batch: _Batch, item: _Item, verdict: Verdict) -> None:
-        error = verdict.error or StorageUnavailable(verdict.reason, verdict.reason)
         match verdict.outcome:
-            case Outcome.STORED:
-                batch.stored.append(item.record)
-            case Outcome.DUPLICATE:
-                batch.duplicates += 1
+            case Outcome.STORED | Outcome.DUPLICATE:
+                item.outcome = verdict.outcome
             case Outcome.DEFERRED:
                 batch.waiting.append(item)
             case Outcome.REFUSED:
-                self._reject(batch, item, verdict.reason, "store", error)
+                self._reject(item, verdict.reason, "store", _error_of(verdict))
             case Outcome.FAILED:
-                self._failed(batch, item, verdict.reason, "store", error)
+                self._failed(batch, item, verdict.reason, "store", _error_of(verdict))
 
     def _failed(self, batch: _Batch, item: _Item, reason: str, stage: str, error: Exception) -> None:
         item.first_failure = item.first_failure or self._clock()
         item.failures += 1
         if item.failures > self._max_retries:
-            self._reject(batch, item, reason, stage, error)
+            self._reject(item, reason, stage, error)
         else:
             self._on_retry(reason)
             batch.failed.append(item)
 
-    def _reject(self, batch: _Batch, item: _Item, reason: str, stage: str, error: Exception) -> None:
+    def _reject(self, item: _Item, reason: str, stage: str, error: Exception) -> None:
         now = self._clock()
         attempts = max(item.failures, 1)
-        batch.rejections.append(
-            Rejection(item.record, reason, stage, error, attempts, item.first_failure or now, now),
-        )
+        item.rejection = Rejection(item.record, reason, stage, error, attempts, item.first_failure or now, now)
 
-    def _park(self, rejections: Sequence[Rejection]) -> None:
-        """Returns when the dead-letter topic has them all; what it confirmed is not sent again. Raises Abandoned."""
+    def _park(self, rejections: Sequence[Rejection]) -> list[Rejection]:
+        """Returns those that the dead-letter topic has, once it has all that are ours. Raises Abandoned.
+
+        What it confirmed is not sent again, and what is no longer ours is not sent.
+        """
         waiting = list(rejections)
+        parked: list[Rejection] = []
 
         def send() -> None:
             nonlocal waiting
+            waiting = [rejection for rejection in waiting if self._still_ours(rejection.record)]
             try:
                 self._dead_letters.send(waiting)
             except DeadLetterError as error:
-                waiting = [waiting[index] for index in error.unconfirmed]
+                unconfirmed = frozenset(error.unconfirmed)
+                parked.extend(each for index, each in enumerate(waiting) if index not in unconfirmed)
+                waiting = [waiting[index] for index in sorted(unconfirmed)]
                 raise
+            parked.extend(waiting)
 
         if waiting:
             self._patiently(send)
+        return parked
 
     def _patiently(self, attempt: Callable[[], None]) -> None:
         """Try until it works; the world's fault is waited out. Raises Abandoned when asked to stop meanwhile."""
@@ -255,26 +365,27 @@ class Writer:
             self._on_retry(error.cause)
 
     def _hindered(self, error: Unavailable) -> None:
-        self.obstacle = error
+        self._outage = error
         logger.warning("waiting for what does not answer", extra={"cause": error.cause, "reason": str(error)})
 
     def _unhindered(self) -> None:
-        if self.obstacle is not None:
-            logger.info("going on", extra={"after": self.obstacle.cause})
-            self.obstacle = None
+        if self._outage is not None:
+            logger.info("going on", extra={"after": self._outage.cause})
+            self._outage = None
 
 
 class WriterThread:
     """Runs a Writer beside the loop: batches go in, results come out in the same order.
 
-    Whatever ends a batch with an error is raised by `results`.
+    A batch has one result, in a dead-letter storm several. Whatever ends one with an error is raised by `results`.
     """
 
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="writer")
         self._prepared: Future[None] | None = None
-        self._in_flight: deque[Future[Result]] = deque()
+        self._in_flight: deque[Future[None]] = deque()
+        self._settled: deque[Result] = deque()
         self._looking: Future[None] | None = None
 
     @property
@@ -291,33 +402,40 @@ class WriterThread:
         return not self._in_flight and (self._looking is None or self._looking.done())
 
     def submit(self, records: Sequence[Record]) -> None:
-        self._in_flight.append(self._executor.submit(self._writer.write, records))
+        self._in_flight.append(self._executor.submit(self._write, records))
 
     def look(self) -> None:
         """Have the store asked whether it is there; the answer shows in `obstacle`."""
         self._looking = self._executor.submit(self._writer.look)
 
     def results(self, timeout: float = 0.0) -> list[Result]:
-        """What is done, in order; waits up to `timeout` seconds for the first. Raises what ended a batch."""
+        """What is settled, in order; waits up to `timeout` seconds for a batch to end. Raises what ended one."""
         if self._prepared is not None and self._prepared.done():
-            _outcome(self._prepared)
+            _let_end(self._prepared)
         if self._in_flight:
             wait([self._in_flight[0]], timeout)
-        results: list[Result] = []
-        while self._in_flight and self._in_flight[0].done():
-            if results and self._in_flight[0].exception():
-                break  # what is done is settled first; the error is raised by the next call
-            result = _outcome(self._in_flight.popleft())
-            results += [] if result is None else [result]
+        ended = [batch for batch in self._in_flight if batch.done()]  # before their results are taken: so all are there
+        results = [self._settled.popleft() for _ in range(len(self._settled))]
+        for batch in ended:
+            if results and batch.exception():
+                break  # what is settled comes first; the error is raised by the next call
+            _let_end(self._in_flight.popleft())
         return results
 
     def settle_all(self, timeout: float) -> list[Result]:
-        """What is done once nothing is in flight, the time is over, or the writer waits for what does not answer."""
+        """What is settled once nothing is in flight, the time is over, or the writer is held up."""
         deadline = time.monotonic() + timeout
         results = self.results()
-        while self._in_flight and self.obstacle is None and time.monotonic() < deadline:
+        while self._in_flight and not self._writer.held_up and time.monotonic() < deadline:
             results += self.results(GLANCE)
         return results
+
+    def _write(self, records: Sequence[Record]) -> None:
+        while records:
+            result = self._writer.write(records)
+            if result.records:
+                self._settled.append(result)
+            records = result.rest
 
     def __enter__(self) -> Self:
         self._prepared = self._executor.submit(self._writer.prepare)
@@ -328,9 +446,11 @@ class WriterThread:
         self._executor.shutdown(wait=False, cancel_futures=True)
 
 
-def _outcome(future: Future[T]) -> T | None:
-    """What the writer returned; None where it gave up because the program stops."""
-    try:
-        return future.result()
-    except Abandoned:
-        return None
+def _error_of(verdict: Verdict) -> Exception:
+    return verdict.error or StorageUnavailable(verdict.reason, verdict.reason)
+
+
+def _let_end(future: Future[None]) -> None:
+    """Raises what ended it, unless the writer gave up because the program stops."""
+    with suppress(Abandoned):
+        future.result()

@@ -17,18 +17,22 @@ from src.data_processor import DataProcessor
 from src.errors import SourceError
 from src.record import Record
 from src.utils.config import ConfigurationError
+from src.writer import PROBE_INTERVAL
 from tests.fakes import DEADLINE, TOPIC, FakeDeadLetters, FakeSource, FakeStorage, record
 
 CONFIG: dict[str, Any] = {
     "consumer": {"batch_size": 2, "offset_commit_frequency_ms": 10, "max_retries": 1},
     "metrics": {"port": 0},
 }
+LARGE_BATCHES = {**CONFIG, "consumer": {"offset_commit_frequency_ms": 10}}
 
 
 class World:
     """A consumer among fakes. `until` runs its loop in a thread until a condition holds, then asks it to stop."""
 
-    def __init__(self, *records: Record, config: dict[str, Any] = CONFIG) -> None:
+    def __init__(
+        self, *records: Record, config: dict[str, Any] = CONFIG, probe_interval: float = PROBE_INTERVAL
+    ) -> None:
         self.hours_passed = 0
         self.source = FakeSource(records)
         self.source.rebalance("assigned", 0)
@@ -44,6 +48,7 @@ class World:
             dead_letters=self.dead_letters,
             registry=self.registry,
             clock=lambda: time.monotonic() + 3600 * self.hours_passed,
+            probe_interval=probe_interval,
             stop=self.stop,
         )
 
@@ -138,6 +143,48 @@ def test_a_dead_letter_topic_that_does_not_answer_is_waited_out_and_nothing_is_c
 
     assert world.dead_letters.offsets == [0, 1]
     assert len(world.storage.documents) == 0
+
+
+def test_a_dead_letter_storm_pauses_is_not_ready_and_says_why() -> None:
+    world = World(*broken(3000), config=LARGE_BATCHES)
+
+    with world.running():
+        world.wait(lambda: world.consumer.hindrances() and world.source.committed.get(0) == 999)
+        world.hours_passed += 1
+        world.wait(lambda: world.source.paused)
+        polls = world.source.polls
+        world.wait(lambda: world.source.polls > polls)
+
+        assert world.consumer.hindrances() == [
+            "dead_letter_storm: 1,000 of the last 1,000 messages would be dead-lettered, now for not_json"
+            " (80 % is allowed); set consumer.dead_letter_storm_percent to 100 to let them through"
+        ]
+        assert world.metric("consumer_paused", reason="dead_letter_storm") == 1
+        assert world.metric("consumer_paused", reason="dead_letters") == 0
+        assert world.metric("consumer_healthy") == 0
+
+    assert world.dead_letters.offsets == list(range(999))
+    assert world.source.committed == {0: 999}
+
+
+def test_what_was_parked_in_a_storm_is_committed_when_the_partition_goes_and_no_more_of_it_is_parked() -> None:
+    world = World(*broken(3000), config=LARGE_BATCHES, probe_interval=0.05)
+
+    with world.running():
+        world.wait(lambda: len(world.dead_letters.parked) > 1000)
+        world.source.rebalance("revoked", 0)
+        world.wait(lambda: world.metric("consumer_assigned_partitions") == 0 and not world.consumer.hindrances())
+
+    assert world.source.committed == {0: len(world.dead_letters.parked)}
+    assert len(world.dead_letters.parked) < 2000
+
+
+def test_with_a_limit_of_100_any_share_is_parked() -> None:
+    world = World(*broken(3000), config={**LARGE_BATCHES, "consumer": {"dead_letter_storm_percent": 100}})
+
+    world.until(lambda: len(world.dead_letters.parked) == 3000)
+
+    assert world.metric("consumer_retries_total", cause="dead_letter_storm") is None
 
 
 def test_a_refused_commit_is_tried_again() -> None:
@@ -319,6 +366,10 @@ def test_a_wrong_setting_ends_the_program_with_2_and_one_sentence(
     assert capsys.readouterr().err == (
         "consumer: environment variable CONSUMER_BATCH_SIZE: Expected `int` >= 1, found '-1'\n"
     )
+
+
+def broken(count: int) -> list[Record]:
+    return [record(offset, b"{") for offset in range(count)]
 
 
 def get(port: int, path: str) -> tuple[int, Any]:

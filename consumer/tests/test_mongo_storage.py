@@ -117,6 +117,14 @@ class TestOnAServer:
             ("STORED", ""),
         ]
 
+    def test_what_is_stored_is_a_duplicate_under_a_rule_made_since(self, storage: DataStorage, collection: Raw) -> None:
+        storage.save(message("1"))
+        collection.database.command("collMod", collection.name, validator={"colour": {"$exists": True}})
+
+        verdicts = storage.save_many([message("1"), message("2")])
+
+        assert [verdict.outcome.name for verdict in verdicts] == ["DUPLICATE", "REFUSED"]
+
     def test_indexes_are_made_and_an_operators_own_are_left(self, storage: DataStorage, collection: Raw) -> None:
         collection.create_index("created_at", name="mine")
 

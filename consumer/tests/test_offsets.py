@@ -43,6 +43,41 @@ def test_a_batch_settled_before_an_earlier_one_is_not_committed() -> None:
     assert tracker.due() == {0: 3}
 
 
+def test_a_batch_may_be_settled_part_by_part_in_its_order() -> None:
+    tracker = OffsetTracker()
+    tracker.assign(0, 1)
+    batch = [record(5), record(6), record(9), record(12)]
+    tracker.take(batch)
+
+    tracker.settle(batch[:2])
+    assert tracker.due() == {0: 7}
+    tracker.settle(batch[2:])
+
+    assert tracker.due() == {0: 13}
+
+
+def test_a_part_settled_out_of_turn_counts_for_nothing() -> None:
+    tracker = OffsetTracker()
+    tracker.assign(0, 1, committed=5)
+    tracker.take([record(5), record(6), record(7)])
+
+    tracker.settle([record(6)])
+
+    assert tracker.due() == {}
+
+
+def test_what_a_part_leaves_out_holds_the_commit_back() -> None:
+    tracker = OffsetTracker()
+    tracker.assign(0, 1)
+    tracker.take([record(5), record(6), record(7)])
+
+    tracker.settle([record(5), record(7)])
+
+    assert tracker.due() == {0: 6}
+    tracker.settle([record(6)])
+    assert tracker.due() == {0: 8}
+
+
 def test_what_kafka_has_is_not_due_again() -> None:
     tracker = OffsetTracker()
     tracker.assign(0, 1)
@@ -114,9 +149,13 @@ def test_no_order_of_settling_commits_an_unsettled_offset_or_goes_back(sizes: li
     settled: set[int] = set()
     highest = 0
 
-    for batch in random.sample(batches, len(batches)):
-        tracker.settle(batch)
-        settled |= {item.offset for item in batch}
+    parts = {index: [batch[:cut], batch[cut:]] for index, batch in enumerate(batches) for cut in [len(batch) // 2]}
+    turns = [index for index in parts for _ in parts[index]]
+
+    for index in random.sample(turns, len(turns)):
+        part = parts[index].pop(0)
+        tracker.settle(part)
+        settled |= {item.offset for item in part}
         committable = tracker.due().get(0, 0)
 
         assert set(range(committable)) <= settled

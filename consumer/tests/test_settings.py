@@ -29,6 +29,12 @@ def test_blanks_and_a_last_comma_around_the_servers_are_taken_away() -> None:
     assert settings.kafka.client_settings["bootstrap.servers"] == "a:9092,b:9092"
 
 
+@pytest.mark.parametrize("percent", ["0", "101", "79.5", "all"])
+def test_a_share_that_is_no_whole_percentage_is_refused(percent: str) -> None:
+    with pytest.raises(ConfigurationError, match="CONSUMER_DEAD_LETTER_STORM_PERCENT"):
+        load_settings(DEFAULT_FILE, {"CONSUMER_DEAD_LETTER_STORM_PERCENT": percent})
+
+
 @pytest.mark.parametrize("topic", ["a b", "data-topic\n", "", "x" * 250])
 def test_a_topic_that_kafka_could_not_have_is_refused(topic: str) -> None:
     with pytest.raises(ConfigurationError, match=r"kafka\.topic"):

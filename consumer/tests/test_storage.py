@@ -83,19 +83,20 @@ def test_a_key_of_the_users_own_that_is_taken_is_a_refusal(storage: DataStorage,
     assert storage.save_many([message("1")]) == [store.answers["1"]]
 
 
-def test_a_stored_message_is_a_duplicate_whichever_key_was_found_taken_first(
-    storage: DataStorage, store: FakeStore
+@pytest.mark.parametrize("verdict", [Verdict(Outcome.REFUSED, KEY_TAKEN, RuntimeError("a name")), REFUSED, FAILED])
+def test_what_is_stored_is_a_duplicate_whatever_else_the_store_has_against_it_by_now(
+    storage: DataStorage, store: FakeStore, verdict: Verdict
 ) -> None:
     storage.save(message("1"))
-    store.answers["1"] = Verdict(Outcome.REFUSED, KEY_TAKEN, RuntimeError("the name is taken"))
+    store.answers["1"] = verdict
 
-    [verdict] = storage.save_many([message("1")])
+    [answer] = storage.save_many([message("1")])
 
-    assert verdict.outcome is Outcome.DUPLICATE
+    assert answer.outcome is Outcome.DUPLICATE
 
 
 class FallsSilent(FakeStore):
-    """Answers so many inserts, and then nothing any more."""
+    """Answers so many calls, and then nothing any more."""
 
     def __init__(self, answered: int) -> None:
         super().__init__()
@@ -103,8 +104,9 @@ class FallsSilent(FakeStore):
 
     def ping(self) -> None:
         super().ping()
-        if len(self.inserts) >= self._answered:
+        if not self._answered:
             raise AWAY
+        self._answered -= 1
 
 
 def test_what_is_known_stays_known_when_the_store_falls_silent_before_the_comparison() -> None:
@@ -119,7 +121,7 @@ def test_what_is_known_stays_known_when_the_store_falls_silent_before_the_compar
 
 
 def test_what_is_known_stays_known_when_the_store_falls_silent_before_the_second_round() -> None:
-    store = FallsSilent(answered=1)
+    store = FallsSilent(answered=2)
     store.answers["1"] = REFUSED
     storage = DataStorage(MongoSettings(), store=store)
 

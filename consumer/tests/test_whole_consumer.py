@@ -1,0 +1,175 @@
+"""The whole consumer on the embedded broker, and what the audit counts then: dead-letter storms, and a crash."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from threading import Event, Thread
+from time import monotonic
+from typing import Any
+
+import pytest
+from confluent_kafka import Producer
+from prometheus_client import CollectorRegistry
+
+from local.broker import EmbeddedBroker
+from src.audit import Audit
+from src.consumer import DataConsumer
+from src.dead_letters.topic import DeadLetterTopic
+from src.record import Rejection
+from src.settings import Settings
+from src.snapshot import TopicSnapshot
+from src.storage import DataStorage
+from src.utils.config import parse
+from src.verdict import Verdict
+from tests.fake_storage import FakeStore
+from tests.fakes import refused
+
+TOPIC = "data-topic"
+PATIENCE = 60.0  # seconds
+UNTIL_STOPPED = 3600.0  # seconds between two probes
+SOON = 0.005
+
+
+class World:
+    """A topic of one partition on the embedded broker, and a store."""
+
+    def __init__(self, broker: EmbeddedBroker, folder: Path) -> None:
+        self.settings: Settings = parse(
+            Settings,
+            {
+                "kafka": {
+                    "bootstrap_servers": broker.address,
+                    "client": {"session.timeout.ms": 6000, "fetch.wait.max.ms": 20},
+                },
+                "consumer": {"offset_commit_frequency_ms": 20},
+                "mongodb": {"uri": f"sqlite:///{folder}/store.db"},
+                "metrics": {"port": 0},
+            },
+        )
+        self.registry = CollectorRegistry()
+
+    def produce(self, values: Sequence[bytes]) -> None:
+        producer = Producer({"bootstrap.servers": self.settings.kafka.servers})
+        for value in values:
+            producer.produce(TOPIC, value, partition=0)
+        assert producer.flush(PATIENCE) == 0
+
+    @contextmanager
+    def consuming(self, **collaborators: Any) -> Iterator[DataConsumer]:
+        stop, self.registry = Event(), CollectorRegistry()
+        with DataConsumer(self.settings, registry=self.registry, stop=stop, **collaborators) as consumer:
+            thread = Thread(target=self._run, args=(consumer,), daemon=True)
+            thread.start()
+            try:
+                yield consumer
+            finally:
+                stop.set()
+                thread.join(PATIENCE)
+                assert not thread.is_alive()
+
+    def wait(self, condition: Callable[[], object]) -> None:
+        tick, deadline = Event(), monotonic() + PATIENCE
+        while not condition():
+            assert monotonic() < deadline, "it did not come to pass"
+            tick.wait(0.01)
+
+    def _run(self, consumer: DataConsumer) -> None:
+        with suppress(Crash):
+            consumer.run()
+
+    def settled(self, result: str) -> float:
+        return self.registry.get_sample_value("consumer_messages_total", {"result": result}) or 0
+
+    def lag(self) -> float | None:
+        return self.registry.get_sample_value("consumer_lag_messages", {"topic": TOPIC, "partition": "0"})
+
+    def account(self) -> dict[str, int]:
+        with TopicSnapshot(self.settings.kafka) as snapshot, DataStorage(self.settings.mongodb) as storage:
+            findings = Audit(self.settings, snapshot, storage).run().findings
+        names = ("produced", "stored", "dead_lettered", "lost", "twice", "repeated")
+        return {name: getattr(findings, name) for name in names}
+
+
+class Validated(FakeStore):
+    """A store with a rule that no message keeps, until it is mended."""
+
+    mended = False
+
+    def insert(self, documents: Sequence[Mapping[str, Any]]) -> list[Verdict]:
+        if self.mended:
+            return super().insert(documents)
+        return [refused("validation_failed")] * len(documents)
+
+
+class Crash(Exception):
+    """Stands for the end of the process."""
+
+
+class CrashesOnceParked(DeadLetterTopic):
+    def send(self, rejections: Sequence[Rejection]) -> None:
+        super().send(rejections)
+        raise Crash
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    with EmbeddedBroker({TOPIC: 1, f"{TOPIC}.dlq": 1}) as broker:
+        yield World(broker, tmp_path)
+
+
+def good(count: int) -> list[bytes]:
+    return [json.dumps({"id": str(number)}).encode() for number in range(count)]
+
+
+def test_of_a_storm_every_message_is_accounted_for_once_through_a_stop_and_to_its_end(world: World) -> None:
+    world.produce([b"{"] * 3000 + good(3000))
+
+    with world.consuming(probe_interval=UNTIL_STOPPED) as consumer:
+        world.wait(lambda: any("1,000 of the last 1,000 messages" in reason for reason in consumer.hindrances()))
+
+    assert world.account() == {**NOTHING, "produced": 999, "dead_lettered": 999}
+
+    with world.consuming(probe_interval=SOON) as consumer:
+        world.wait(lambda: world.lag() == 0)
+        assert consumer.hindrances() == []
+        assert (world.settled("dead_lettered"), world.settled("stored")) == (2001, 3000)
+
+    assert world.account() == {**NOTHING, "produced": 6000, "stored": 3000, "dead_lettered": 3000}
+
+
+def test_a_rule_of_the_store_that_is_mended_costs_only_what_was_parked_before(world: World) -> None:
+    world.produce(good(2000))
+    store = Validated()
+    storage = DataStorage(world.settings.mongodb, store=store)
+
+    with world.consuming(probe_interval=SOON, storage=storage) as consumer:
+        world.wait(lambda: consumer.hindrances() and world.settled("dead_lettered") > 1000)
+        store.mended = True
+        world.wait(lambda: world.lag() == 0)
+        assert consumer.hindrances() == []
+        parked = world.settled("dead_lettered")
+
+    assert 1000 < parked < 2000
+    assert world.settled("stored") == len(store.documents) == 2000 - parked
+
+
+def test_a_dead_letter_parked_again_after_a_crash_is_counted_as_repeated_and_never_as_two(world: World) -> None:
+    world.produce([*good(5), b"{"])
+
+    with world.consuming(dead_letters=CrashesOnceParked(world.settings.kafka)):
+        world.wait(lambda: letters(world) == 1)
+    assert world.account() == NOTHING
+    with world.consuming():
+        world.wait(lambda: world.lag() == 0)
+
+    assert world.account() == {**NOTHING, "produced": 6, "stored": 5, "dead_lettered": 1, "repeated": 1}
+
+
+def letters(world: World) -> int:
+    topic = world.settings.kafka.dead_letter_topic
+    with TopicSnapshot(world.settings.kafka) as snapshot:
+        return sum(span.end - span.first for span in snapshot.spans(topic, snapshot.partitions(topic)).values())
+
+
+NOTHING = {"produced": 0, "stored": 0, "dead_lettered": 0, "lost": 0, "twice": 0, "repeated": 0}
