@@ -12,12 +12,13 @@ PATIENCE=300 # seconds until all must be healthy
 
 usage() {
   cat << END
-Usage: scripts/setup.sh [--check] [--random-passwords]
+Usage: scripts/setup.sh [--check] [--elk] [--random-passwords]
 
 Checks Docker, memory, disk and ports, builds and starts the stack, waits until it is healthy, and says where to look.
 What can be set stands in .env.
 
   --check              only check this machine
+  --elk                with Elasticsearch, Kibana and Filebeat, which collect the services' logs; 2.5 GiB more memory
   --random-passwords   write passwords of chance into secrets/, which git ignores and which win over those of .env.
                        Before the first start only: the databases keep the passwords that they were made with
 
@@ -47,7 +48,7 @@ at_least() {
 
 check_memory() {
   local mib=$(($(docker info --format '{{.MemTotal}}') / 1048576))
-  ((mib >= MEMORY_MIB)) || warn "Docker has $mib MiB of memory; the stack wants about 4 GiB (Docker Desktop: Settings, Resources)"
+  ((mib >= MEMORY_MIB)) || warn "Docker has $mib MiB of memory; the stack wants about $((MEMORY_MIB / 1000 + 1)) GiB (Docker Desktop: Settings, Resources)"
 }
 
 # Where Docker keeps its data; inside a virtual machine that can't be seen from here, and this folder's disk stands for it.
@@ -89,6 +90,9 @@ write_passwords() {
     password MONGODB_CONSUMER_PASSWORD > secrets/consumer.env
     password MONGODB_PASSWORD > secrets/mongodb-exporter.env
     password GF_SECURITY_ADMIN_PASSWORD > secrets/grafana.env
+    password ELASTIC_PASSWORD > secrets/elasticsearch.env
+    password KIBANA_PASSWORD > secrets/kibana.env
+    password FILEBEAT_PASSWORD > secrets/filebeat.env
   )
   echo "ok    passwords of chance are in secrets/, which only you can read"
 }
@@ -115,10 +119,13 @@ tell_where() {
   cat << END
 
 The stack is up.
-  Grafana        http://$(docker compose port grafana 3000)    user admin, password in $(password_place)
+  Grafana        http://$(docker compose port grafana 3000)    user admin, password in $(password_place grafana)
   Prometheus     http://$(docker compose port prometheus 9090)
   Alertmanager   http://$(docker compose port alertmanager 9093)
   Kafka          $(docker compose port kafka 29092)           for programs on this machine
+END
+  [[ "$elk" == no ]] || tell_where_the_logs_are
+  cat << END
 
 Where is every message?     docker compose exec consumer python -m src.audit
 More consumers              docker compose up -d --scale consumer=3
@@ -128,20 +135,32 @@ END
 }
 
 password_place() {
-  if [[ -e secrets/grafana.env ]]; then echo secrets/grafana.env; else echo .env; fi
+  if [[ -e "secrets/$1.env" ]]; then echo "secrets/$1.env"; else echo .env; fi
+}
+
+tell_where_the_logs_are() {
+  echo "  Kibana         http://$(docker compose port kibana 5601)    user elastic, password in $(password_place elasticsearch)"
 }
 
 only_check=no
+elk=no
 random_passwords=no
 for option in "$@"; do
   case "$option" in
     --check) only_check=yes ;;
+    --elk) elk=yes ;;
     --random-passwords) random_passwords=yes ;;
     -h | --help) usage && exit ;;
     *) fail "unknown option $option; see --help" ;;
   esac
 done
 
+if [[ "$elk" == yes ]]; then
+  export COMPOSE_PROFILES="${COMPOSE_PROFILES:+$COMPOSE_PROFILES,}elk"
+  MEMORY_MIB=$((MEMORY_MIB + 2500))
+  DISK_MIB=$((DISK_MIB + 4000))
+  PATIENCE=600
+fi
 check_docker
 project="$(docker compose config | sed -n 's/^name: //p')"
 check_memory

@@ -10,7 +10,7 @@ Usage: scripts/teardown.sh [--volumes [--yes]]
 
 Stops and removes the containers and the network. The data stays, and the next start goes on with it.
 
-  --volumes   delete the data too: all messages, documents, dead letters, undelivered messages, metrics. Asks first
+  --volumes   delete the data too: all messages, documents, dead letters, undelivered messages, metrics, logs. Asks first
   --yes       don't ask
 
 Exit status: 0 if nothing is left, 1 if Docker could not do it, 2 if you said no.

@@ -21,7 +21,8 @@ def services() -> dict[str, str]:
 
 
 ALL = sorted(services())
-BASED_ON = {"topics": "setup", "mongodb-users": "setup", "producer": "service", "consumer": "service"}
+SET_UPS = {"topics", "mongodb-users", "logs-index", "logs-view"}
+BASED_ON = {**dict.fromkeys(SET_UPS, "setup"), "producer": "service", "consumer": "service"}
 
 
 def script(name: str) -> ModuleType:
@@ -49,12 +50,12 @@ def test_the_common_rules_take_rights_away_and_bound_the_logs() -> None:
     assert "stop_grace_period" in rules
 
 
-@pytest.mark.parametrize("name", sorted(set(ALL) - {"topics", "mongodb-users"}))
+@pytest.mark.parametrize("name", sorted(set(ALL) - SET_UPS))
 def test_a_service_has_a_memory_limit(name: str) -> None:
     assert "mem_limit: " in services()[name]
 
 
-@pytest.mark.parametrize("name", sorted(set(ALL) - {"topics", "mongodb-users", "mongodb-exporter"}))
+@pytest.mark.parametrize("name", sorted(set(ALL) - SET_UPS - {"mongodb-exporter"}))
 def test_a_service_has_a_health_check_that_names_no_localhost(name: str) -> None:
     check = services()[name].split("healthcheck:")[1]
 
@@ -65,7 +66,7 @@ def test_a_service_has_a_health_check_that_names_no_localhost(name: str) -> None
 def test_every_published_port_is_on_127_0_0_1() -> None:
     ports = re.findall(r'^    ports: \["(.*)"\]$', COMPOSE, re.MULTILINE)
 
-    assert len(ports) == COMPOSE.count("ports:") == 4
+    assert len(ports) == COMPOSE.count("ports:") == 6
     assert [port for port in ports if not port.startswith("127.0.0.1:")] == []
 
 
@@ -92,7 +93,7 @@ def test_every_image_is_pinned_by_an_exact_tag_in_env() -> None:
     pinned = [re.fullmatch(r"\$\{(\w+_IMAGE)\}", image) for image in images if not image.startswith("kafka-pubsub/")]
 
     names = [match[1] for match in pinned if match]
-    assert len(names) == len(pinned) == 10
+    assert len(names) == len(pinned) == 13
     assert [SETTINGS[name] for name in names if not re.search(r":v?\d+\.\d+\.\d+$", SETTINGS[name])] == []
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+PASSWORDS = ["consumer", "elasticsearch", "filebeat", "grafana", "kibana", "mongodb", "mongodb-exporter"]
 
 FAKE_DOCKER = r"""#!/bin/sh
-echo "$*" >> "$ASKED"
+echo "$*${COMPOSE_PROFILES:+ with $COMPOSE_PROFILES}" >> "$ASKED"
 case "$*" in
   "version --format"*) echo "$FAKE_ENGINE" ;;
   "compose version --short") echo "$FAKE_COMPOSE" ;;
@@ -76,6 +77,27 @@ def test_setup_starts_the_stack_and_says_where_to_look(machine: Machine) -> None
     assert "Grafana        http://127.0.0.1:1" in done.stdout
 
 
+@pytest.mark.parametrize(("already", "profiles"), [("", "elk"), ("mine", "mine,elk")])
+def test_setup_starts_the_logs_too_when_asked_to(machine: Machine, already: str, profiles: str) -> None:
+    done = machine.run("setup.sh", "--elk", COMPOSE_PROFILES=already)
+
+    assert done.returncode == 0
+    assert re.search(rf"compose up --detach --build --wait .* with {profiles}\n", machine.asked)
+    assert "Kibana         http://127.0.0.1:1" in done.stdout
+
+
+def test_setup_says_nothing_of_kibana_where_it_does_not_start_it(machine: Machine) -> None:
+    assert "Kibana" not in machine.run("setup.sh").stdout
+    assert "with" not in machine.asked
+
+
+def test_setup_wants_more_memory_for_the_logs(machine: Machine) -> None:
+    five_gib = str(5 << 30)
+
+    assert "warn" not in machine.run("setup.sh", FAKE_MEMORY=five_gib).stdout
+    assert "wants about 7 GiB" in machine.run("setup.sh", "--elk", FAKE_MEMORY=five_gib).stdout
+
+
 def test_setup_fails_where_the_stack_does_not_come_up(machine: Machine) -> None:
     done = machine.run("setup.sh", FAKE_UP="1")
 
@@ -120,13 +142,13 @@ def test_passwords_of_chance_are_long_different_and_for_the_owners_eyes(machine:
 
     files = sorted(machine.passwords.iterdir())
     lines = [file.read_text() for file in files]
-    assert [file.name for file in files] == ["consumer.env", "grafana.env", "mongodb-exporter.env", "mongodb.env"]
+    assert sorted(file.stem for file in files) == PASSWORDS
     assert [line for line in lines if not re.fullmatch(r"[A-Z_]+=[A-Za-z0-9]{32}\n", line)] == []
-    assert len({line.split("=")[1] for line in lines}) == 4
+    assert len({line.split("=")[1] for line in lines}) == len(PASSWORDS)
     assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
 
 
-@pytest.mark.parametrize("name", ["mongodb", "consumer", "mongodb-exporter", "grafana"])
+@pytest.mark.parametrize("name", PASSWORDS)
 def test_a_password_of_chance_takes_the_place_of_the_one_in_env(machine: Machine, name: str) -> None:
     machine.run("setup.sh", "--random-passwords")
 

@@ -7,10 +7,13 @@ import re
 import sys
 import warnings
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
-from src.utils.logging import REPEATS_ALLOWED_EVERY, RepeatedWarnings, configure
+from src.utils.config import ConfigurationError
+from src.utils.logging import FILE_BYTES, OLDER_FILES, REPEATS_ALLOWED_EVERY, LogFile, RepeatedWarnings, configure
 
 ORDINARY = logging.getLogger("test")
 
@@ -30,12 +33,19 @@ def stream() -> Iterator[io.StringIO]:
     root.handlers.clear()
     stream = io.StringIO()
     yield stream
+    for handler in root.handlers:
+        with suppress(OSError):  # the full disk
+            handler.close()
     root.handlers[:], root.level = before
     logging.captureWarnings(False)
 
 
 def logged(stream: io.StringIO) -> list[dict[str, object]]:
     return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def written(file: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in file.read_text(encoding="ascii").splitlines()]
 
 
 def record(message: str, level: int = logging.WARNING, **fields: object) -> logging.LogRecord:
@@ -190,3 +200,65 @@ def test_many_different_warnings_do_not_fill_the_memory() -> None:
         repeated.filter(record("warning", text="x" * number))
 
     assert len(repeated._last) <= 1001
+
+
+def test_lines_go_into_a_file_too_as_json_whatever_standard_output_is_like(stream: io.StringIO, tmp_path: Path) -> None:
+    configure(service="s", version="1", style="text", stream=stream, log_dir=str(tmp_path / "logs"))
+
+    ORDINARY.info("event", extra={"stored": 3})
+
+    (line,) = written(tmp_path / "logs" / "s-1.jsonl")
+    assert (line["message"], line["stored"], line["service"]) == ("event", 3, "s")
+    assert "event  stored=3" in stream.getvalue()
+
+
+def test_a_repeated_warning_is_kept_out_of_the_file_as_well(stream: io.StringIO, tmp_path: Path) -> None:
+    configure(service="s", version="1", stream=stream, log_dir=str(tmp_path))
+
+    for _ in range(3):
+        ORDINARY.warning("away")
+
+    assert len(written(tmp_path / "s-1.jsonl")) == len(logged(stream)) == 1
+
+
+def test_processes_that_share_a_folder_write_files_of_their_own(tmp_path: Path) -> None:
+    first, second = LogFile(tmp_path, "s"), LogFile(tmp_path, "s")
+    first.close()
+
+    third = LogFile(tmp_path, "s")
+
+    names = [Path(file.baseFilename).name for file in (first, second, third)]
+    second.close()
+    third.close()
+    assert names == ["s-1.jsonl", "s-2.jsonl", "s-1.jsonl"]
+
+
+def test_a_file_grows_to_its_limit_and_few_older_ones_are_kept(tmp_path: Path) -> None:
+    file = LogFile(tmp_path, "s")
+    for _ in range(OLDER_FILES + 2):
+        file.handle(record("x" * FILE_BYTES))
+    file.close()
+
+    assert sorted(path.name for path in tmp_path.glob("*.jsonl*")) == ["s-1.jsonl", "s-1.jsonl.1", "s-1.jsonl.2"]
+
+
+def test_a_folder_that_cannot_be_written_is_told_at_the_start(stream: io.StringIO, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    with pytest.raises(ConfigurationError, match=r"logging\.log_dir: cannot write into .*LOG_DIR"):
+        configure(service="s", version="1", stream=stream, log_dir=str(tmp_path / "file" / "logs"))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no device that is always full")
+def test_a_full_disk_is_told_once_and_stops_nothing(stream: io.StringIO, tmp_path: Path) -> None:
+    (tmp_path / "s-1.jsonl").symlink_to("/dev/full")
+    configure(service="s", version="1", stream=stream, log_dir=str(tmp_path))
+
+    for number in range(3):
+        ORDINARY.info("event", extra={"number": number})
+
+    lines = logged(stream)
+    assert [line["number"] for line in lines if line["message"] == "event"] == [0, 1, 2]
+    assert [line["reason"] for line in lines if line["message"] == "log file not written"] == [
+        "[Errno 28] No space left on device"
+    ]

@@ -1,4 +1,4 @@
-"""Logging: one JSON object a line for machines, or plain text for people."""
+"""Logging: one JSON object a line for machines, or plain text for people; into files as well where one asks for it."""
 
 import io
 import logging
@@ -8,31 +8,110 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TextIO
+from itertools import count
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from typing import BinaryIO, TextIO
 
 from pythonjsonlogger.json import JsonFormatter
 
+from src.utils.config import ConfigurationError
+
+if sys.platform != "win32":
+    import fcntl
+
+logger = logging.getLogger(__name__)
+
 REPEATS_ALLOWED_EVERY = 60.0  # seconds
+FILE_BYTES = 10_000_000
+OLDER_FILES = 2  # beside the one that is written
 
 _NUMBER = re.compile(r"\d+(\.\d+)?")
-_OWN_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "suppressed"}
+_OWN_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "suppressed", "time"}
 
 
 def configure(
-    *, service: str, version: str, level: str = "INFO", style: str = "json", stream: TextIO | None = None
+    *,
+    service: str,
+    version: str,
+    level: str = "INFO",
+    style: str = "json",
+    stream: TextIO | None = None,
+    log_dir: str = "",
 ) -> None:
     """Send the whole process's log to `stream` (standard output by default), in UTF-8 whatever the locale says.
 
-    `style` is "json" or "text".
+    `style` is "json" or "text". With `log_dir` the lines are written into files there too, always as JSON. Raises
+    ConfigurationError where that can't be done.
     """
     stream = stream or sys.stdout
     if isinstance(stream, io.TextIOWrapper):
         stream.reconfigure(encoding="utf-8", errors="backslashreplace")
-    handler = logging.StreamHandler(stream)
-    handler.setFormatter(_Text() if style == "text" else _Json(service, version))
-    handler.addFilter(RepeatedWarnings())
-    logging.basicConfig(level=level, handlers=[handler], force=True)
+    json = _Json(service, version)
+    handlers = [_ready(logging.StreamHandler(stream), _Text() if style == "text" else json)]
+    if log_dir:
+        handlers.append(_ready(_opened(Path(log_dir), service), json))
+    logging.basicConfig(level=level, handlers=handlers, force=True)
     logging.captureWarnings(True)
+
+
+def _ready(handler: logging.Handler, formatter: logging.Formatter) -> logging.Handler:
+    handler.setFormatter(formatter)
+    handler.addFilter(RepeatedWarnings())
+    return handler
+
+
+def _opened(folder: Path, service: str) -> "LogFile":
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return LogFile(folder, service)
+    except OSError as error:
+        raise ConfigurationError(
+            f"logging.log_dir: cannot write into {str(folder)!r}: {error.strerror}; make it writable, or unset LOG_DIR"
+        ) from error
+
+
+class LogFile(RotatingFileHandler):
+    """`<service>-<number>.jsonl` in a folder that processes share, for a program that ships files.
+
+    Each takes the first number whose lock is free, and goes on in the file of the one that had it before: so however
+    often they come and go, there are no more files than processes at a time. On Windows, which has no `flock`, give
+    each process a folder of its own.
+    """
+
+    def __init__(self, folder: Path, service: str) -> None:
+        path, self._claim = _first_free(folder, service)
+        super().__init__(path, maxBytes=FILE_BYTES, backupCount=OLDER_FILES, encoding="ascii")
+
+    def close(self) -> None:
+        try:
+            super().close()
+        finally:
+            self._claim.close()
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: ARG002, N802 - logging's own signature
+        """A full disk must not stop the service, and the line is on standard output: say there that it is not here."""
+        logger.warning("log file not written", extra={"reason": str(sys.exception())})
+
+
+def _first_free(folder: Path, service: str) -> tuple[Path, BinaryIO]:
+    for number in count(1):
+        path = folder / f"{service}-{number}.jsonl"
+        claim = path.with_suffix(".lock").open("wb")
+        if _lock(claim):
+            break
+        claim.close()
+    return path, claim
+
+
+def _lock(file: BinaryIO) -> bool:
+    """Whether the lock is ours now; it is let go when the file is closed, however the process ends."""
+    if sys.platform != "win32":
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
 
 
 class RepeatedWarnings(logging.Filter):
