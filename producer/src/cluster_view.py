@@ -3,6 +3,7 @@
 import msgspec
 
 DEFAULT_SERVERS = "kafka:9092"
+NO_ANSWER_YET = "no answer yet"
 
 _ELSEWHERE = "; that is its name inside docker compose: elsewhere set KAFKA_BOOTSTRAP_SERVERS, e.g. localhost:29092"
 
@@ -24,13 +25,18 @@ class ClusterView:
 
     def __init__(self, servers: str) -> None:
         self._servers = servers
-        self._complaint: str | None = "no answer yet"
+        self._complaint: str | None = NO_ANSWER_YET
 
     @property
     def trouble(self) -> str | None:
         """Why no broker can be reached; None while one is."""
         complaint = self._complaint
         return complaint and f"broker {self._servers}: {complaint}"
+
+    def answered(self) -> None:
+        """A broker has confirmed something, which may be before the first statistics."""
+        if self._complaint == NO_ANSWER_YET:
+            self._complaint = None
 
     def complain(self, text: str, *, unresolved: bool = False) -> str:
         """Remember why a broker could not be reached; returns it, with the mend where that is known."""
@@ -45,5 +51,5 @@ class ClusterView:
         them is enough until the first complaint; from then on a connection is asked for.
         """
         states = {broker.state for broker in _decode(statistics).brokers.values() if broker.nodeid >= 0}
-        if "UP" in states or (states and self._complaint == "no answer yet"):
+        if "UP" in states or (states and self._complaint == NO_ANSWER_YET):
             self._complaint = None

@@ -54,13 +54,15 @@ class Keeper(Protocol):
 
     def keep(self, failures: Sequence[Failure]) -> None: ...
 
-    def close(self) -> None: ...
-
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    max_retries: int
+    max_retries: int | None
+    """None: as often as it takes."""
     initial_delay: float  # seconds
+
+    def allows(self, retry: int) -> bool:
+        return self.max_retries is None or retry <= self.max_retries
 
     def delay(self, retry: int) -> float:
         """Seconds before the retry with this number, from 1: doubled each time, capped, and no two producers alike."""
@@ -73,12 +75,19 @@ class RetryPolicy:
 
 
 class Batch:
-    """Messages that were handed over together. Settled once each is delivered or given up."""
+    """Messages that were handed over together. Settled once each is delivered or given up.
 
-    def __init__(self, messages: Sequence[Encoded], started: float) -> None:
+    Those that were given up before, and so are counted, come `again`.
+    """
+
+    def __init__(
+        self, messages: Sequence[Encoded], started: float, given_up: list[Failure], *, again: bool = False
+    ) -> None:
         self.size = len(messages)
         self.bytes = sum(message.size for message in messages)
         self.started = started
+        self.given_up = given_up
+        self.again = again
         self.delivered = 0
         self.undelivered = 0
 
@@ -126,6 +135,7 @@ class Delivery:
         self._retries: list[tuple[float, int, _Parcel]] = []  # a heap: due time, order, parcel
         self._order = itertools.count()
         self._given_up: list[Failure] = []
+        self._not_kept: Batch | None = None  # what could not be kept, and is sent again instead
         self._keep_at = 0.0
         self._file_trouble: str | None = None
         self._last_failure: str | None = None
@@ -134,27 +144,40 @@ class Delivery:
     @property
     def has_room(self) -> bool:
         """Whether more messages should be handed over now."""
+        return self.has_room_again and not (self._given_up or self._file_trouble)
+
+    @property
+    def has_room_again(self) -> bool:
+        """Whether messages of the undelivered folder may be handed over: also while no more can be kept there."""
         return (
             self.outstanding < MAX_MESSAGES
             and self._outstanding_bytes < MAX_BYTES
-            and not (self._ready or self._suspects or self._given_up)
+            and not (self._ready or self._suspects)
         )
 
+    @property
+    def fails(self) -> bool:
+        """Whether Kafka did not take what it was given last."""
+        return self._last_failure is not None
+
+    @property
+    def delivers(self) -> bool:
+        return not (self.fails or self._publisher.trouble)
+
     def dispatch(self, messages: Sequence[Encoded]) -> Batch:
-        """Send these, as the turns go by; the batch tells what became of them."""
-        batch = Batch(messages, self._clock())
-        if not self.outstanding:
-            self._last_report = batch.started  # nothing was on its way until now, so nothing was late
-        self.outstanding += batch.size
-        self._outstanding_bytes += batch.bytes
-        self._metrics.batch_size.observe(batch.size)
-        self._ready.append(_Parcel(batch, messages))
-        self._ship()
-        return batch
+        """Send these, as the turns go by; the batch tells what became of them. What is given up is kept."""
+        return self._start(Batch(messages, self._clock(), self._given_up), messages)
+
+    def dispatch_again(self, messages: Sequence[Encoded]) -> Batch:
+        """Send these, which are in the undelivered folder. What is given up once more is left to the batch's owner."""
+        return self._start(Batch(messages, self._clock(), [], again=True), messages)
 
     def deliver(self, messages: Sequence[Encoded]) -> Batch:
         """Send these and wait until each is delivered or given up, which a request to stop hastens."""
-        batch = self.dispatch(messages)
+        return self.see_through(self.dispatch(messages))
+
+    def see_through(self, batch: Batch) -> Batch:
+        """Wait until each of its messages is delivered or given up, which a request to stop hastens."""
         try:
             while not (batch.settled or self._stop.is_set()):
                 self.turn(TURN)
@@ -190,15 +213,16 @@ class Delivery:
             self.finish()
         finally:
             self._publisher.close()
-            self._keeper.close()
 
     def hindrances(self) -> list[str]:
         """Why messages are not being delivered; empty while they are."""
         silence = self._clock() - self._last_report
         silent = f"no delivery report for {silence:.0f} s" if self.outstanding and silence > SILENCE else None
-        return [
-            reason for reason in (self._publisher.trouble, self._file_trouble, self._last_failure, silent) if reason
-        ]
+        causes = (self._publisher.trouble, self._file_trouble, self._last_failure, silent)
+        reasons = [cause for cause in causes if cause]
+        if reasons and not self.has_room:
+            reasons.append(f"no new messages are taken: {self.outstanding} are on their way")
+        return reasons
 
     def __enter__(self) -> Self:
         return self
@@ -207,6 +231,19 @@ class Delivery:
         self.close()
 
     # -- on the way out
+
+    def _start(self, batch: Batch, messages: Sequence[Encoded]) -> Batch:
+        self._take_in(batch)
+        self._ready.append(_Parcel(batch, messages))
+        self._ship()
+        return batch
+
+    def _take_in(self, batch: Batch) -> None:
+        if not self.outstanding:
+            self._last_report = batch.started  # nothing was on its way until now, so nothing was late
+        self.outstanding += batch.size
+        self._outstanding_bytes += batch.bytes
+        self._metrics.batch_size.observe(batch.size)
 
     def _ship(self) -> None:
         while self._ready:
@@ -229,13 +266,11 @@ class Delivery:
         while self._retries and self._retries[0][0] <= now:
             self._ready.append(heapq.heappop(self._retries)[2])
 
-    def _put_off(self, parcel: _Parcel, failures: Sequence[Failure]) -> None:
-        retry = parcel.retry + 1
-        self._last_failure = failures[0].reason
+    def _put_off(self, batch: Batch, failures: Sequence[Failure], retry: int) -> None:
         self._metrics.retries.inc(len(failures))
-        logger.warning("not delivered, to be sent again", extra={"reason": self._last_failure, "retry": retry})
+        logger.warning("not delivered, to be sent again", extra={"reason": failures[0].reason, "retry": retry})
         due = self._clock() + self._policy.delay(retry)
-        again = _Parcel(parcel.batch, [failure.message for failure in failures], retry)
+        again = _Parcel(batch, [failure.message for failure in failures], retry)
         heapq.heappush(self._retries, (due, next(self._order), again))
 
     # -- on the way back
@@ -253,30 +288,33 @@ class Delivery:
         if shipment.delivered:
             self._last_failure = None
             self._account(parcel.batch, delivered=shipment.delivered)
-        given_up = [failure for failure in shipment.failures if self._is_hopeless(failure, parcel)]
-        others = [failure for failure in shipment.failures if not self._is_hopeless(failure, parcel)]
+        failures = [_judged(failure, parcel) for failure in shipment.failures]
+        self._last_failure = next(
+            (failure.reason for failure in failures if failure.fault is Fault.WORLD), self._last_failure
+        )
+        given_up = [failure for failure in failures if self._is_hopeless(failure, parcel)]
+        others = [failure for failure in failures if not self._is_hopeless(failure, parcel)]
         suspects = [failure.message for failure in others if failure.fault is Fault.COMPANY]
         again = [failure for failure in others if failure.fault is Fault.WORLD]
         self._suspects.extend(_Parcel(parcel.batch, [message], parcel.retry, alone=True) for message in suspects)
         if given_up:
             self._give_up(parcel.batch, given_up)
         if again:
-            self._put_off(parcel, again)
+            self._put_off(parcel.batch, again, parcel.retry + 1)
 
     def _is_hopeless(self, failure: Failure, parcel: _Parcel) -> bool:
         if self._stop.is_set() or failure.fault is Fault.MESSAGE:
             return True
-        if failure.fault is Fault.COMPANY:
-            return parcel.alone
-        return parcel.retry >= self._policy.max_retries
+        return failure.fault is Fault.WORLD and not self._policy.allows(parcel.retry + 1)
 
     def _account(self, batch: Batch, *, delivered: int = 0, undelivered: int = 0) -> None:
         batch.delivered += delivered
         batch.undelivered += undelivered
-        self.delivered += delivered
-        self.undelivered += undelivered
         self._metrics.delivered.inc(delivered)
-        self._metrics.failed.inc(undelivered)
+        if not batch.again:
+            self.delivered += delivered
+            self.undelivered += undelivered
+            self._metrics.failed.inc(undelivered)
         if batch.settled:
             self.outstanding -= batch.size
             self._outstanding_bytes -= batch.bytes
@@ -285,7 +323,7 @@ class Delivery:
     # -- giving up
 
     def _give_up(self, batch: Batch, failures: Sequence[Failure]) -> None:
-        self._given_up += failures
+        batch.given_up += failures
         self._account(batch, undelivered=len(failures))
 
     def _give_up_waiting(self) -> None:
@@ -314,6 +352,8 @@ class Delivery:
         self._settle(list(self._in_flight))
 
     def _keep_given_up(self, *, at_last: bool = False) -> None:
+        if self._not_kept and self._not_kept.settled and not self._given_up:
+            self._not_kept = self._file_trouble = None  # Kafka has taken what the file could not
         if not self._given_up or (self._clock() < self._keep_at and not at_last):
             return
         try:
@@ -325,9 +365,25 @@ class Delivery:
             if at_last:
                 logger.critical("messages lost", extra={"messages": len(self._given_up), "keys": self._first_keys()})
                 raise
+            self._send_instead()
         else:
             self._file_trouble = None
             self._given_up.clear()
 
+    def _send_instead(self) -> None:
+        """What can't be kept is not given up: Kafka may be back before the file is."""
+        again = [failure for failure in self._given_up if failure.fault is Fault.WORLD]
+        if again and (self._not_kept is None or self._not_kept.settled):
+            messages = [failure.message for failure in again]
+            self._given_up[:] = [failure for failure in self._given_up if failure.fault is not Fault.WORLD]
+            self._not_kept = Batch(messages, self._clock(), self._given_up, again=True)
+            self._take_in(self._not_kept)
+            self._put_off(self._not_kept, again, retry=1)
+
     def _first_keys(self) -> list[str]:
         return [(failure.message.key or b"").decode(errors="replace") for failure in self._given_up[:SHOWN_KEYS]]
+
+
+def _judged(failure: Failure, parcel: _Parcel) -> Failure:
+    """What is refused alone, too, is to blame itself."""
+    return failure._replace(fault=Fault.MESSAGE) if failure.fault is Fault.COMPANY and parcel.alone else failure

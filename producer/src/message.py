@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from math import isfinite
 from typing import Any, NamedTuple
 
 import msgspec
@@ -35,17 +36,33 @@ class Encoded(NamedTuple):
 
 
 def encode(message: Message | tuple[str, Mapping[str, Any], Headers]) -> Encoded:
-    """The bytes of a message; NaN, which JSON has not, becomes null. Raises InvalidInput."""
+    """The bytes of a message. Raises InvalidInput."""
     try:
         key, value, headers = message
         pairs = headers.items() if isinstance(headers, Mapping) else headers or ()
         return Encoded(
             key.encode(),
-            _encode_json(value),
+            _as_json(value),
             [(_sendable(name), content.encode() if isinstance(content, str) else content) for name, content in pairs],
         )
     except (TypeError, ValueError, AttributeError, RecursionError) as error:
         raise InvalidInput(f"not a message of key, JSON value and headers: {error}") from error
+
+
+def _as_json(value: Mapping[str, Any]) -> bytes:
+    """NaN and the infinities, which JSON has not, would be written as null: they are refused."""
+    text = _encode_json(value)
+    if b"null" in text and not _is_finite(msgspec.to_builtins(value)):
+        raise ValueError("NaN or Infinity in its value, which JSON has not")
+    return text
+
+
+def _is_finite(value: Any) -> bool:
+    if isinstance(value, float):
+        return isfinite(value)
+    if isinstance(value, dict):
+        return all(map(_is_finite, value.values()))
+    return not isinstance(value, list | tuple) or all(map(_is_finite, value))
 
 
 def _sendable(name: str) -> str:

@@ -19,9 +19,10 @@ from src.delivery import TURN, Delivery, Publisher, RetryPolicy
 from src.errors import InvalidInput
 from src.message import Encoded, Headers, Message, encode
 from src.pacing import Pacer, describe
-from src.publisher import KafkaPublisher
+from src.publisher import NO_TIMEOUT, KafkaPublisher
+from src.resending import Trickle
 from src.segments import Undelivered
-from src.settings import DEFAULT_FILE, VERSION, Settings, load_settings
+from src.settings import DEFAULT_FILE, VERSION, KafkaSettings, ProducerSettings, Settings, load_settings
 from src.user_lines import UserLines
 from src.utils.config import ConfigurationError
 from src.utils.exporter import CannotServe, Exporter
@@ -87,26 +88,27 @@ class DataProducer:
         self._registry = registry or CollectorRegistry()
         self._last_turn = clock()
         metrics = ProducerMetrics(self._registry, version=VERSION)
-        kept = undelivered or Undelivered(Path(settings.producer.undelivered_dir), settings.kafka.topic)
+        self._kept = undelivered or Undelivered(Path(settings.producer.undelivered_dir), settings.kafka.topic)
         self._delivery = Delivery(
-            publisher or KafkaPublisher(settings.kafka, delivery_timeout_ms=settings.producer.delivery_timeout_ms),
-            kept,
-            RetryPolicy(settings.producer.max_retries, settings.producer.initial_retry_delay_ms / 1000),
+            publisher or _publisher(settings.kafka, settings.producer),
+            self._kept,
+            _policy(settings.producer),
             metrics,
             clock=clock,
             stop=self._stop,
         )
+        self._trickle = Trickle(self._kept, self._delivery, stop=self._stop, clock=clock)
         metrics.watch(
             queue=lambda: self._delivery.outstanding,
-            undelivered=kept.count,
-            healthy=lambda: not self._delivery.hindrances(),
+            undelivered=self._kept.count,
+            healthy=lambda: not self._hindrances(),
         )
 
     def generate_data(self, batch_size: int) -> list[Message]:
         return self._generator.generate_batch(batch_size)
 
     def send_message(self, key: str, value: dict[str, Any], headers: Headers = None) -> bool:
-        """Send one message; True once Kafka has it."""
+        """Send one message; True once Kafka has it. False: it is no message, or it is kept."""
         return self.send_batch([(key, value, headers)]) == 1
 
     def send_batch(self, batch: Sequence[Message | tuple[str, dict[str, Any], Headers]]) -> int:
@@ -126,17 +128,19 @@ class DataProducer:
         """As `run`, with messages from the feed, until that is exhausted too; True if every one was delivered."""
         logger.info("producing", extra={"pace": describe(interval, batch_size), "topic": self._settings.kafka.topic})
         pacer = Pacer(interval, self._clock)
-        with stopping_on_signals(self._stop), self._exporter(), self._delivery:
-            while not self._stop.is_set() and (self._delivery.outstanding or not feed.exhausted):
+        with stopping_on_signals(self._stop), self._exporter(), self:
+            while not self._stop.is_set() and self._is_work_left(feed):
                 self._last_turn = self._clock()
                 self._send_due_batch(feed, pacer, batch_size)
+                self._trickle.turn()
                 self._delivery.turn(self._patience(feed, pacer))
         self._tell_end()
-        return feed.exhausted and not self._delivery.undelivered
+        return feed.exhausted and not self.undelivered
 
     def close(self) -> None:
         """Keep what was not delivered, and let go of Kafka; a run does so at its end."""
-        self._delivery.close()
+        with self._trickle:
+            self._delivery.close()
 
     def __enter__(self) -> Self:
         return self
@@ -146,11 +150,17 @@ class DataProducer:
 
     @property
     def delivered(self) -> int:
-        return self._delivery.delivered
+        """Messages of this producer that Kafka has, at once or from the undelivered folder."""
+        return self._delivery.delivered + self._delivery.undelivered - self.undelivered
 
     @property
     def undelivered(self) -> int:
-        return self._delivery.undelivered
+        """Messages of this producer that are in the undelivered folder."""
+        return self._kept.left()
+
+    def _is_work_left(self, feed: Feed) -> bool:
+        """At the end of its feed a run does not wait for what it found in the folder, nor for a Kafka that is away."""
+        return not feed.exhausted or self._delivery.outstanding > self._trickle.on_its_way or self._trickle.unfinished
 
     def _send_due_batch(self, feed: Feed, pacer: Pacer, batch_size: int) -> None:
         if pacer.wait() or feed.exhausted or not self._delivery.has_room:
@@ -167,7 +177,7 @@ class DataProducer:
         return TURN if feed.exhausted or not self._delivery.has_room else pacer.wait()
 
     def _tell_end(self) -> None:
-        logger.info("stopped", extra={"delivered": self._delivery.delivered, "undelivered": self._delivery.undelivered})
+        logger.info("stopped", extra={"delivered": self.delivered, "undelivered": self.undelivered})
 
     def _exporter(self) -> Exporter:
         metrics = self._settings.metrics
@@ -176,14 +186,28 @@ class DataProducer:
             metrics.port,
             registry=self._registry if metrics.enabled else None,
             stuck=self._stuck,
-            hindrances=self._delivery.hindrances,
+            hindrances=self._hindrances,
         )
         logger.info("serving metrics and health", extra={"address": metrics.host, "port": exporter.port})
         return exporter
 
+    def _hindrances(self) -> list[str]:
+        reasons = self._delivery.hindrances() + ([self._trickle.trouble] if self._trickle.trouble else [])
+        waiting = self._kept.count() if reasons else 0
+        return [*reasons, f"{waiting} messages are in the undelivered folder"] if waiting else reasons
+
     def _stuck(self) -> list[str]:
         silence = self._clock() - self._last_turn
         return [f"the loop has not turned for {silence:.0f} s"] if silence > STUCK else []
+
+
+def _publisher(kafka: KafkaSettings, producer: ProducerSettings) -> KafkaPublisher:
+    """Who waits has the client do it: it keeps the order, and makes no second copy of what it has sent already."""
+    return KafkaPublisher(kafka, delivery_timeout_ms=NO_TIMEOUT if producer.waits else producer.delivery_timeout_ms)
+
+
+def _policy(producer: ProducerSettings) -> RetryPolicy:
+    return RetryPolicy(None if producer.waits else producer.max_retries, producer.initial_retry_delay_ms / 1000)
 
 
 def _encodable(batch: Sequence[Message | tuple[str, dict[str, Any], Headers]]) -> Iterator[Encoded]:
@@ -197,7 +221,13 @@ def _encodable(batch: Sequence[Message | tuple[str, dict[str, Any], Headers]]) -
 
 def _settings_from(path: Path) -> Settings:
     settings = load_settings(path, os.environ)
-    configure(service="producer", version=VERSION, level=settings.logging.level, style=settings.logging.format)
+    configure(
+        service="producer",
+        version=VERSION,
+        level=settings.logging.level,
+        style=settings.logging.format,
+        log_dir=settings.logging.log_dir,
+    )
     return settings
 
 

@@ -18,6 +18,8 @@ from src.utils.config import ConfigurationError
 
 logger = logging.getLogger(__name__)
 
+NO_TIMEOUT = 0  # milliseconds, as the client writes it
+
 # Kafka answers these for a whole request, although one message in it may be the cause.
 _OF_THE_REQUEST = (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE, KafkaError.INVALID_RECORD)
 
@@ -69,6 +71,8 @@ class KafkaPublisher:
             raise BrokerError(self._fatal) from error
         settled = list(self._settled)
         self._settled.clear()
+        if any(shipment.delivered for shipment in settled):
+            self._view.answered()
         return settled
 
     def purge(self) -> None:

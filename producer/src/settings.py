@@ -67,6 +67,8 @@ class ProducerSettings(Section, frozen=True):
     max_retries: Annotated[int, Meta(ge=0, le=100)] = 3
     initial_retry_delay_ms: Annotated[int, Meta(ge=0, le=3_600_000)] = 3000
     delivery_timeout_ms: Annotated[int, Meta(ge=1000, le=3_600_000)] = 60_000
+    on_outage: Literal["spool", "wait"] = "spool"
+    """Past the retries: keep the message in the undelivered folder and send it from there; or hold everything up."""
     undelivered_dir: Annotated[str, Meta(min_length=1)] = "undelivered"
     """Where messages given up are kept; relative to the folder above the configuration file's."""
 
@@ -75,10 +77,16 @@ class ProducerSettings(Section, frozen=True):
         """Seconds from one batch to the next."""
         return self.interval_ms * self.batch_size / 1000
 
+    @property
+    def waits(self) -> bool:
+        return self.on_outage == "wait"
+
 
 class LoggingSettings(Section, frozen=True):
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
     format: Literal["json", "text"] = "json"
+    log_dir: str = ""
+    """Where the lines are written into files as well; nowhere by default."""
 
 
 class MetricsSettings(Section, frozen=True):
@@ -111,9 +119,11 @@ VARIABLES = (
     Variable("PRODUCER_MAX_RETRIES", ("producer", "max_retries")),
     Variable("PRODUCER_INITIAL_RETRY_DELAY_MS", ("producer", "initial_retry_delay_ms")),
     Variable("PRODUCER_DELIVERY_TIMEOUT_MS", ("producer", "delivery_timeout_ms")),
+    Variable("PRODUCER_ON_OUTAGE", ("producer", "on_outage")),
     Variable("PRODUCER_UNDELIVERED_DIR", ("producer", "undelivered_dir")),
     Variable("LOG_LEVEL", ("logging", "level")),
     Variable("LOG_FORMAT", ("logging", "format")),
+    Variable("LOG_DIR", ("logging", "log_dir")),
     Variable("METRICS_ENABLED", ("metrics", "enabled")),
     Variable("METRICS_HOST", ("metrics", "host")),
     Variable("METRICS_PORT", ("metrics", "port")),

@@ -2,144 +2,82 @@
 
 import argparse
 import io
-import itertools
-import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
-from typing import BinaryIO
 
 from prometheus_client import CollectorRegistry
 
 from src.delivery import Delivery, Publisher, RetryPolicy
-from src.errors import UndeliveredFileError
-from src.message import utc_text
 from src.publisher import KafkaPublisher
-from src.segments import Kept, Remainder, from_line, prove_writable, segments, taken, to_line
+from src.resending import AT_ONCE, Outcome, Resender
+from src.segments import Undelivered, aside, from_line, lines_in, segments, taken
 from src.settings import DEFAULT_FILE, VERSION, Settings, load_settings
-from src.shipment import Failure
 from src.utils.config import ConfigurationError
 from src.utils.logging import configure
 from src.utils.metrics import ProducerMetrics
 from src.utils.shutdown import stopping_on_signals
 
-logger = logging.getLogger("undelivered")
-
-AT_ONCE = 1000  # lines that are read, sent and settled together
 SHOWN = 200  # characters of a value
 
 
 @dataclass
 class Tally:
-    """What became of the lines that were looked at."""
+    """What became of the messages that were looked at."""
 
     sent: int = 0
     left: int = 0
-    aside: int = 0
+    broken: int = 0
     in_use: int = 0
+    troubles: int = 0
+
+    def take_note(self, outcome: Outcome) -> None:
+        if outcome.passed_over:
+            outcome = outcome._replace(left=lines_in(outcome.segment))
+        self.sent += outcome.sent
+        self.left += outcome.left
+        self.broken += outcome.broken
+        self.in_use += outcome.in_use
+        self.troubles += outcome.trouble is not None
+        print(_told(outcome), file=sys.stderr if outcome.trouble else sys.stdout)
+
+    @property
+    def all_gone(self) -> bool:
+        return not (self.left or self.broken or self.troubles)
 
 
-class Resender:
-    """Sends what dead processes left, and takes out of their segments only what Kafka has confirmed."""
-
-    def __init__(
-        self,
-        publisher: Publisher,
-        topic: str,
-        policy: RetryPolicy,
-        *,
-        stop: Event,
-        clock: Callable[[], float] = time.monotonic,
-        at_once: int = AT_ONCE,
-    ) -> None:
-        self._publisher = publisher
-        self._topic = topic
-        self._policy = policy
-        self._stop = stop
-        self._clock = clock
-        self._at_once = at_once
-        self._metrics = ProducerMetrics(CollectorRegistry(), version=VERSION)
-
-    def resend(self, folder: Path) -> Tally:
-        """Raises UndeliveredFileError where what is left can't be written back; nothing is lost then."""
-        tally = Tally()
-        for path in segments(folder):
-            with taken(path) as segment:
-                if segment is None:
-                    tally.in_use += 1
-                    print(f"{path.name}: in use, left alone")
-                else:
-                    self._resend_segment(path, segment, tally)
-        return tally
-
-    def _resend_segment(self, path: Path, segment: BinaryIO, tally: Tally) -> None:
-        sent, aside = tally.sent, tally.aside
-        try:
-            with Remainder(path) as remainder:
-                self._send_lines(segment, remainder, tally)
-        except OSError as error:
-            raise UndeliveredFileError(f"{path}: {error.strerror or error}") from error
-        tally.left += remainder.lines
-        named = f", {tally.aside - aside} broken now in {remainder.aside.name}" if tally.aside > aside else ""
-        print(f"{path.name}: {tally.sent - sent} sent, {remainder.lines} left{named}")
-
-    def _send_lines(self, segment: BinaryIO, remainder: Remainder, tally: Tally) -> None:
-        delivery = Delivery(
-            self._publisher,
-            _Returning(remainder, self._topic),
-            self._policy,
-            self._metrics,
-            clock=self._clock,
-            stop=self._stop,
-        )
-        for lines in _chunks(segment, self._at_once):
-            if self._stop.is_set() or (delivery.undelivered and self._publisher.trouble):
-                _return_unsent(lines, remainder)
-                continue
-            messages = [kept.message for kept in self._ours(lines, remainder, tally)]
-            tally.sent += delivery.deliver(messages).delivered
-
-    def _ours(self, lines: Iterable[bytes], remainder: Remainder, tally: Tally) -> Iterator[Kept]:
-        for line in lines:
-            kept = from_line(line)
-            if kept is None:
-                remainder.put_aside(line)
-                tally.aside += 1
-            elif kept.topic != self._topic:
-                logger.warning("message of another topic left alone", extra={"topic": kept.topic})
-                remainder.add(line)
-            else:
-                yield kept
+def resend(
+    folder: Path,
+    publisher: Publisher,
+    topic: str,
+    policy: RetryPolicy,
+    *,
+    stop: Event,
+    clock: Callable[[], float] = time.monotonic,
+    at_once: int = AT_ONCE,
+) -> Tally:
+    """Send what is in the folder, as fast as it goes, until that shows that Kafka is away."""
+    tally = Tally()
+    metrics = ProducerMetrics(CollectorRegistry(), version=VERSION)
+    delivery = Delivery(publisher, Undelivered(folder, topic), policy, metrics, clock=clock, stop=stop)
+    resender = Resender(folder, topic, delivery, tell=tally.take_note, refused_too=True, at_once=at_once)
+    for batch in resender.batches(lambda: stop.is_set() or (delivery.fails and publisher.trouble is not None)):
+        delivery.see_through(batch)
+    return tally
 
 
-class _Returning:
-    """What is given up once more goes back into its segment, with the new reason."""
-
-    def __init__(self, remainder: Remainder, topic: str) -> None:
-        self._remainder = remainder
-        self._topic = topic
-
-    def keep(self, failures: Sequence[Failure]) -> None:
-        now = utc_text(time.time())
-        for failure in failures:
-            self._remainder.add(to_line(failure, self._topic, now))
-
-    def close(self) -> None:
-        """The remainder is closed by who opened it."""
-
-
-def _chunks(segment: BinaryIO, size: int) -> Iterator[list[bytes]]:
-    """Its lines, cut at newline bytes alone: a value may hold what Python's text files take for a line end."""
-    return iter(lambda: list(itertools.islice(segment, size)), [])
-
-
-def _return_unsent(lines: Iterable[bytes], remainder: Remainder) -> None:
-    for line in lines:
-        remainder.add(line)
+def _told(outcome: Outcome) -> str:
+    name = outcome.segment.name
+    if outcome.in_use:
+        return f"{name}: in use, left alone"
+    if outcome.trouble:
+        return f"undelivered: {name}: what is left can't be written back, so all of it stays: {outcome.trouble}"
+    broken = f", {outcome.broken} broken now in {aside(outcome.segment).name}" if outcome.broken else ""
+    return f"{name}: {outcome.sent} sent, {outcome.left} left{broken}"
 
 
 def list_messages(folder: Path) -> int:
@@ -147,7 +85,7 @@ def list_messages(folder: Path) -> int:
     total = 0
     for path in segments(folder):
         with taken(path) as ours:
-            print(f"{path.name}{'' if ours else '  (its process is running)'}")
+            print(f"{path.name}{'' if ours else '  (in use)'}")
         with path.open("rb") as segment:
             for number, line in enumerate(segment, 1):
                 print(f"  {_described(line, number)}")
@@ -161,7 +99,8 @@ def _described(line: bytes, number: int) -> str:
     if kept is None:
         return f"line {number} is broken; resend puts it aside"
     key, value, _ = kept.message
-    return f"{kept.given_up_at}  {kept.topic}  key={_shown(key)}  {_shown(value)}  {_plain(kept.reason)}"
+    refused = "refused: " if kept.refused else ""
+    return f"{kept.given_up_at}  {kept.topic}  key={_shown(key)}  {_shown(value)}  {refused}{_plain(kept.reason)}"
 
 
 def _shown(content: bytes | None) -> str:
@@ -187,9 +126,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigurationError as error:
         print(f"undelivered: {error}", file=sys.stderr)
         return 2
-    except UndeliveredFileError as error:
-        print(f"undelivered: {error}", file=sys.stderr)
-        return 1
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -204,17 +140,16 @@ def _list(folder: Path) -> int:
 
 
 def _resend(settings: Settings, folder: Path) -> int:
-    prove_writable(folder)
     stop = Event()
     publisher = KafkaPublisher(settings.kafka, delivery_timeout_ms=settings.producer.delivery_timeout_ms)
     policy = RetryPolicy(settings.producer.max_retries, settings.producer.initial_retry_delay_ms / 1000)
     with stopping_on_signals(stop):
         try:
-            tally = Resender(publisher, settings.kafka.topic, policy, stop=stop).resend(folder)
+            tally = resend(folder, publisher, settings.kafka.topic, policy, stop=stop)
         finally:
             publisher.close()
-    print(f"{tally.sent} sent, {tally.left} left, {tally.aside} broken, {tally.in_use} segments in use")
-    return 1 if tally.left or tally.aside else 0
+    print(f"{tally.sent} sent, {tally.left} left, {tally.broken} broken, {tally.in_use} segments in use")
+    return 0 if tally.all_gone else 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -226,7 +161,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "command",
         choices=("list", "resend"),
-        help="list them; or send them again: those of running producers stay, and so does what Kafka does not confirm",
+        help="list them; or send them again, also those that Kafka refused and that a producer does not send by itself:"
+        " what Kafka does not confirm stays",
     )
     parser.add_argument("--dir", type=Path, metavar="PATH", help="the folder (default: producer.undelivered_dir)")
     parser.add_argument("--config", type=Path, default=DEFAULT_FILE, metavar="PATH", help="settings file (%(default)s)")

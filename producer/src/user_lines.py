@@ -16,7 +16,8 @@ from src.message import Encoded, utc_text
 
 logger = logging.getLogger(__name__)
 
-READ_AHEAD = 1000  # lines
+READ_AHEAD = 4 * 1024 * 1024  # bytes of lines, and as many in a batch
+LINE = 64  # bytes that a line takes in memory beside its own
 
 _BOM = b"\xef\xbb\xbf"
 
@@ -52,6 +53,30 @@ def _with_id(text: bytes, identifier: str, *, alone: bool) -> bytes:
     return b'{"id":"' + identifier.encode() + (b'"' if alone else b'",') + text[1:]
 
 
+class _Lines(Queue[bytes | Exception | None]):
+    """Bounded by what its lines take in memory: there may be long ones. It is full with the first that is too much."""
+
+    def _init(self, maxsize: int) -> None:
+        super()._init(maxsize)
+        self._bytes = 0
+
+    def _qsize(self) -> int:
+        return self._bytes
+
+    def _put(self, item: bytes | Exception | None) -> None:
+        super()._put(item)
+        self._bytes += _weight(item)
+
+    def _get(self) -> bytes | Exception | None:
+        item = super()._get()
+        self._bytes -= _weight(item)
+        return item
+
+
+def _weight(line: bytes | Exception | None) -> int:
+    return LINE + (len(line) if isinstance(line, bytes) else 0)
+
+
 class UserLines:
     """Reads lines ahead, in a thread of its own: a pipe that says nothing must not hold up the one who sends.
 
@@ -70,21 +95,25 @@ class UserLines:
         self.exhausted = False
         self._clock = clock
         self._new_id = new_id
-        self._lines: Queue[bytes | Exception | None] = Queue(READ_AHEAD)
+        self._lines = _Lines(READ_AHEAD)
         self._number = 0
         Thread(target=self._read_ahead, args=(stream,), name="reader", daemon=True).start()
 
     def take(self, size: int) -> list[Encoded]:
-        """Up to `size` messages, as many as were read; what is not there yet is not waited for.
+        """Up to `size` messages, as many as were read; what is not there yet is not waited for. Fewer where they are
+        long.
 
         Raises OSError where the stream can't be read on.
         """
         created_at = utc_text(self._clock())
         messages: list[Encoded] = []
+        room = READ_AHEAD
         with suppress(Empty):
-            while not self.exhausted and size:
-                messages += self._messages_in(self._lines.get_nowait(), created_at)
+            while not self.exhausted and size and room > 0:
+                line = self._lines.get_nowait()
+                messages += self._messages_in(line, created_at)
                 size -= 1
+                room -= _weight(line)
         return messages
 
     def _messages_in(self, line: bytes | Exception | None, created_at: str) -> list[Encoded]:

@@ -41,6 +41,10 @@ class FakePublisher:
         self.trouble: str | None = None
         self.silent = False
         """While it is set, no reports come."""
+        self.failing: str | None = None
+        """While it is set, every message fails for this reason, by nobody's fault."""
+        self.refuse_next: str | None = None
+        """The next message is refused for this reason, by its own fault."""
         self.answers: dict[bytes, deque[tuple[Fault, str]]] = {}
         self.fatal_after: int | None = None
         self.closed = False
@@ -87,7 +91,12 @@ class FakePublisher:
 
     def _report(self, shipment: Shipment, number: int, message: Encoded) -> None:
         answers = self.answers.get(message.key or b"")
-        if answers:
+        if self.failing:
+            shipment.report_failed(number, Fault.WORLD, self.failing)
+        elif self.refuse_next:
+            shipment.report_failed(number, Fault.MESSAGE, self.refuse_next)
+            self.refuse_next = None
+        elif answers:
             shipment.report_failed(number, *answers.popleft())
         else:
             self.delivered.append(message)
@@ -100,7 +109,6 @@ class FakeKeeper:
     def __init__(self) -> None:
         self.kept: list[Failure] = []
         self.full = 0
-        self.closed = False
 
     @property
     def keys(self) -> list[str]:
@@ -115,6 +123,3 @@ class FakeKeeper:
             self.full -= 1
             raise UndeliveredFileError("no space left on device")
         self.kept += failures
-
-    def close(self) -> None:
-        self.closed = True

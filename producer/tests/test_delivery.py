@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from src.delivery import GRACE, MAX_BYTES, MAX_MESSAGES, SILENCE, TURN, Batch, Delivery, RetryPolicy
+from src.delivery import GRACE, LONGEST_DELAY, MAX_BYTES, MAX_MESSAGES, SILENCE, TURN, Batch, Delivery, RetryPolicy
 from src.errors import UndeliveredFileError
 from src.message import Encoded
 from src.shipment import Fault
@@ -20,7 +20,7 @@ from tests.fakes import FakeClock, FakeKeeper, FakePublisher, encoded, named
 class World:
     """A delivery among fakes."""
 
-    def __init__(self, *, max_retries: int = 3, initial_delay: float = 1.0, room: int = 1_000_000) -> None:
+    def __init__(self, *, max_retries: int | None = 3, initial_delay: float = 1.0, room: int = 1_000_000) -> None:
         self.clock = FakeClock()
         self.publisher = FakePublisher(self.clock, room=room)
         self.keeper = FakeKeeper()
@@ -227,7 +227,7 @@ def test_a_client_that_breaks_down_leaves_everything_delivered_or_kept() -> None
 def test_while_messages_cannot_be_kept_they_stay_and_no_new_ones_are_taken() -> None:
     world = World(max_retries=0)
     world.keeper.full = 2
-    world.publisher.refuse("0", "no")
+    world.publisher.refuse("0", "too large", fault=Fault.MESSAGE)
     world.delivery.dispatch(named(1))
 
     world.delivery.turn(0)
@@ -235,11 +235,88 @@ def test_while_messages_cannot_be_kept_they_stay_and_no_new_ones_are_taken() -> 
     for _ in range(50):
         world.delivery.turn(TURN)
 
-    assert hindrances == ["undelivered messages can't be kept: no space left on device"]
+    assert hindrances == [
+        "undelivered messages can't be kept: no space left on device",
+        "no new messages are taken: 0 are on their way",
+    ]
     assert not room
     assert world.keeper.keys == ["0"]
     assert world.delivery.hindrances() == []
     assert world.delivery.has_room
+
+
+def test_what_cannot_be_kept_is_sent_when_kafka_is_back_before_the_file() -> None:
+    world = World(max_retries=0)
+    world.keeper.full = 1_000_000
+    world.publisher.refuse("0", "away", "away", "away")
+    world.delivery.dispatch(named(2))
+    world.delivery.turn(0)
+    in_the_outage = world.delivery.hindrances()
+
+    for _ in range(200):
+        world.delivery.turn(TURN)
+
+    assert in_the_outage == [
+        "undelivered messages can't be kept: no space left on device",
+        "away",
+        "no new messages are taken: 1 are on their way",
+    ]
+    assert world.delivered_keys == ["1", "0"]
+    assert world.delivery.hindrances() == []
+    assert world.delivery.has_room
+    assert (world.delivery.delivered, world.delivery.undelivered, world.delivery.outstanding) == (1, 1, 0)
+
+
+def test_what_could_not_be_kept_and_is_on_its_way_again_is_kept_at_a_stop() -> None:
+    world = World(max_retries=0)
+    world.keeper.full = 1
+    world.publisher.refuse("0", "away")
+    world.delivery.dispatch(named(1))
+    world.delivery.turn(0)
+
+    world.delivery.finish()
+
+    assert world.keeper.keys == ["0"]
+    assert world.delivery.outstanding == 0
+
+
+def test_without_an_end_of_the_retries_nothing_is_given_up_for_the_worlds_fault() -> None:
+    world = World(max_retries=None)
+    world.publisher.refuse("0", *["away"] * 50)
+    world.publisher.refuse("1", "too large", fault=Fault.MESSAGE)
+    started = world.clock.now
+
+    batch = world.deliver(*named(3))
+
+    assert (batch.delivered, world.keeper.keys) == (2, ["1"])
+    assert world.clock.now - started < 50 * LONGEST_DELAY + 60
+
+
+def test_what_was_given_up_before_is_left_to_who_sends_it_and_counted_once() -> None:
+    world = World(max_retries=0)
+    world.publisher.refuse("0", "away")
+
+    batch = world.delivery.see_through(world.delivery.dispatch_again(named(2)))
+
+    assert (batch.delivered, [failure.message.key for failure in batch.given_up]) == (1, [b"0"])
+    assert world.keeper.kept == []
+    assert world.count("producer_messages_total", result="delivered") == 1
+    assert world.count("producer_messages_total", result="failed") == 0
+    assert world.delivery.outstanding == 0
+
+
+def test_a_message_that_is_refused_alone_is_known_to_be_at_fault_and_one_that_a_stop_cut_short_is_not() -> None:
+    world = World()
+    world.publisher.refuse("0", "too large", "too large", fault=Fault.COMPANY)
+    world.deliver(*named(1))
+    alone = [failure.fault for failure in world.keeper.kept]
+    world.publisher.refuse("1", "too large", fault=Fault.COMPANY)
+    world.delivery.dispatch([encoded("1")])
+
+    world.delivery.finish()
+
+    assert alone == [Fault.MESSAGE]
+    assert world.keeper.kept[-1].fault is Fault.COMPANY
 
 
 def test_messages_that_cannot_be_kept_at_the_end_are_an_error_and_named(caplog: pytest.LogCaptureFixture) -> None:
@@ -255,7 +332,6 @@ def test_messages_that_cannot_be_kept_at_the_end_are_an_error_and_named(caplog: 
     lost = caplog.records[-1].__dict__
     assert (lost["message"], lost["messages"], lost["keys"]) == ("messages lost", 1, ["0"])
     assert world.publisher.closed
-    assert world.keeper.closed
 
 
 def test_not_ready_while_messages_fail_and_ready_with_the_next_one_delivered() -> None:

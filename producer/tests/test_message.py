@@ -55,6 +55,8 @@ def _nested() -> dict[str, Any]:
         ("key", {}),
         ("key", {}, {"\ud800": "x"}),
         ("key", {}, {"a\0b": "x"}),
+        ("key", {"a": float("nan")}, None),
+        ("key", {"a": [{"b": (1.0, float("-inf"))}]}, None),
     ],
     ids=[
         "an object",
@@ -66,11 +68,17 @@ def _nested() -> dict[str, Any]:
         "two parts",
         "a surrogate in a header's name",
         "a NUL in a header's name",
+        "not a number",
+        "an infinity deep inside",
     ],
 )
 def test_what_is_no_message_is_named_as_such(message: Any) -> None:
     with pytest.raises(InvalidInput, match="not a message"):
         encode(message)
+
+
+def test_null_is_a_value_like_others() -> None:
+    assert encode(("key", {"a": None, "b": [None, 1.5, "null"]}, None)).value == b'{"a":null,"b":[null,1.5,"null"]}'
 
 
 def test_the_size_is_that_of_key_and_value() -> None:

@@ -5,37 +5,42 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from pathlib import Path
 from threading import Event
 from typing import Any, Self
 
 import pytest
+from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 from msgspec import convert
 from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
 from local.broker import EmbeddedBroker
 from src.data_generator import DataGenerator
+from src.delivery import MAX_MESSAGES, TURN
 from src.message import Encoded
 from src.producer import STUCK, DataProducer, Generated, main
 from src.segments import Undelivered, from_line, segments
 from src.settings import MetricsSettings, Settings
+from src.shipment import Failure, Fault
 from src.utils.exporter import CannotServe
-from tests.fakes import DEADLINE, FakeClock, FakePublisher
+from tests.fakes import DEADLINE, FakeClock, FakePublisher, encoded
 from tests.test_publisher import stored
 
 SERVICE = Path(__file__).resolve().parent.parent
 
 
-def settings(folder: Path, **kafka: Any) -> Settings:
+def settings(folder: Path, on_outage: str = "spool", **kafka: Any) -> Settings:
     return convert(
         {
             "kafka": kafka,
             "producer": {
+                "on_outage": on_outage,
                 "undelivered_dir": str(folder / "undelivered"),
                 "max_retries": 1,
                 "initial_retry_delay_ms": 100,
@@ -55,13 +60,13 @@ def kept_keys(folder: Path) -> list[str]:
 class World:
     """A producer among fakes; the clock goes on when the loop waits."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, on_outage: str = "spool") -> None:
         self.folder = folder
         self.clock = FakeClock()
         self.publisher = FakePublisher(self.clock)
         self.registry = CollectorRegistry()
         self.stop = Event()
-        self.settings = settings(folder)
+        self.settings = settings(folder, on_outage)
         self.producer = DataProducer(
             settings=self.settings,
             publisher=self.publisher,
@@ -200,6 +205,114 @@ def test_what_is_on_its_way_is_bounded_while_the_broker_is_silent(world: World) 
     assert sum(world.publisher.sizes) == 60_000  # the batch that fills it, and no more
 
 
+def outage(world: World, seconds: float) -> None:
+    """No delivery for so long, each message after a timeout of 1 s; then all is well."""
+    end = world.clock.now + seconds
+
+    def away() -> None:
+        if world.clock.now >= end:
+            world.publisher.failing, world.publisher.trouble = None, None
+
+    world.publisher.failing = "not confirmed within 1 s"
+    world.publisher.on_wait = away
+
+
+def test_who_spools_keeps_the_pace_in_an_outage_and_sends_it_all_afterwards(world: World) -> None:
+    outage(world, 30)
+
+    complete = world.producer.send_all(Generated(DataGenerator(), 500), interval=1.0, batch_size=10)
+
+    assert complete
+    assert len({message.key for message in world.publisher.delivered}) == 500
+    assert (world.producer.delivered, world.producer.undelivered) == (500, 0)
+    assert world.value("producer_messages_total", result="failed") != 0
+    assert world.value("producer_undelivered_messages") == 0
+    assert list((world.folder / "undelivered").iterdir()) == []
+
+
+def test_a_run_with_an_end_sends_what_it_has_kept_itself_before_it_ends(world: World) -> None:
+    outage(world, 8)
+
+    complete = world.producer.send_all(Generated(DataGenerator(), 100), interval=1.0, batch_size=10)
+
+    assert complete
+    assert len({message.key for message in world.publisher.delivered}) == 100
+
+
+def test_who_waits_gives_nothing_up_and_sends_it_all_afterwards(tmp_path: Path) -> None:
+    world = World(tmp_path, on_outage="wait")
+    outage(world, 600)
+
+    complete = world.producer.send_all(Generated(DataGenerator(), 500), interval=1.0, batch_size=10)
+
+    assert complete
+    assert len({message.key for message in world.publisher.delivered}) == 500
+    assert world.value("producer_messages_total", result="failed") == 0
+
+
+def test_who_waits_takes_no_more_when_there_is_no_room_and_says_so(tmp_path: Path) -> None:
+    world = World(tmp_path, on_outage="wait")
+    world.publisher.silent = True
+    world.publisher.trouble = "broker down"
+    said: list[float | None] = []
+    end = world.clock.now + 60
+
+    def look() -> None:
+        if world.clock.now >= end:
+            said.append(world.value("producer_healthy"))
+            world.stop.set()
+
+    world.publisher.on_wait = look
+
+    world.producer.run(interval=0, batch_size=10_000)
+
+    assert sum(world.publisher.sizes) == MAX_MESSAGES
+    assert said[0] == 0
+    assert len(kept_keys(tmp_path)) == MAX_MESSAGES
+
+
+def test_a_run_with_an_end_does_not_wait_for_a_kafka_that_is_away(world: World) -> None:
+    world.publisher.failing = "not confirmed within 1 s"
+
+    complete = world.producer.send_all(Generated(DataGenerator(), 20), interval=1.0, batch_size=10)
+
+    assert not complete
+    assert (world.producer.delivered, world.producer.undelivered) == (0, 20)
+    assert len(kept_keys(world.folder)) == 20
+
+
+def test_a_run_with_an_end_does_not_wait_for_what_others_have_left(tmp_path: Path) -> None:
+    world = World(tmp_path, on_outage="wait")
+    others = Undelivered(world.folder / "undelivered", "data-topic", host="dead")
+    others.keep([Failure(encoded(str(number)), Fault.WORLD, "away") for number in range(3000)])
+    for number in range(3000):
+        world.publisher.refuse(str(number), *["away"] * 1000)
+    started = world.clock.now
+
+    complete = world.producer.send_all(Generated(DataGenerator(), 20), interval=1.0, batch_size=10)
+
+    assert complete
+    assert world.clock.now - started < 5
+    assert (len(world.publisher.delivered), len(kept_keys(world.folder))) == (20, 3000)
+
+
+def test_a_run_with_an_end_is_not_complete_where_a_message_was_refused(world: World) -> None:
+    generated = Generated(DataGenerator(), 20)
+    world.publisher.refuse_next = "too large"
+
+    complete = world.producer.send_all(generated, interval=1.0, batch_size=10)
+
+    assert not complete
+    assert (world.producer.delivered, world.producer.undelivered) == (19, 1)
+
+
+def test_not_ready_says_how_many_messages_are_in_the_folder(world: World) -> None:
+    world.publisher.failing = "away"
+    world.producer.send_batch([("a", {}, None)])
+
+    assert world.producer._hindrances() == ["away", "1 messages are in the undelivered folder"]
+
+
 def test_a_taken_port_is_a_sentence(tmp_path: Path, world: World) -> None:
     with EmbeddedBroker({}) as somebody:
         port = int(somebody.address.rsplit(":", 1)[1])
@@ -297,9 +410,9 @@ class Program:
                 return fields
         raise AssertionError(f"{event!r} was not logged")
 
-    def end(self) -> tuple[int, dict[str, Any], str]:
+    def end(self, timeout: float = DEADLINE) -> tuple[int, dict[str, Any], str]:
         """Exit code, the event "stopped", what was said on standard error."""
-        output, errors = self.process.communicate(timeout=DEADLINE)
+        output, errors = self.process.communicate(timeout=timeout)
         events = [json.loads(line) for line in output.splitlines()]
         stopped: dict[str, Any] = next((event for event in events if event["message"] == "stopped"), {})
         return self.process.returncode, stopped, errors
@@ -357,11 +470,14 @@ def test_a_broker_that_goes_away_in_the_middle_costs_no_message(
     tmp_path: Path, start: Callable[..., Program], broker: EmbeddedBroker
 ) -> None:
     program = start(KAFKA_BOOTSTRAP_SERVERS=broker.address)
-    program.wait_for("serving metrics and health")
+    port = program.wait_for("serving metrics and health")["port"]
     stored(broker, 10)
 
     broker.go_down()
     program.wait_for("broker not reached")
+    assert comes_true(
+        lambda: "producer_queue_messages 0.0" not in _get(f"http://127.0.0.1:{port}/metrics")[1], within=5
+    )
     program.process.send_signal(signal.SIGTERM)
     exit_code, stopped, _ = program.end()
     broker.come_up()
@@ -371,6 +487,62 @@ def test_a_broker_that_goes_away_in_the_middle_costs_no_message(
     assert exit_code == 0
     assert len(delivered) == stopped["delivered"]
     assert len(kept) == stopped["undelivered"] > 0
+
+
+def keys_in_topic(broker: EmbeddedBroker, partitions: int) -> set[bytes | None]:
+    consumer = Consumer({"bootstrap.servers": broker.address, "group.id": "test", "enable.partition.eof": True})
+    consumer.assign([TopicPartition("data-topic", number, OFFSET_BEGINNING) for number in range(partitions)])
+    found: set[bytes | None] = set()
+    ends = 0
+    while ends < partitions:
+        message = consumer.poll(DEADLINE)
+        assert message is not None, "the topic can't be read"
+        if message.error():
+            ends += 1
+        else:
+            found.add(message.key())
+    consumer.close()
+    return found
+
+
+def comes_true(condition: Callable[[], bool], *, within: float) -> bool:
+    deadline = time.monotonic() + within
+    waiting = Event()
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        waiting.wait(TURN)
+    return True
+
+
+@pytest.mark.parametrize("on_outage", ["spool", "wait"])
+def test_an_outage_longer_than_all_retries_costs_no_message_and_the_folder_empties_by_itself(
+    tmp_path: Path, start: Callable[..., Program], broker: EmbeddedBroker, on_outage: str
+) -> None:
+    program = start(
+        "--input",
+        "-",
+        stdin=subprocess.PIPE,
+        KAFKA_BOOTSTRAP_SERVERS=broker.address,
+        PRODUCER_ON_OUTAGE=on_outage,
+        PRODUCER_DELIVERY_TIMEOUT_MS="1000",
+        PRODUCER_MAX_RETRIES="1",
+        PRODUCER_INITIAL_RETRY_DELAY_MS="100",
+    )
+    assert program.process.stdin is not None
+    program.process.stdin.write("".join(f'{{"id":"{number:05}"}}\n' for number in range(2000)))
+    program.process.stdin.flush()
+    stored(broker, 10)
+
+    broker.go_down()
+    kept = comes_true(lambda: bool(kept_keys(tmp_path)), within=4.0)
+    broker.come_up()
+    emptied = comes_true(lambda: len(keys_in_topic(broker, 3)) == 2000, within=4 * DEADLINE)
+    exit_code, stopped, _ = program.end()
+
+    assert (kept, emptied) == (on_outage == "spool", True)
+    assert (exit_code, stopped["delivered"], stopped["undelivered"]) == (0, 2000, 0)
+    assert list((tmp_path / "undelivered").iterdir()) == []
 
 
 def test_a_client_that_breaks_down_is_exit_1_and_no_message_is_lost(
@@ -566,8 +738,7 @@ def test_a_segment_of_an_earlier_process_is_counted(tmp_path: Path) -> None:
     (tmp_path / "undelivered").mkdir()
     (tmp_path / "undelivered" / "dead.jsonl").write_bytes(b"{}\n")
 
-    with closing(Undelivered(tmp_path / "undelivered", "t")) as kept:
-        assert kept.count() == 1
+    assert Undelivered(tmp_path / "undelivered", "t").count() == 1
 
 
 @pytest.mark.parametrize("text", ["x", "0", "-1", "1.5"])

@@ -4,7 +4,7 @@ import json
 import os
 import resource
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -14,7 +14,17 @@ from hypothesis import strategies as st
 
 from src.errors import UndeliveredFileError
 from src.message import Encoded
-from src.segments import Remainder, Undelivered, _is_at, from_line, segments, taken, to_line
+from src.segments import (
+    SEGMENT_BYTES,
+    Remainder,
+    Undelivered,
+    _is_at,
+    from_line,
+    lines_in,
+    segments,
+    taken,
+    to_line,
+)
 from src.shipment import Failure, Fault
 from src.utils.config import ConfigurationError
 from tests.fakes import encoded
@@ -32,14 +42,13 @@ class Opening(Protocol):
 
 
 @pytest.fixture
-def undelivered() -> Iterator[Opening]:
-    """Opens segments of processes that started at noon, and closes them."""
-    with ExitStack() as opened:
+def undelivered() -> Opening:
+    """Processes that keep at noon."""
 
-        def open_one(folder: Path, host: str = "h") -> Undelivered:
-            return opened.enter_context(closing(Undelivered(folder, "t", clock=lambda: NOON, host=host)))
+    def open_one(folder: Path, host: str = "h") -> Undelivered:
+        return Undelivered(folder, "t", clock=lambda: NOON, host=host)
 
-        yield open_one
+    return open_one
 
 
 @contextmanager
@@ -83,7 +92,7 @@ def test_a_line_is_readable_and_says_when_and_why(tmp_path: Path, undelivered: O
     }
 
 
-def test_a_segment_is_named_by_host_and_start_and_made_with_the_first_message(
+def test_a_segment_is_named_by_host_and_time_and_made_with_the_first_message(
     tmp_path: Path, undelivered: Opening
 ) -> None:
     kept = undelivered(tmp_path)
@@ -93,7 +102,7 @@ def test_a_segment_is_named_by_host_and_start_and_made_with_the_first_message(
     kept.keep([failure("b")])
 
     assert before == []
-    assert [path.name for path in segments(tmp_path)] == [f"h-20230715T123456.789Z-{os.getpid()}.jsonl"]
+    assert [path.name for path in segments(tmp_path)] == [f"h-20230715T123456.789Z-{os.getpid()}-1.jsonl"]
     assert kept.count() == 2
 
 
@@ -107,19 +116,56 @@ def test_processes_that_share_a_folder_have_a_segment_each(tmp_path: Path, undel
     assert one.count() == two.count() == 3
 
 
-def test_a_segment_is_locked_as_long_as_its_process_has_it(tmp_path: Path, undelivered: Opening) -> None:
-    kept = undelivered(tmp_path)
-    kept.keep([failure()])
+def test_a_segment_is_one_s_alone_as_long_as_it_is_taken_and_free_between_two_writes(
+    tmp_path: Path, undelivered: Opening
+) -> None:
+    undelivered(tmp_path).keep([failure()])
     (path,) = segments(tmp_path)
 
-    with taken(path) as while_open:
-        pass
-    kept.close()
-    with taken(path) as after_close, taken(path) as a_second_time:
-        assert after_close is not None
+    with taken(path) as first, taken(path) as second:
+        assert first is not None
 
-    assert while_open is None
-    assert a_second_time is None
+    assert second is None
+
+
+def test_what_is_kept_while_somebody_sends_the_segment_goes_into_another(tmp_path: Path, undelivered: Opening) -> None:
+    kept = undelivered(tmp_path)
+    kept.keep([failure("a")])
+    with taken(segments(tmp_path)[0]):
+        kept.keep([failure("b")])
+    kept.keep([failure("c")])
+
+    assert [lines_in(path) for path in segments(tmp_path)] == [1, 2]
+    assert len(kept.own) == 2
+    assert kept.left() == 3
+
+
+def test_what_is_kept_after_the_segment_was_sent_goes_into_another(tmp_path: Path, undelivered: Opening) -> None:
+    kept = undelivered(tmp_path)
+    kept.keep([failure("a")])
+    (path,) = segments(tmp_path)
+    path.unlink()
+
+    kept.keep([failure("b")])
+
+    assert kept.left() == 1
+
+
+def test_a_long_segment_is_not_written_on(tmp_path: Path, undelivered: Opening) -> None:
+    kept = undelivered(tmp_path)
+    kept.keep([Failure(encoded("a", size=SEGMENT_BYTES), Fault.WORLD, "no leader")])
+
+    kept.keep([failure("b")])
+
+    assert len(segments(tmp_path)) == 2
+
+
+def test_a_message_that_was_refused_is_marked_and_another_is_not(tmp_path: Path, undelivered: Opening) -> None:
+    undelivered(tmp_path).keep([Failure(encoded("a"), Fault.MESSAGE, "too large"), failure("b")])
+
+    lines = segments(tmp_path)[0].read_bytes().splitlines(keepends=True)
+
+    assert [kept.refused for line in lines if (kept := from_line(line))] == [True, False]
 
 
 def test_a_segment_that_is_gone_or_was_replaced_is_not_taken(tmp_path: Path) -> None:
@@ -164,11 +210,11 @@ def test_a_folder_that_cannot_be_written_is_a_wrong_setting(tmp_path: Path, unde
 
 def test_two_at_the_same_moment_do_not_share_a_segment(tmp_path: Path, undelivered: Opening) -> None:
     one, two = undelivered(tmp_path), undelivered(tmp_path)
-    (tmp_path / f".h-20230715T123456.789Z-{os.getpid()}.jsonl.new").touch()
 
-    for kept in (one, two):
-        with pytest.raises(UndeliveredFileError, match="exists"):
-            kept.keep([failure()])
+    one.keep([failure("a")])
+    two.keep([failure("b")])
+
+    assert (one.left(), two.left(), one.count()) == (1, 1, 2)
 
 
 def test_the_count_follows_what_others_do_in_the_folder(tmp_path: Path, undelivered: Opening) -> None:
@@ -225,17 +271,6 @@ def test_after_an_error_the_segment_is_as_it_was(tmp_path: Path) -> None:
 
     assert path.read_bytes() == b"1\n2\n"
     assert [found.name for found in tmp_path.iterdir()] == ["s.jsonl"]
-
-
-def test_a_segment_that_cannot_get_its_name_leaves_nothing_behind(tmp_path: Path, undelivered: Opening) -> None:
-    kept = undelivered(tmp_path)
-    name = f"h-20230715T123456.789Z-{os.getpid()}.jsonl"
-    (tmp_path / name).mkdir()
-
-    with pytest.raises(UndeliveredFileError, match="Is a directory"):
-        kept.keep([failure()])
-
-    assert [found.name for found in tmp_path.iterdir()] == [name]
 
 
 def test_a_file_whose_path_names_another_by_now_is_not_the_segment(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from contextlib import closing
 from pathlib import Path
 from threading import Event
 
@@ -10,11 +9,10 @@ import pytest
 
 from local.broker import EmbeddedBroker
 from src.delivery import RetryPolicy
-from src.errors import UndeliveredFileError
 from src.message import Encoded
-from src.segments import Undelivered, from_line, segments, to_line
+from src.segments import Undelivered, from_line, segments, taken, to_line
 from src.shipment import Failure, Fault
-from src.undelivered import Resender, list_messages, main
+from src.undelivered import Tally, list_messages, main, resend
 from tests.fakes import DEADLINE, FakeClock, FakePublisher, encoded
 from tests.test_publisher import stored
 
@@ -27,20 +25,28 @@ def failure(message: Encoded, reason: str = "no leader") -> Failure:
 
 def leave(folder: Path, *names: str, topic: str = "data-topic", host: str = "dead") -> Path:
     """The segment of a process that is gone."""
-    with closing(Undelivered(folder, topic, host=host)) as kept:
-        kept.keep([failure(encoded(name)) for name in names])
+    Undelivered(folder, topic, host=host).keep([failure(encoded(name)) for name in names])
     return next(path for path in segments(folder) if path.name.startswith(f"{host}-"))
 
 
 class World:
-    """A resender among fakes."""
+    """The command among fakes."""
 
     def __init__(self, *, at_once: int = 1000) -> None:
         self.clock = FakeClock()
         self.publisher = FakePublisher(self.clock)
         self.stop = Event()
-        self.resender = Resender(
-            self.publisher, "data-topic", RetryPolicy(0, 1.0), stop=self.stop, clock=self.clock, at_once=at_once
+        self._at_once = at_once
+
+    def resend(self, folder: Path) -> Tally:
+        return resend(
+            folder,
+            self.publisher,
+            "data-topic",
+            RetryPolicy(0, 1.0),
+            stop=self.stop,
+            clock=self.clock,
+            at_once=self._at_once,
         )
 
     @property
@@ -57,7 +63,7 @@ def test_what_is_confirmed_leaves_the_folder(tmp_path: Path) -> None:
     world = World()
     leave(tmp_path, "a", "b")
 
-    tally = world.resender.resend(tmp_path)
+    tally = world.resend(tmp_path)
 
     assert world.sent == ["a", "b"]
     assert (tally.sent, tally.left) == (2, 0)
@@ -69,21 +75,22 @@ def test_what_is_not_confirmed_stays_with_the_new_reason(tmp_path: Path) -> None
     world.publisher.refuse("b", "still no leader")
     path = leave(tmp_path, "a", "b", "c")
 
-    tally = world.resender.resend(tmp_path)
+    tally = world.resend(tmp_path)
 
     assert (tally.sent, tally.left) == (2, 1)
     assert keys_in(path) == ["b"]
     assert b"still no leader" in path.read_bytes()
 
 
-def test_the_segment_of_a_running_process_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_segment_that_somebody_writes_or_sends_is_left_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     world = World()
-    with closing(Undelivered(tmp_path, "data-topic", host="alive")) as kept:
-        kept.keep([failure(encoded("a"))])
+    path = leave(tmp_path, "a")
+    with taken(path):
+        tally = world.resend(tmp_path)
 
-        tally = world.resender.resend(tmp_path)
-
-        assert kept.count() == 1
+    assert keys_in(path) == ["a"]
     assert (tally.in_use, world.sent) == (1, [])
     assert "in use, left alone" in capsys.readouterr().out
 
@@ -96,11 +103,11 @@ def test_a_torn_last_line_is_put_aside_and_named_and_the_others_are_sent(
     torn = to_line(failure(encoded("ü")), "data-topic", "when")[:-30]
     path.write_bytes(path.read_bytes() + torn)
 
-    tally = world.resender.resend(tmp_path)
+    tally = world.resend(tmp_path)
 
     aside = path.with_suffix(".broken")
     assert world.sent == ["a", "b"]
-    assert (tally.sent, tally.aside) == (2, 1)
+    assert (tally.sent, tally.broken) == (2, 1)
     assert aside.read_bytes() == torn + b"\n"
     assert aside.name in capsys.readouterr().out
 
@@ -111,7 +118,7 @@ def test_a_broken_line_in_the_middle_is_put_aside_as_it_is(tmp_path: Path) -> No
     first, second = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(first + b"\xff{\n" + second)
 
-    world.resender.resend(tmp_path)
+    world.resend(tmp_path)
 
     assert world.sent == ["a", "b"]
     assert path.with_suffix(".broken").read_bytes() == b"\xff{\n"
@@ -121,7 +128,7 @@ def test_a_message_of_another_topic_stays(tmp_path: Path) -> None:
     world = World()
     path = leave(tmp_path, "a", topic="other-topic")
 
-    tally = world.resender.resend(tmp_path)
+    tally = world.resend(tmp_path)
 
     assert (tally.left, world.sent, keys_in(path)) == (1, [], ["a"])
 
@@ -131,7 +138,7 @@ def test_a_stop_leaves_the_rest_where_it_is(tmp_path: Path) -> None:
     path = leave(tmp_path, "a", "b", "c", "d", "e")
     world.publisher.on_wait = lambda: world.stop.set() if len(world.publisher.delivered) >= 2 else None
 
-    world.resender.resend(tmp_path)
+    world.resend(tmp_path)
 
     assert sorted(world.sent + keys_in(path)) == ["a", "b", "c", "d", "e"]
     assert "e" in keys_in(path)
@@ -144,7 +151,7 @@ def test_where_the_broker_is_away_not_every_message_waits_for_it(tmp_path: Path)
         world.publisher.refuse(name, "not confirmed")
     path = leave(tmp_path, *"abcdef")
 
-    world.resender.resend(tmp_path)
+    world.resend(tmp_path)
 
     assert keys_in(path) == list("abcdef")
     assert world.publisher.sizes == [2]
@@ -156,16 +163,15 @@ def test_what_cannot_be_written_back_leaves_the_segment_as_it_was(tmp_path: Path
     before = path.read_bytes()
     path.with_name(f".{path.name}.new").mkdir()
 
-    with pytest.raises(UndeliveredFileError, match="directory"):
-        world.resender.resend(tmp_path)
+    tally = world.resend(tmp_path)
 
     assert path.read_bytes() == before
+    assert not tally.all_gone
 
 
 def test_special_characters_arrive_equal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     message = Encoded(b"\xff", SPECIAL, [("h", None)])
-    with closing(Undelivered(tmp_path, "data-topic")) as kept:
-        kept.keep([failure(message)])
+    Undelivered(tmp_path, "data-topic").keep([failure(message)])
 
     with EmbeddedBroker({"data-topic": 1}) as broker:
         monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", broker.address)
@@ -212,14 +218,12 @@ def test_list_shows_each_message_and_sends_nothing_to_the_terminal_that_steers_i
     assert all(character.isprintable() or character == "\n" for character in printed)
 
 
-def test_list_says_whose_process_is_running(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with closing(Undelivered(tmp_path, "data-topic")) as kept:
-        kept.keep([failure(encoded("a"))])
-
+def test_list_says_what_is_in_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with taken(leave(tmp_path, "a")):
         exit_code = main(["list", "--dir", str(tmp_path)])
 
     assert exit_code == 0
-    assert "(its process is running)" in capsys.readouterr().out
+    assert "(in use)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from src.errors import InvalidInput
 from src.message import Encoded
-from src.user_lines import UserLines, from_line
+from src.user_lines import READ_AHEAD, UserLines, from_line
 from tests.fakes import DEADLINE
 
 NOON = 1_689_424_496.789
@@ -37,6 +37,28 @@ def all_of(lines: UserLines) -> list[Encoded]:
 
 def lines_of(content: bytes) -> UserLines:
     return UserLines(io.BytesIO(content), clock=lambda: NOON, new_id=lambda: "new-id")
+
+
+def test_long_lines_come_in_small_batches_and_are_not_read_far_ahead() -> None:
+    line = b'{"x":"' + b"y" * (READ_AHEAD // 4) + b'"}\n'
+    stream = io.BytesIO(line * 40)
+
+    def until_read(lines: int) -> str:
+        waiting = Event()
+        for _ in range(int(DEADLINE / 0.001)):
+            if stream.tell() >= lines * len(line):
+                return "new-id"
+            waiting.wait(0.001)
+        raise AssertionError("no more is read")
+
+    lines = UserLines(stream, new_id=lambda: until_read(min(5 + lines.read, 40)))
+    until_read(5)
+    at_first = stream.tell()
+
+    batch = lines.take(1000)
+
+    assert at_first == 5 * len(line)
+    assert len(batch) == 4
 
 
 def test_the_id_is_the_key_and_the_bytes_are_passed_on() -> None:
