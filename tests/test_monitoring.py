@@ -240,6 +240,30 @@ def test_up_and_down_are_asked_of_now_and_silence_is_down(page: str) -> None:
         assert panel["fieldConfig"]["defaults"]["thresholds"]["steps"] == [{"value": None, "color": "red"}]
 
 
+def test_a_number_that_is_missing_says_so_in_a_word() -> None:
+    silent = [
+        name
+        for name, panel in every_panel()
+        if panel["type"] == "stat"
+        and "noValue" not in panel["fieldConfig"]["defaults"]
+        and not queries(panel)[0].endswith("or vector(0)")
+    ]
+
+    assert silent == []
+
+
+def test_the_containers_of_other_projects_on_the_machine_are_left_out() -> None:
+    asked_of_all = [
+        name
+        for name, panel in every_panel()
+        for query in queries(panel)
+        if "container_" in query and "compose:project:own" not in query
+    ]
+
+    assert asked_of_all == []
+    assert [name for name, query in expressions().items() if "container_" in query and ":own" not in query] == []
+
+
 def test_panels_that_do_not_fit_begin_a_new_line_below_the_highest() -> None:
     row = Row("r", [Panel("a", 12, 8, {}), Panel("b", 12, 4, {}), Panel("c", 6, 4, {})])
 

@@ -6,7 +6,7 @@ PROMETHEUS_URL may name the Prometheus of a stack that runs: http://127.0.0.1:90
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Event
 from time import monotonic
@@ -16,9 +16,14 @@ from urllib.request import ProxyHandler, build_opener
 
 import pytest
 
+from tests.stack import Stack
+
 ROOT = Path(__file__).parents[1]
 DASHBOARDS = ROOT / "monitoring" / "grafana" / "dashboards"
 PATIENCE = 120.0  # seconds from "healthy" until every rate has its two samples and every group its first commit
+ALERT_PATIENCE = (
+    240.0  # seconds from a fault until an alert that waits for a minute has come to Alertmanager, or has gone
+)
 
 BULLETS = [
     ("Kafka: broker online", 'up{job="kafka"} == 1 and on () kafka_server_kafkaserver_brokerstate == 3'),
@@ -140,3 +145,44 @@ def test_every_panel_has_data(prometheus: Prometheus) -> None:
 
 def test_every_rule_can_be_evaluated(prometheus: Prometheus) -> None:
     assert prometheus.failing_rules() == []
+
+
+# --- alerts, from the fault to Alertmanager
+
+
+def alerts(stack: Stack, *options: str) -> dict[str, str]:
+    """The summary of every alert that Alertmanager would send now, or of those that the options choose."""
+    query = ["amtool", "--alertmanager.url=http://127.0.0.1:9093", "--output=json", "alert", "query", *options]
+    found = json.loads(stack.compose("exec", "-T", "alertmanager", *query))
+    return {alert["labels"]["alertname"]: alert["annotations"]["summary"] for alert in found}
+
+
+def wait_for(stack: Stack, holds: Callable[[dict[str, str]], bool], *options: str) -> dict[str, str]:
+    deadline = monotonic() + ALERT_PATIENCE
+    while not holds(found := alerts(stack, *options)):
+        assert monotonic() < deadline, f"after {ALERT_PATIENCE:.0f} s these are told: {found}"
+        Event().wait(2)
+    return found
+
+
+def test_a_stopped_consumer_is_told_once_and_no_more_when_it_is_back(stack: Stack) -> None:
+    stack.compose("stop", "consumer")
+    told = wait_for(stack, lambda found: "ServiceUnavailable" in found)
+    wait_for(stack, lambda found: "NoPartitionsConsumed" in found, "--inhibited")
+    told_later = alerts(stack)
+    stack.compose("start", "consumer")
+
+    wait_for(stack, lambda found: "ServiceUnavailable" not in found)
+
+    assert told["ServiceUnavailable"] == "consumer is unreachable"
+    assert "NoPartitionsConsumed" not in told_later
+    stack.wait_until_healthy()
+
+
+def test_a_broken_message_is_told_with_its_reason(stack: Stack) -> None:
+    produce = "from confluent_kafka import Producer as P; p = P({'bootstrap.servers': 'kafka:9092'})"
+    stack.python("producer", "-c", f"{produce}; p.produce('data-topic', b'broken'); assert p.flush(30) == 0")
+
+    told = wait_for(stack, lambda found: "DeadLettersArriving" in found)
+
+    assert told["DeadLettersArriving"] == "Messages are parked: not_json"

@@ -4,6 +4,8 @@ from dashboards.grafana import BLUE, GREEN, READY, RED, Column, Dashboard, Query
 from dashboards.shared import (
     DEAD_LETTERED_PERCENT,
     FAILED_PERCENT,
+    NO_MESSAGES,
+    NOTHING_SETTLED,
     REBALANCES,
     STARTS,
     Limits,
@@ -63,8 +65,9 @@ def _rates() -> Row:
                     Query('sum(rate(producer_messages_total{result="delivered"}[$__rate_interval]))', "produced"),
                     Query("sum(rate(consumer_messages_total[$__rate_interval]))", "settled"),
                 ],
-                "cps",
+                "mps",
                 colours={"produced": BLUE, "settled": GREEN},
+                missing=NO_MESSAGES,
             ),
             graph(
                 "Batch sizes",
@@ -77,6 +80,7 @@ def _rates() -> Row:
                     for service in ("producer", "consumer")
                 ],
                 colours={"producer": BLUE, "consumer": GREEN},
+                missing=NO_MESSAGES,
             ),
         ],
     )
@@ -97,6 +101,7 @@ def _errors(limits: Limits) -> Row:
                 limit=min(limits["DeliveriesFailing"], limits["DeadLetterShareHigh"]),
                 soft_highest=10,
                 colours={"not delivered": BLUE, "dead-lettered": RED},
+                missing=NO_MESSAGES,
             ),
             graph(
                 "Retries",
@@ -120,11 +125,13 @@ def _duration() -> Row:
                 "Producer: time to deliver a batch",
                 "From handing a batch to the client to the last of its delivery reports.",
                 "producer_send_latency_seconds",
+                missing=NO_MESSAGES,
             ),
             percentiles(
                 "Consumer: from Kafka to stored",
                 "From a message's Kafka timestamp to its document.",
                 "consumer_end_to_end_latency_seconds",
+                missing=NOTHING_SETTLED,
             ),
         ],
     )
@@ -143,7 +150,7 @@ def _programs() -> Row:
                     Column("Host", label="hostname"),
                     Column("Version", label="version", width=100),
                     Column("State", by_replica("(1 + (producer_healthy or consumer_healthy))"), texts=READY),
-                    Column("Messages a second", by_replica(RATES), unit="cps"),
+                    Column("Messages a second", by_replica(RATES), unit="mps"),
                 ],
                 height=8,
             )

@@ -3,6 +3,9 @@
 from dashboards.grafana import GREEN, ORANGE, READY, RED, Column, Dashboard, Query, Row, graph, stat, states, table
 from dashboards.shared import (
     DEAD_LETTERED_PERCENT,
+    NO_CONSUMER,
+    NO_MESSAGES,
+    NOTHING_SETTLED,
     PAUSES,
     REBALANCES,
     RESULTS,
@@ -13,9 +16,8 @@ from dashboards.shared import (
     dead_letter_share,
     highest_lag,
     lag_by_group,
-    memory_of,
     percentiles,
-    processor_of,
+    process_of,
     ready,
     replicas_of,
 )
@@ -43,7 +45,7 @@ def _now(limits: Limits) -> Row:
                 "Stored",
                 "Messages stored in MongoDB, a second.",
                 'sum(rate(consumer_messages_total{result="stored",instance=~"$instance"}[$__rate_interval]))',
-                "cps",
+                "mps",
                 missing="none",
                 decimals=1,
             ),
@@ -55,6 +57,7 @@ def _now(limits: Limits) -> Row:
                 'sum(increase(consumer_messages_total{result="dead_lettered"}[1h]))',
                 limit=1,
                 limit_colour=ORANGE,
+                missing="unknown",
                 decimals=0,
             ),
             stat(
@@ -62,6 +65,7 @@ def _now(limits: Limits) -> Row:
                 "Messages that were gone from Kafka before they could be read, and were passed over; since the start.",
                 "sum(consumer_skipped_offsets_total)",
                 limit=1,
+                missing="unknown",
                 decimals=0,
             ),
         ],
@@ -81,8 +85,9 @@ def _rate(limits: Limits) -> Row:
                         "{{result}}",
                     )
                 ],
-                "cps",
+                "mps",
                 colours=RESULTS,
+                missing=NO_CONSUMER,
             ),
             graph(
                 "Dead-lettered",
@@ -92,6 +97,7 @@ def _rate(limits: Limits) -> Row:
                 limit=limits["DeadLetterShareHigh"],
                 soft_highest=10,
                 colours={"dead-lettered": RED},
+                missing=NO_MESSAGES,
             ),
             graph(
                 "Dead letters by reason",
@@ -107,6 +113,7 @@ def _rate(limits: Limits) -> Row:
                 bars=True,
                 stacked=True,
                 colours={"none": GREEN},
+                shades_of=RED,
             ),
             graph(
                 "Offset commits and retries",
@@ -133,10 +140,20 @@ def _waiting(limits: Limits) -> Row:
             states(
                 "Paused, and why",
                 "storage: MongoDB does not answer. dead_letters: the dead-letter topic does not. "
-                "backpressure: the store is slower than Kafka. offset_gap: a partition waits for a decision.",
-                [Query(f"max by (reason) (consumer_paused{OF})", "{{reason}}")],
+                "dead_letter_storm: too many messages are broken. offset_gap: a partition waits for a decision. "
+                "backpressure: the store is slower than Kafka, which is no fault.",
+                [
+                    Query(
+                        'max by (reason) (consumer_paused{reason!="backpressure",instance=~"$instance"})', "{{reason}}"
+                    ),
+                    Query(
+                        '2 * max by (reason) (consumer_paused{reason="backpressure",instance=~"$instance"})',
+                        "{{reason}}",
+                    ),
+                ],
                 PAUSES,
                 height=8,
+                missing=NO_CONSUMER,
             ),
             graph(
                 "Since the last batch was settled",
@@ -144,12 +161,14 @@ def _waiting(limits: Limits) -> Row:
                 [Query(f"time() - (consumer_last_progress_timestamp_seconds{OF} > 0)", "{{instance}}")],
                 "s",
                 height=7,
+                missing=NOTHING_SETTLED,
             ),
             graph(
                 "Lag by partition",
-                "As the owner of each partition sees it; the ten furthest behind.",
+                "The ten furthest behind, as their owner saw them last; while it waits they stand still.",
                 [Query(f"topk(10, max by (topic, partition) (consumer_lag_messages{OF}))", "{{topic}}/{{partition}}")],
                 height=7,
+                missing=NO_CONSUMER,
             ),
         ],
     )
@@ -165,6 +184,7 @@ def _duration() -> Row:
                 "consumer_end_to_end_latency_seconds",
                 selector=OF,
                 width=8,
+                missing=NOTHING_SETTLED,
             ),
             percentiles(
                 "Time to store a batch",
@@ -172,6 +192,7 @@ def _duration() -> Row:
                 "consumer_storage_latency_seconds",
                 selector=OF,
                 width=8,
+                missing=NOTHING_SETTLED,
             ),
             graph(
                 "Messages in a batch",
@@ -183,6 +204,7 @@ def _duration() -> Row:
                     )
                 ],
                 width=8,
+                missing=NOTHING_SETTLED,
             ),
         ],
     )
@@ -197,6 +219,7 @@ def _group() -> Row:
                 "Each partition has one owner; a replica beyond the number of partitions has none.",
                 [Query(f"consumer_assigned_partitions{OF}", "{{instance}}")],
                 stacked=True,
+                missing=NO_CONSUMER,
             ),
             graph(
                 "Rebalances",
@@ -204,6 +227,7 @@ def _group() -> Row:
                 [Query(f"sum by (event) (increase(consumer_rebalances_total{OF}[$__rate_interval]))", "{{event}}")],
                 bars=True,
                 colours={"assigned": GREEN, "revoked": ORANGE, "lost": RED},
+                missing=NO_CONSUMER,
             ),
         ],
     )
@@ -227,12 +251,11 @@ def _replicas() -> Row:
                     Column(
                         "Messages a second",
                         by_replica(f"sum by (job, instance) (rate(consumer_messages_total{OF}[$__rate_interval]))"),
-                        unit="cps",
+                        unit="mps",
                     ),
                 ],
                 height=7,
             ),
-            processor_of("consumer"),
-            memory_of("consumer"),
+            *process_of("consumer", NO_CONSUMER),
         ],
     )

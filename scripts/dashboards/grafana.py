@@ -14,11 +14,11 @@ TAG: Final = "kafka-pubsub"
 
 GREEN, ORANGE, RED, BLUE, GREY = "green", "orange", "red", "blue", "text"
 
-RUNNING: Final = {0: ("DOWN", RED), 1: ("UP", GREEN)}
-READY: Final = {0: ("DOWN", RED), 1: ("NOT READY", ORANGE), 2: ("UP", GREEN)}
+Texts = Mapping[int | str, tuple[str, str]]
+"""What to write, and in which colour, in place of a number or a label."""
 
-Texts = Mapping[int, tuple[str, str]]
-"""What to write, and in which colour, in place of a number."""
+RUNNING: Final[Texts] = {0: ("DOWN", RED), 1: ("UP", GREEN)}
+READY: Final[Texts] = {0: ("DOWN", RED), 1: ("NOT READY", ORANGE), 2: ("UP", GREEN)}
 
 
 @dataclass(frozen=True)
@@ -140,12 +140,12 @@ def stat(
 ) -> Panel:
     """One number as it is now, never an old one: the query is instant. `missing` stands for none."""
     defaults: Json = {"unit": unit, "color": {"mode": "thresholds"}, "mappings": _mappings(texts or {})}
-    if limit is not None:
-        defaults["thresholds"] = _steps((None, ORANGE), (0, GREEN), (limit, limit_colour))  # the first is for none
-    elif texts:
+    if texts:
         defaults["thresholds"] = _steps((None, RED))
+    elif limit is not None:
+        defaults["thresholds"] = _steps((None, ORANGE), (0, GREEN), (limit, limit_colour))  # the first is for none
     else:
-        defaults["color"] = _fixed(BLUE)
+        defaults["thresholds"] = _steps((None, ORANGE), (0, BLUE))
     defaults |= {"noValue": missing} if missing is not None else {}
     defaults |= {"decimals": decimals} if decimals is not None else {}
     options = {
@@ -174,7 +174,10 @@ def graph(
     highest: float | None = None,
     soft_highest: float | None = None,
     colours: Mapping[str, str] | None = None,
+    shades_of: str | None = None,
+    missing: str | None = None,
 ) -> Panel:
+    """`missing` says why there may be nothing to draw."""
     defaults: Json = {
         "unit": unit,
         "min": 0,
@@ -191,6 +194,8 @@ def graph(
         "thresholds": _steps((None, GREEN)) if limit is None else _steps((None, GREEN), (limit, limit_colour)),
     }
     defaults |= {"max": highest} if highest is not None else {}
+    defaults |= {"noValue": missing} if missing is not None else {}
+    defaults |= {"color": {"mode": "shades", "fixedColor": shades_of}} if shades_of is not None else {}
     if soft_highest is not None:
         defaults["custom"]["axisSoftMax"] = soft_highest
     options = {
@@ -222,13 +227,21 @@ def bars(
 
 
 def states(
-    title: str, description: str, queries: Sequence[Query], texts: Texts, *, width: int = 12, height: int = 6
+    title: str,
+    description: str,
+    queries: Sequence[Query],
+    texts: Texts,
+    *,
+    width: int = 12,
+    height: int = 6,
+    missing: str,
 ) -> Panel:
     """What held when: a coloured band a series."""
     defaults: Json = {
         "color": {"mode": "thresholds"},
         "custom": {"fillOpacity": 80, "lineWidth": 0},
         "mappings": _mappings(texts),
+        "noValue": missing,
         "thresholds": _steps((None, GREY)),
     }
     options = {
@@ -241,7 +254,15 @@ def states(
     return _panel("state-timeline", title, description, queries, width, height, defaults, options)
 
 
-def table(title: str, description: str, columns: Sequence[Column], *, width: int = 24, height: int = 8) -> Panel:
+def table(
+    title: str,
+    description: str,
+    columns: Sequence[Column],
+    *,
+    width: int = 24,
+    height: int = 8,
+    sorted_by: Sequence[str] = (),
+) -> Panel:
     """One line for each set of labels that the queries share; columns in the order given, other labels left out."""
     queried = [column for column in columns if column.expression]
     names = [column.label or f"Value #{_letter(queried.index(column))}" for column in columns]
@@ -255,7 +276,11 @@ def table(title: str, description: str, columns: Sequence[Column], *, width: int
         width,
         height,
         {"custom": {"align": "left", "cellOptions": {"type": "auto"}}, "thresholds": _steps((None, GREY))},
-        {"showHeader": True, "cellHeight": "sm"},
+        {
+            "showHeader": True,
+            "cellHeight": "sm",
+            "sortBy": [{"displayName": name, "desc": False} for name in sorted_by],
+        },
         [_named(column.title, *_column_properties(column)) for column in columns],
         instant=True,
     ).body

@@ -1,9 +1,9 @@
 """Kafka and ZooKeeper: the broker, its topics, its groups."""
 
-from dashboards.grafana import GREEN, ORANGE, RED, Choice, Column, Dashboard, Query, Row, graph, stat, table
-from dashboards.shared import REBALANCES, STARTS, Limits, highest_lag, lag_by_group, running
+from dashboards.grafana import GREEN, ORANGE, RED, Choice, Column, Dashboard, Query, Row, Texts, graph, stat, table
+from dashboards.shared import NO_COMMIT, NO_MESSAGES, REBALANCES, STARTS, Limits, highest_lag, lag_by_group, running
 
-BROKER = {
+BROKER: Texts = {
     0: ("DOWN", RED),
     1: ("STARTING", ORANGE),
     2: ("RECOVERING", ORANGE),
@@ -11,9 +11,9 @@ BROKER = {
     6: ("STOPPING", ORANGE),
     7: ("STOPPING", ORANGE),
 }
-ROLE = {0: ("FOLLOWER", GREEN), 1: ("LEADER", GREEN)}
+ROLE: Texts = {0: ("FOLLOWER", GREEN), 1: ("LEADER", GREEN)}
 SESSION_LIVES = 'kafka_server_zookeeper_session_state{state="CONNECTED"}'
-SESSION = {0: ("LOST", RED), 1: ("CONNECTED", GREEN)}
+SESSION: Texts = {0: ("LOST", RED), 1: ("CONNECTED", GREEN)}
 
 
 def dashboard(limits: Limits) -> Dashboard:
@@ -53,15 +53,21 @@ def _broker(limits: Limits) -> Row:
                 "99 of 100 produce requests are answered faster.",
                 'max(kafka_network_requestmetrics_totaltimems{request="Produce",quantile="0.99"})',
                 "ms",
+                missing="unknown",
                 decimals=1,
             ),
             stat(
-                "Leaders", "Partitions that a broker leads.", "sum(kafka_server_replicamanager_leadercount)", decimals=0
+                "Leaders",
+                "Partitions that a broker leads.",
+                "sum(kafka_server_replicamanager_leadercount)",
+                missing="unknown",
+                decimals=0,
             ),
             stat(
                 "Followers",
                 "Replicas that follow another broker; with one broker there is none.",
                 "sum(kafka_server_replicamanager_partitioncount) - sum(kafka_server_replicamanager_leadercount)",
+                missing="unknown",
                 decimals=0,
             ),
             highest_lag(limits),
@@ -79,11 +85,12 @@ def _traffic() -> Row:
                 [
                     Query(
                         "sum by (topic) "
-                        '(rate(kafka_server_brokertopicmetrics_messagesin_total{topic=~"$topic"}[$__rate_interval]))',
+                        '(rate(kafka_server_brokertopicmetrics_messagesin_total{topic=~"$topic",topic!~"__.*"}[$__rate_interval]))',
                         "{{topic}}",
                     )
                 ],
-                "cps",
+                "mps",
+                missing=NO_MESSAGES,
             ),
             graph(
                 "Messages consumed",
@@ -95,7 +102,8 @@ def _traffic() -> Row:
                         "{{consumergroup}}: {{topic}}",
                     )
                 ],
-                "cps",
+                "mps",
+                missing=NO_COMMIT,
             ),
             graph(
                 "Bytes in and out",
@@ -166,7 +174,7 @@ def _groups(limits: Limits) -> Row:
     return Row(
         "Consumer groups",
         [
-            lag_by_group(limits, height=10),
+            lag_by_group(limits, height=11),
             graph(
                 "Lag by partition",
                 "The ten partitions that are furthest behind. One that stands out has a consumer that is stuck.",
@@ -176,13 +184,14 @@ def _groups(limits: Limits) -> Row:
                         "{{consumergroup}}: {{topic}}/{{partition}}",
                     )
                 ],
-                height=10,
+                height=11,
+                missing=NO_COMMIT,
             ),
             graph(
                 "Members",
                 "Consumers that are in the group.",
                 [Query('kafka_consumergroup_members{consumergroup=~"$group"}', "{{consumergroup}}")],
-                width=12,
+                width=8,
                 height=7,
             ),
             graph(
@@ -193,9 +202,16 @@ def _groups(limits: Limits) -> Row:
                     Query("100 * min(kafka_network_processor_idle_ratio)", "network"),
                 ],
                 "percent",
-                width=12,
+                width=8,
                 height=7,
                 highest=100,
+            ),
+            graph(
+                "Broker's open files",
+                "Segments, their indexes, and connections; at the limit of its container it stops.",
+                [Query('max(process_open_fds{job="kafka"})', "open")],
+                width=8,
+                height=7,
             ),
         ],
     )
@@ -218,16 +234,24 @@ def _zookeeper() -> Row:
                 "Average since it started.",
                 'max(avg_latency{job="zookeeper"})',
                 "ms",
+                missing="unknown",
                 decimals=1,
             ),
             stat(
                 "Connections",
                 "Clients that are connected.",
                 'sum(num_alive_connections{job="zookeeper"})',
+                missing="unknown",
                 decimals=0,
             ),
-            stat("Waiting requests", "Not yet answered.", 'sum(outstanding_requests{job="zookeeper"})', decimals=0),
-            stat("Nodes", "Entries in its tree.", 'max(znode_count{job="zookeeper"})', decimals=0),
+            stat(
+                "Waiting requests",
+                "Not yet answered.",
+                'sum(outstanding_requests{job="zookeeper"})',
+                missing="unknown",
+                decimals=0,
+            ),
+            stat("Nodes", "Entries in its tree.", 'max(znode_count{job="zookeeper"})', missing="unknown", decimals=0),
             graph(
                 "Requests",
                 "Packets a second.",
@@ -235,7 +259,7 @@ def _zookeeper() -> Row:
                     Query('sum(rate(packets_received{job="zookeeper"}[$__rate_interval]))', "received"),
                     Query('sum(rate(packets_sent{job="zookeeper"}[$__rate_interval]))', "sent"),
                 ],
-                "pps",
+                "cps",
                 height=7,
             ),
             graph(

@@ -1,7 +1,8 @@
 """System overview: is everything up, do messages flow, does the machine suffice?"""
 
-from dashboards.grafana import BLUE, GREEN, ORANGE, RED, Choice, Column, Dashboard, Query, Row, graph, stat, table
+from dashboards.grafana import BLUE, GREEN, ORANGE, RED, Column, Dashboard, Query, Row, Texts, graph, stat, table
 from dashboards.shared import (
+    NO_MESSAGES,
     REBALANCES,
     STARTS,
     Limits,
@@ -14,14 +15,21 @@ from dashboards.shared import (
     undelivered,
 )
 
-CONTAINERS = {
+CONTAINERS: Texts = {
     1: ("healthy", GREEN),
     0: ("UNHEALTHY", RED),
     -1: ("running", GREEN),  # its image allows no healthcheck
     -2: ("stopped", ORANGE),
 }
+LASTING = '{service!~"topics|mongodb-users|logs-.+"}'  # not the set-ups, which end
 FIRING = 'ALERTS{alertstate="firing"}'
+NAMED = f'label_join({FIRING}, "about", " ", "job", "service", "consumergroup", "device", "reason")'
 NONE = 'label_replace(label_replace(vector(0), "alertname", "none", "", ""), "severity", "all is well", "", "")'
+SEVERITIES: Texts = {
+    "critical": ("critical", RED),
+    "warning": ("warning", ORANGE),
+    "all is well": ("all is well", GREEN),
+}
 
 
 def dashboard(limits: Limits) -> Dashboard:
@@ -30,7 +38,6 @@ def dashboard(limits: Limits) -> Dashboard:
         "System Overview",
         "Is everything up, do messages flow, does the machine suffice?",
         [_health(), _messages(limits), _containers(limits), _machine(limits)],
-        choices=[Choice("project", "Compose project", "label_values(container_last_seen, project)")],
         annotations=[STARTS, REBALANCES],
     )
 
@@ -55,16 +62,18 @@ def _health() -> Row:
                 "Firing alerts",
                 "Each has an entry in docs/operations.md.",
                 [
-                    Column("Alert", label="alertname", width=260),
-                    Column("Severity", label="severity", width=120),
+                    Column("Severity", label="severity", texts=SEVERITIES, width=90),
+                    Column("Alert", label="alertname", width=215),
+                    Column("About", label="about", width=205),
                     Column(
-                        "Firing",
-                        f"sum by (alertname, severity) ({FIRING}) or {NONE} unless on () count({FIRING})",
-                        limit=1,
+                        "Number",
+                        f"sum by (alertname, severity, about) ({NAMED}) or {NONE} unless on () count({FIRING})",
+                        width=80,
                     ),
                 ],
+                height=8,
                 width=12,
-                height=7,
+                sorted_by=["Severity", "Alert"],
             ),
             graph(
                 "Alerts over time",
@@ -73,7 +82,7 @@ def _health() -> Row:
                 stacked=True,
                 bars=True,
                 colours={"critical": RED, "warning": ORANGE, "all is well": GREEN},
-                height=7,
+                height=8,
             ),
         ],
     )
@@ -87,7 +96,7 @@ def _messages(limits: Limits) -> Row:
                 "Produced",
                 "Messages that Kafka has confirmed, a second.",
                 'sum(rate(producer_messages_total{result="delivered"}[$__rate_interval]))',
-                "cps",
+                "mps",
                 missing="none",
                 decimals=1,
             ),
@@ -95,7 +104,7 @@ def _messages(limits: Limits) -> Row:
                 "Stored",
                 "Messages stored in MongoDB, a second.",
                 'sum(rate(consumer_messages_total{result="stored"}[$__rate_interval]))',
-                "cps",
+                "mps",
                 missing="none",
                 decimals=1,
             ),
@@ -113,8 +122,9 @@ def _messages(limits: Limits) -> Row:
                         'sum(rate(consumer_messages_total{result="dead_lettered"}[$__rate_interval]))', "dead-lettered"
                     ),
                 ],
-                "cps",
+                "mps",
                 colours={"produced": BLUE, "stored": GREEN, "dead-lettered": RED},
+                missing=NO_MESSAGES,
             ),
             lag_by_group(limits),
         ],
@@ -122,8 +132,7 @@ def _messages(limits: Limits) -> Row:
 
 
 def _containers(limits: Limits) -> Row:
-    chosen = '{project=~"$project"}'
-    by = "by (project, service)"
+    by = "by (service)"
     return Row(
         "Containers",
         [
@@ -133,41 +142,50 @@ def _containers(limits: Limits) -> Row:
                 "Restarts: in 15 minutes. CPU: 100 % is one core. Memory: of the container's own limit.",
                 [
                     Column("Service", label="service", width=160),
-                    Column("Project", label="project", width=200),
                     Column(
                         "State",
-                        f"min {by} (container_health_state{chosen}) "
-                        f"or 0 * max {by} (max_over_time(container_last_seen{chosen}[1h])) - 2",
+                        f"min {by} ({_own('container_health_state')}) "
+                        f"or 0 * max {by} ({_own(f'max_over_time(container_last_seen{LASTING}[1h])')}) - 2",
                         texts=CONTAINERS,
-                        width=100,
+                        width=120,
                     ),
-                    Column("Running", f"count {by} (container_last_seen{chosen})", width=90),
-                    Column("Up for", f"time() - max {by} (container_start_time_seconds{chosen})", unit="s", width=110),
+                    Column("Running", f"count {by} ({_own('container_last_seen')})", width=110),
+                    Column(
+                        "Up for", f"time() - max {by} ({_own('container_start_time_seconds')})", unit="s", width=130
+                    ),
                     Column(
                         "Restarts",
-                        f"max {by} (service:restarts:changes15m{chosen})",
+                        f"max {by} (service:restarts:changes15m{LASTING})",
                         limit=limits["ContainerRestarting"] + 1,
-                        width=100,
+                        width=110,
                     ),
                     Column(
                         "CPU",
-                        f"100 * sum {by} (rate(container_cpu_usage_seconds_total{chosen}[$__rate_interval]))",
+                        f"100 * sum {by} ({_own('rate(container_cpu_usage_seconds_total[$__rate_interval])')})",
                         unit="percent",
-                        width=100,
+                        width=120,
                     ),
-                    Column("Memory", f"sum {by} (container_memory_working_set_bytes{chosen})", unit="bytes", width=110),
+                    Column(
+                        "Memory", f"sum {by} ({_own('container_memory_working_set_bytes')})", unit="bytes", width=130
+                    ),
                     Column(
                         "Of its limit",
-                        f"max {by} (service:memory_percent:max{chosen})",
+                        f"max {by} (service:memory_percent:max)",
                         unit="percent",
                         limit=limits["ContainerMemoryHigh"],
                         limit_colour=ORANGE,
                     ),
                 ],
-                height=15,
+                height=16,
+                sorted_by=["State", "Service"],
             )
         ],
     )
+
+
+def _own(series: str) -> str:
+    """Without the containers of other projects on the machine, all of which cadvisor tells of."""
+    return f"{series} and on (project) compose:project:own"
 
 
 def _machine(limits: Limits) -> Row:

@@ -1,7 +1,7 @@
 """MongoDB: is it well, what does it do, how does it grow?"""
 
 from dashboards.grafana import Dashboard, Query, Row, bars, graph, stat, states
-from dashboards.shared import PAUSES, STARTS, Limits, percentiles, running
+from dashboards.shared import NO_CONSUMER, NOTHING_SETTLED, PAUSES, STARTS, Limits, percentiles, running
 
 OPERATIONS = "sum by (legacy_op_type) (rate(mongodb_ss_opcounters[$__rate_interval]))"
 LATENCY = (
@@ -37,13 +37,15 @@ def _now(limits: Limits) -> Row:
                 "max(mongodb:connections_percent:max)",
                 "percent",
                 limit=limits["MongoConnectionsHigh"],
+                missing="unknown",
                 decimals=2,
             ),
             stat(
                 "Response time",
                 "Of a write, on average.",
-                f"max({WRITE_LATENCY}) or vector(0)",
+                f"max({WRITE_LATENCY})",
                 "µs",
+                missing="none",
                 decimals=0,
             ),
             stat(
@@ -84,6 +86,7 @@ def _operations() -> Row:
                 "Storing a batch, as the consumer sees it",
                 "Network and journal included.",
                 "consumer_storage_latency_seconds",
+                missing=NOTHING_SETTLED,
             ),
             states(
                 "Consumers waiting for MongoDB",
@@ -91,6 +94,7 @@ def _operations() -> Row:
                 [Query('max by (instance) (consumer_paused{reason="storage"})', "{{instance}}")],
                 PAUSES,
                 height=8,
+                missing=NO_CONSUMER,
             ),
         ],
     )
@@ -148,7 +152,11 @@ def _resources() -> Row:
                 "Resident, beside the container's limit.",
                 [
                     Query("1048576 * max(mongodb_ss_mem_resident)", "resident"),
-                    Query('max(container_spec_memory_limit_bytes{service="mongodb"} > 0)', "limit"),
+                    Query(
+                        'max(container_spec_memory_limit_bytes{service="mongodb"} > 0 '
+                        "and on (project) compose:project:own)",
+                        "limit",
+                    ),
                 ],
                 "bytes",
                 width=8,

@@ -3,15 +3,16 @@
 from dashboards.grafana import ORANGE, READY, RED, Column, Dashboard, Query, Row, graph, stat, table
 from dashboards.shared import (
     FAILED_PERCENT,
+    NO_MESSAGES,
+    NO_PRODUCER,
     RESULTS,
     STARTS,
     Limits,
     average,
     by_replica,
     failed_share,
-    memory_of,
     percentiles,
-    processor_of,
+    process_of,
     ready,
     replicas_of,
     undelivered,
@@ -40,7 +41,7 @@ def _now(limits: Limits) -> Row:
                 "Delivered",
                 "Messages that Kafka has confirmed, a second.",
                 'sum(rate(producer_messages_total{result="delivered",instance=~"$instance"}[$__rate_interval]))',
-                "cps",
+                "mps",
                 missing="none",
                 decimals=1,
             ),
@@ -56,6 +57,7 @@ def _now(limits: Limits) -> Row:
                 "On their way",
                 "Handed to Kafka's client, delivery report not yet there.",
                 f"sum(producer_queue_messages{OF})",
+                missing="none",
                 decimals=0,
             ),
         ],
@@ -75,8 +77,9 @@ def _rate(limits: Limits) -> Row:
                         "{{result}}",
                     )
                 ],
-                "cps",
+                "mps",
                 colours=RESULTS,
+                missing=NO_PRODUCER,
             ),
             graph(
                 "Not delivered",
@@ -86,13 +89,15 @@ def _rate(limits: Limits) -> Row:
                 limit=limits["DeliveriesFailing"],
                 soft_highest=10,
                 colours={"not delivered": RED},
+                missing=NO_MESSAGES,
             ),
             graph(
                 "Tried again",
                 "Messages sent again, a second; they go up while the broker is away.",
                 [Query(f"sum(rate(producer_retries_total{OF}[$__rate_interval]))", "retries")],
-                "cps",
+                "mps",
                 colours={"retries": ORANGE},
+                missing=NO_PRODUCER,
             ),
             graph(
                 "On their way, and undelivered",
@@ -102,6 +107,7 @@ def _rate(limits: Limits) -> Row:
                     Query("max(producer_undelivered_messages)", "undelivered"),
                 ],
                 colours={"undelivered": RED},
+                missing=NO_PRODUCER,
             ),
         ],
     )
@@ -116,6 +122,7 @@ def _duration() -> Row:
                 "From handing a batch to the client to the last of its delivery reports, retries included.",
                 "producer_send_latency_seconds",
                 selector=OF,
+                missing=NO_MESSAGES,
             ),
             graph(
                 "Messages in a batch",
@@ -126,6 +133,7 @@ def _duration() -> Row:
                         "average",
                     )
                 ],
+                missing=NO_MESSAGES,
             ),
         ],
     )
@@ -152,7 +160,6 @@ def _replicas() -> Row:
                 width=24,
                 height=5,
             ),
-            processor_of("producer"),
-            memory_of("producer"),
+            *process_of("producer", NO_PRODUCER),
         ],
     )

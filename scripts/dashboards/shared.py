@@ -16,14 +16,21 @@ from dashboards.grafana import (
     stat,
 )
 
-FAILED_PERCENT = "max(producer:failed_percent:rate5m) or vector(0)"
-DEAD_LETTERED_PERCENT = "max(consumer:dead_lettered_percent:rate5m) or vector(0)"
+FAILED_PERCENT = "max(producer:failed_percent:rate5m)"
+DEAD_LETTERED_PERCENT = "max(consumer:dead_lettered_percent:rate5m)"
+
+NO_MESSAGES = "no messages"
+NO_PRODUCER = "no producer answers"
+NO_CONSUMER = "no consumer answers"
+NOTHING_SETTLED = "no message was settled"
+NO_COMMIT = "no group has committed an offset, or kafka-exporter is silent"
 
 Limits = dict[str, float]
 
 STARTS = Annotation(
     "Starts",
-    'container_start_time_seconds{service=~"zookeeper|kafka|mongodb|producer|consumer"} * 1000',
+    '1000 * (container_start_time_seconds{service=~"zookeeper|kafka|mongodb|producer|consumer"} '
+    "and on (project) compose:project:own)",
     ORANGE,
     "{{service}} started",
     "{{name}}",
@@ -39,7 +46,7 @@ REBALANCES = Annotation(
 
 RESULTS = {"delivered": BLUE, "stored": GREEN, "duplicate": ORANGE, "dead_lettered": RED, "failed": RED}
 
-PAUSES: Texts = {0: ("reading", GREEN), 1: ("PAUSED", RED)}
+PAUSES: Texts = {0: ("reading", GREEN), 1: ("PAUSED", RED), 2: ("slowed", ORANGE)}
 
 
 def replicas_of(job: str) -> Choice:
@@ -77,6 +84,7 @@ def failed_share(limits: Limits, *, width: int = 4) -> Panel:
         FAILED_PERCENT,
         "percent",
         limit=limits["DeliveriesFailing"],
+        missing=NO_MESSAGES,
         width=width,
         decimals=1,
     )
@@ -89,6 +97,7 @@ def dead_letter_share(limits: Limits, *, width: int = 4) -> Panel:
         DEAD_LETTERED_PERCENT,
         "percent",
         limit=limits["DeadLetterShareHigh"],
+        missing=NO_MESSAGES,
         width=width,
         decimals=1,
     )
@@ -127,11 +136,12 @@ def lag_by_group(limits: Limits, *, width: int = 12, height: int = 8) -> Panel:
         limit=limits["HighConsumerLag"],
         width=width,
         height=height,
+        missing=NO_COMMIT,
     )
 
 
 def percentiles(
-    title: str, description: str, histogram: str, *, selector: str = "", width: int = 12, height: int = 8
+    title: str, description: str, histogram: str, *, selector: str = "", width: int = 12, height: int = 8, missing: str
 ) -> Panel:
     return graph(
         title,
@@ -146,35 +156,39 @@ def percentiles(
         width=width,
         height=height,
         colours={"p50": GREEN, "p95": ORANGE, "p99": RED},
+        missing=missing,
     )
 
 
-def memory_of(service: str, *, width: int = 12) -> Panel:
-    return graph(
-        "Memory",
-        "Of each replica's container.",
-        [Query(f'sum by (name) (container_memory_working_set_bytes{{service="{service}"}})', "{{name}}")],
-        "bytes",
-        width=width,
-        height=9,
-    )
-
-
-def processor_of(service: str, *, width: int = 12) -> Panel:
-    return graph(
-        "CPU",
-        "Of one core, each replica's container.",
-        [
-            Query(
-                "100 * sum by (name) "
-                f'(rate(container_cpu_usage_seconds_total{{service="{service}"}}[$__rate_interval]))',
-                "{{name}}",
-            )
-        ],
-        "percent",
-        width=width,
-        height=9,
-    )
+def process_of(service: str, missing: str) -> list[Panel]:
+    """What each replica takes of its machine, as it says itself: so in a container as outside of one."""
+    of = f'{{job="{service}",instance=~"$instance"}}'
+    legend = "{{instance}}"
+    return [
+        graph(
+            "CPU",
+            "Each replica, of one core.",
+            [Query(f"100 * rate(process_cpu_seconds_total{of}[$__rate_interval])", legend)],
+            "percent",
+            width=8,
+            missing=missing,
+        ),
+        graph(
+            "Memory",
+            "Resident, each replica. Its container's limit is on System Overview.",
+            [Query(f"process_resident_memory_bytes{of}", legend)],
+            "bytes",
+            width=8,
+            missing=missing,
+        ),
+        graph(
+            "Open files",
+            "Each replica's, connections to the servers among them. A number that only grows is a leak.",
+            [Query(f"process_open_fds{of}", legend)],
+            width=8,
+            missing=missing,
+        ),
+    ]
 
 
 def by_replica(expression: str) -> str:

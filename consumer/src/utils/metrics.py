@@ -4,13 +4,13 @@ import socket
 from collections.abc import Collection, Iterable
 from contextlib import suppress
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 BATCH_SIZES = (1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000)
 STORAGE_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 END_TO_END_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
 
-PAUSE_REASONS = ("storage", "dead_letters", "backpressure", "offset_gap")
+PAUSE_REASONS = ("storage", "dead_letters", "dead_letter_storm", "backpressure", "offset_gap")
 
 
 class ConsumerMetrics:
@@ -72,6 +72,7 @@ class ConsumerMetrics:
         Gauge("app_info", "The program behind these metrics", ["version", "hostname"], registry=registry).labels(
             version, socket.gethostname()
         ).set(1)
+        ProcessCollector(registry=registry)  # CPU, memory, open files; a registry of one's own comes without it
 
     def show_paused(self, reasons: Collection[str]) -> None:
         for reason in PAUSE_REASONS:

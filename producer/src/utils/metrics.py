@@ -3,7 +3,7 @@
 import socket
 from collections.abc import Callable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 BATCH_SIZES = (1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000)
 SEND_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
@@ -36,6 +36,7 @@ class ProducerMetrics:
         Gauge("app_info", "The program behind these metrics", ["version", "hostname"], registry=registry).labels(
             version, socket.gethostname()
         ).set(1)
+        ProcessCollector(registry=registry)  # CPU, memory, open files; a registry of one's own comes without it
 
     def watch(
         self, *, queue: Callable[[], float], undelivered: Callable[[], float], healthy: Callable[[], float]

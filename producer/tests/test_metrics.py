@@ -1,0 +1,21 @@
+"""What is exposed beside the service's own numbers."""
+
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from src.utils.metrics import ProducerMetrics
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="a process is measured by /proc, on Linux")
+
+
+@pytest.mark.parametrize(
+    "name", ["process_cpu_seconds_total", "process_resident_memory_bytes", "process_open_fds", "process_max_fds"]
+)
+def test_what_the_process_takes_of_the_machine_is_told_without_an_exporter(name: str) -> None:
+    registry = CollectorRegistry()
+
+    ProducerMetrics(registry, version="1")
+
+    assert (registry.get_sample_value(name) or 0) > 0
