@@ -42,9 +42,9 @@ class Stack:
     def python(self, service: str, *arguments: str, index: int = 1, given: str = "") -> str:
         return self.compose("exec", "-T", f"--index={index}", service, "python", *arguments, given=given)
 
-    def containers(self) -> list[dict[str, Any]]:
+    def containers(self, *services: str) -> list[dict[str, Any]]:
         """Everything that Docker knows of them, finished ones too."""
-        ids = self.compose("ps", "--all", "--quiet").split()
+        ids = self.compose("ps", "--all", "--quiet", *services).split()
         told = subprocess.run(["docker", "inspect", *ids], check=True, text=True, capture_output=True).stdout
         return list(json.loads(told))
 
@@ -100,4 +100,4 @@ def stack() -> Iterator[Stack]:
         stack.up("--build")
         yield stack
     finally:
-        stack.compose("--profile", "*", "down", "--volumes", "--remove-orphans")
+        stack.compose("--profile", "*", "down", "--volumes", "--remove-orphans", "--rmi", "local")

@@ -426,7 +426,7 @@ def elasticsearch() -> Iterator[Elasticsearch]:
         password = stack.compose("exec", "-T", "elasticsearch", "printenv", "ELASTIC_PASSWORD").strip()
         yield Elasticsearch(f"http://{address}", password)
     finally:
-        stack.compose("--profile", "*", "down", "--volumes", "--remove-orphans")
+        stack.compose("--profile", "*", "down", "--volumes", "--remove-orphans", "--rmi", "local")
 
 
 def _has(image: str) -> bool:

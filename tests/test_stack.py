@@ -100,9 +100,24 @@ def test_a_topic_grows_when_asked_to_and_never_shrinks(stack: Stack) -> None:
     assert "keeps its 8 partitions" in stack.compose("logs", "topics")
 
 
+def test_a_password_that_was_changed_is_the_users_after_up(stack: Stack) -> None:
+    before = _starts(stack, "consumer", "producer")
+
+    stack.up(MONGODB_CONSUMER_PASSWORD="another")
+
+    after = _starts(stack, "consumer", "producer")
+    assert {service for service in after if after[service] != before[service]} == {"consumer"}
+    assert _lost_and_twice(stack) == (0, 0)
+
+
+def _starts(stack: Stack, *services: str) -> dict[str, str]:
+    return {service_of(container): container["State"]["StartedAt"] for container in stack.containers(*services)}
+
+
 @pytest.mark.parametrize("service", ["consumer", "mongodb", "kafka", "zookeeper"])
 def test_nothing_is_lost_or_twice_when_one_crashes(stack: Stack, service: str) -> None:
     produced = stack.audit()["produced"]
+    started = _restarts(stack, service)
 
     stack.crash(service)
     stack.wait_until_healthy()
@@ -110,6 +125,11 @@ def test_nothing_is_lost_or_twice_when_one_crashes(stack: Stack, service: str) -
     report = stack.audit()
     assert (report["lost"], report["twice"]) == (0, 0)
     assert report["produced"] > produced
+    assert _restarts(stack, service) == started + 1  # at the first attempt
+
+
+def _restarts(stack: Stack, service: str) -> int:
+    return sum(container["RestartCount"] for container in stack.containers(service))
 
 
 @pytest.mark.parametrize("service", ["consumer", "mongodb", "kafka", "zookeeper"])
@@ -169,8 +189,8 @@ def test_no_password_is_on_a_command_line(stack: Stack) -> None:
 
 
 @pytest.mark.parametrize("service", ["producer", "consumer"])
-def test_an_image_is_small_and_holds_neither_tests_nor_pip(service: str) -> None:
-    image = f"kafka-pubsub/{service}"
+def test_an_image_is_small_and_holds_neither_tests_nor_pip(stack: Stack, service: str) -> None:
+    image = f"{stack.project}-{service}"
     size = subprocess.check_output(["docker", "image", "inspect", image, "--format", "{{.Size}}"], text=True)
     look = ["docker", "run", "--rm", image, "sh", "-c", "command -v pip gcc; ls /app"]
     inside = subprocess.run(look, check=True, text=True, capture_output=True).stdout.split()

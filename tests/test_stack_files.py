@@ -90,11 +90,29 @@ def test_nothing_is_privileged_or_only_on_linux() -> None:
 
 def test_every_image_is_pinned_by_an_exact_tag_in_env() -> None:
     images = re.findall(r"^    image: (\S+)$", COMPOSE, re.MULTILINE)
-    pinned = [re.fullmatch(r"\$\{(\w+_IMAGE)\}", image) for image in images if not image.startswith("kafka-pubsub/")]
+    pinned = [re.fullmatch(r"\$\{(\w+_IMAGE)\}", image) for image in images]
 
     names = [match[1] for match in pinned if match]
     assert len(names) == len(pinned) == 13
     assert [SETTINGS[name] for name in names if not re.search(r":v?\d+\.\d+\.\d+$", SETTINGS[name])] == []
+
+
+def test_what_is_built_here_has_no_name_that_another_project_could_take() -> None:
+    shared = re.search(r"^  image:", COMPOSE, re.MULTILINE)
+    built = [text for text in services().values() if "    build:" in text]
+
+    assert shared is None
+    assert len(built) == 2
+    assert [text for text in built if "    image:" in text] == []
+
+
+def test_setup_asks_for_the_versions_that_installation_names() -> None:
+    script = (ROOT / "scripts" / "setup.sh").read_text(encoding="utf-8")
+    needed = dict(re.findall(r"^(ENGINE|COMPOSE)=(\S+)", script, re.MULTILINE))
+
+    told = (ROOT / "docs" / "installation.md").read_text(encoding="utf-8")
+
+    assert f"Docker Engine {needed['ENGINE']} or newer with Compose {needed['COMPOSE']} or newer" in told
 
 
 def test_every_variable_of_the_compose_file_stands_in_env() -> None:

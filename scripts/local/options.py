@@ -42,7 +42,7 @@ def parse(arguments: Sequence[str]) -> Options:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--messages", type=_positive, metavar="N", help="stop after N messages (default: at Ctrl-C)")
+    parser.add_argument("--messages", type=positive, metavar="N", help="stop after N messages (default: at Ctrl-C)")
     parser.add_argument(
         "--rate",
         type=_rate,
@@ -50,12 +50,12 @@ def parse(arguments: Sequence[str]) -> Options:
         metavar="R",
         help=f"messages a second; 0 is as fast as it goes (default: {Options.rate:.1f}, {HOURLY:,} an hour)",
     )
-    parser.add_argument("--consumers", type=_positive, default=3, metavar="N", help="consumer processes (default: 3)")
-    parser.add_argument("--partitions", type=_positive, default=6, metavar="N", help="of the topic (default: 6)")
+    parser.add_argument("--consumers", type=positive, default=3, metavar="N", help="consumer processes (default: 3)")
+    parser.add_argument("--partitions", type=positive, default=6, metavar="N", help="of the topic (default: 6)")
     parser.add_argument(
-        "--kafka", type=_address, metavar="HOST:PORT", help="a real Kafka in place of the embedded broker"
+        "--kafka", type=address, metavar="HOST:PORT", help="a real Kafka in place of the embedded broker"
     )
-    parser.add_argument("--mongodb", type=_uri, metavar="URI", help="a real MongoDB in place of the SQLite file")
+    parser.add_argument("--mongodb", type=mongodb_uri, metavar="URI", help="a real MongoDB in place of the SQLite file")
     parser.add_argument(
         "--keep",
         action="store_true",
@@ -64,7 +64,7 @@ def parse(arguments: Sequence[str]) -> Options:
     return Options(**vars(parser.parse_args(arguments)))
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
     return int(text)
@@ -80,7 +80,7 @@ def _rate(text: str) -> float:
     return rate
 
 
-def _address(text: str) -> str:
+def address(text: str) -> str:
     servers = [server.strip() for server in text.split(",")]
     for server in servers:
         host, _, port = server.rpartition(":")
@@ -89,7 +89,7 @@ def _address(text: str) -> str:
     return ",".join(servers)
 
 
-def _uri(text: str) -> str:
+def mongodb_uri(text: str) -> str:
     if not text.startswith(("mongodb://", "mongodb+srv://")):
         raise argparse.ArgumentTypeError("a MongoDB URI begins with mongodb:// or mongodb+srv://")
     return text

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import confluent_kafka.admin
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from local.errors import CannotRun
@@ -54,9 +54,11 @@ class Meter:
     """Reads one topic's and one group's offsets."""
 
     def __init__(self, kafka: str, topic: str, group: str, partitions: int, patience: float = ANSWER_WITHIN) -> None:
-        self._admin = _admin.AdminClient({"bootstrap.servers": kafka, "log_level": 0})
-        # The admin client's call for it crashes the process while the coordinator moves: librdkafka issue 5040.
-        self._consumer = Consumer({"bootstrap.servers": kafka, "group.id": group, "log_level": 0})
+        # The admin client's calls for it won't do: one crashes the process while the coordinator moves (librdkafka
+        # issue 5040), the other fails for minutes after a broker's restart (FENCED_LEADER_EPOCH).
+        self._consumer = Consumer(
+            {"bootstrap.servers": kafka, "group.id": group, "log_level": 0, "reconnect.backoff.max.ms": 1000}
+        )
         self._settled_group = Retrying(
             retry=retry_if_exception(_coordinator_moves),
             wait=wait_fixed(0.2),
@@ -73,12 +75,15 @@ class Meter:
         return Progress(self._start, ends, self._committed())
 
     def _ends(self) -> Offsets:
-        asked = {partition: _admin.OffsetSpec.latest() for partition in self._partitions}
+        asked = [TopicPartition(partition.topic, partition.partition, OFFSET_END) for partition in self._partitions]
         try:
-            answers = self._admin.list_offsets(asked, request_timeout=self._patience)
-            return {partition.partition: answer.result().offset for partition, answer in answers.items()}
+            answers = self._consumer.offsets_for_times(asked, timeout=self._patience)
         except KafkaException as error:
             raise CannotRun(f"Kafka does not say where the topic ends: {error.args[0].str()}") from error
+        for answer in answers:
+            if answer.error:
+                raise CannotRun(f"Kafka does not say where partition {answer.partition} ends: {answer.error.str()}")
+        return {answer.partition: answer.offset for answer in answers}
 
     def _committed(self) -> Offsets:
         try:
