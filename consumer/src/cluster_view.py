@@ -51,6 +51,7 @@ class ClusterView:
         self._reached = False
         self._complaint = "no answer yet"
         self._ends: Mapping[int, Ends] = {}
+        self._told: Mapping[int, int] = {}
         self.joined = False
 
     @property
@@ -59,7 +60,15 @@ class ClusterView:
         return None if self._reached else f"broker {self._servers}: {self._complaint}"
 
     def ends(self, partition: int) -> Ends:
-        return self._ends.get(partition, Ends(None, None))
+        low, high = self._ends.get(partition, Ends(None, None))
+        return Ends(low, max(high or 0, self._told[partition]) if partition in self._told else high)
+
+    def tell_ends(self, ends: Mapping[int, int]) -> None:
+        """The statistics' own stand still while nothing is fetched."""
+        self._told = ends
+
+    def fetching(self) -> None:
+        self._told = {}
 
     def complain(self, text: str, *, unresolved: bool = False) -> str:
         """Remember why a broker could not be reached; returns it, with the mend where that is known."""

@@ -4,12 +4,14 @@ Every call on the client is made by the loop's thread; rebalance callbacks run i
 """
 
 import logging
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Protocol, Self
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
+    OFFSET_END,
     OFFSET_INVALID,
     Consumer,
     KafkaError,
@@ -30,6 +32,8 @@ from src.utils.config import ConfigurationError
 logger = logging.getLogger(__name__)
 
 STATISTICS_EVERY = 2.0  # seconds
+ENDS_EVERY = 10.0  # seconds between two questions for the partitions' ends while nothing is fetched
+ENDS_TIMEOUT = 1.0  # seconds
 COMMITTED_TIMEOUT = 10.0  # seconds to learn the committed offsets of new partitions
 
 _UNREACHABLE = (KafkaError._TRANSPORT, KafkaError._RESOLVE, KafkaError._TIMED_OUT)
@@ -69,6 +73,7 @@ class KafkaSource:
         *,
         on_offset_gap: str = "stop",
         statistics_every: float = STATISTICS_EVERY,
+        ends_every: float = ENDS_EVERY,
         consumer: Callable[..., Consumer] = Consumer,
         admin: Callable[[dict[str, Any]], AdminClient] = AdminClient,
     ) -> None:
@@ -96,6 +101,8 @@ class KafkaSource:
         self._gaps: dict[int, str] = {}
         self._complaint: str | None = None
         self._paused = False
+        self._ends_every = ends_every
+        self._ends_asked_at = 0.0
         self._failure: Exception | None = None
 
     def subscribe(self, listener: Listener) -> Self:
@@ -111,6 +118,7 @@ class KafkaSource:
         first = self._consumer.poll(timeout)
         self._raise_failure()
         self._compare_identity()
+        self._ask_for_ends()
         if first is None:
             return []
         records = self._records([first])  # stamped before the next call, in which the assignment may change
@@ -146,10 +154,11 @@ class KafkaSource:
 
     def resume(self) -> None:
         self._paused = False
+        self._view.fetching()
         self._consumer.resume(self._readable())
 
     def ends(self, partition: int) -> Ends:
-        """Where the partition begins and ends, as far as the client knows; no request is made."""
+        """Where the partition begins and ends, as of some seconds ago; no request is made."""
         return self._view.ends(partition)
 
     @property
@@ -338,6 +347,16 @@ class KafkaSource:
         else:
             self._view.complain(error.str())
             logger.warning("Kafka client in trouble", extra={"reason": error.str()})
+
+    def _ask_for_ends(self) -> None:
+        """The statistics know the ends from what is fetched, and while paused nothing is."""
+        if not (self._paused and self._assignments) or time.monotonic() - self._ends_asked_at < self._ends_every:
+            return
+        self._ends_asked_at = time.monotonic()
+        asked = [TopicPartition(self._topic, partition, OFFSET_END) for partition in self._assignments]
+        with suppress(KafkaException):
+            answers = self._consumer.offsets_for_times(asked, timeout=ENDS_TIMEOUT)
+            self._view.tell_ends({answer.partition: answer.offset for answer in answers if not answer.error})
 
     def _readable(self) -> list[TopicPartition]:
         return [

@@ -231,6 +231,21 @@ def test_while_paused_nothing_is_read_and_nothing_is_lost(world: World) -> None:
     world.until(lambda: len(member.records) == 2)
 
 
+def test_while_paused_the_ends_of_the_partitions_still_move(world: World) -> None:
+    member = world.join(ends_every=0.1)
+    world.produce([b"a"])
+    world.until(lambda: member.source.ends(0) == (0, 1))
+    member.source.pause()
+
+    world.produce([b"b", b"c"])
+
+    world.until(lambda: member.source.ends(0) == (0, 3))
+    world.broker.go_down()
+    for _ in range(3):
+        member.poll()
+    assert member.source.ends(0) == (0, 3)
+
+
 def test_partitions_that_come_during_a_pause_are_paused_as_well(world: World) -> None:
     world.produce([b"a"])
     member = world.join()

@@ -165,7 +165,7 @@ def _waiting(limits: Limits) -> Row:
             ),
             graph(
                 "Lag by partition",
-                "The ten furthest behind, as their owner saw them last; while it waits they stand still.",
+                "The ten furthest behind, as their owner sees them; while it is paused it looks every 10 s.",
                 [Query(f"topk(10, max by (topic, partition) (consumer_lag_messages{OF}))", "{{topic}}/{{partition}}")],
                 height=7,
                 missing=NO_CONSUMER,
