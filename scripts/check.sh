@@ -57,7 +57,7 @@ failures=0
 check "style (ruff check)" "$PYTHON" -m ruff check --quiet .
 check "format (ruff format)" "$PYTHON" -m ruff format --check --quiet .
 for service in producer consumer; do
-  check "types of the $service (mypy)" types_of "$service" src tests
+  check "types of the $service (mypy)" types_of "$service" src tests "../scripts/chaos/$service" "../scripts/fuzz/$service"
   check "imports of the $service point down (import-linter)" in_folder "$service" "$tools/lint-imports" --no-logo
 done
 check "types of the scripts (mypy)" types_of . scripts tests

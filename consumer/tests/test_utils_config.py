@@ -13,7 +13,7 @@ class Client(Struct, frozen=True, forbid_unknown_fields=True):
     size: Annotated[int, Meta(ge=1)] = 1
     rate: float = 1.0
     enabled: bool = True
-    password: str = ""
+    password: Annotated[str, Meta(max_length=99)] = ""
     extra: dict[str, str | int] = {}
 
 
@@ -86,6 +86,7 @@ def test_a_bom_and_windows_line_ends_do_no_harm(file: Path) -> None:
         (b"[" * 100_000, "not a JSON object"),
         (b'{"days": 1, "days": 2}', "'days' stands there twice"),
         (b'{"day": 1}', "day"),
+        (b'{"a\\u001b\\n": 1}', r"a\x1b\n"),
         (b'{"client": 1}', "client"),
         (b'{"client": {"size": 0}}', "client.size"),
         (b'{"client": {"size": "a\\u001b"}}', "client.size"),
@@ -146,6 +147,15 @@ def test_a_secret_file_that_is_none_is_named(file: Path, tmp_path: Path) -> None
     assert "CLIENT_PASSWORD_FILE" in problem(file, CLIENT_PASSWORD_FILE="nul\0name")
 
 
+def test_of_a_wrong_secret_the_file_is_named_and_nothing_shown(file: Path, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("hunter2" * 100)
+
+    text = problem(file, CLIENT_PASSWORD_FILE=str(tmp_path / "secret"))
+
+    assert f"CLIENT_PASSWORD_FILE={tmp_path / 'secret'}: Expected `str`" in text
+    assert "hunter2" not in text
+
+
 def test_a_secret_given_twice_is_named_and_not_shown(file: Path) -> None:
     text = problem(file, CLIENT_PASSWORD="hunter2", CLIENT_PASSWORD_FILE="/run/secret")
 
@@ -161,3 +171,12 @@ def test_a_wrong_secret_in_the_file_is_named_and_not_shown(password: Any) -> Non
     assert "client.password" in str(caught.value)
     assert "hunter2" not in str(caught.value)
     assert "7" not in str(caught.value)
+
+
+@pytest.mark.parametrize("section", ["hunter2", ["hunter2"], 7])
+def test_what_stands_in_the_place_of_a_section_with_a_secret_is_not_shown(section: Any) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        parse(Tree, {"client": section}, secrets=[("client", "password")])
+
+    assert str(caught.value).startswith("config: client: Expected `object`")
+    assert "found" not in str(caught.value)

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, NamedTuple, TypeVar, get_args
 
 import msgspec
 
@@ -16,7 +16,10 @@ _INJECTED = re.compile(r"^(tcp|udp)://")
 
 
 class ConfigurationError(Exception):
-    """A setting is wrong. The text names its place and the mend; the program exits 2."""
+    """A setting is wrong. The text names its place and the mend, in one line; the program exits 2."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__("".join(char if char.isprintable() else ascii(char)[1:-1] for char in text))
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,13 @@ class Variable:
     secret: bool = False
 
 
+class _Given(NamedTuple):
+    """What a variable says, and where it stands."""
+
+    place: str
+    text: str
+
+
 def load(
     schema: type[Settings],
     path: Path,
@@ -40,9 +50,9 @@ def load(
     """What the file says, with each variable that is set laid over it. Raises ConfigurationError."""
     tree = _read(path)
     for variable in variables:
-        text = _given(variable, environ)
-        if text is not None:
-            tree = _laid_over(tree, variable.path, _converted(schema, variable, text))
+        given = _given(variable, environ)
+        if given is not None:
+            tree = _laid_over(tree, variable.path, _converted(schema, variable, given))
     return parse(schema, tree, origin=str(path), secrets=[v.path for v in variables if v.secret])
 
 
@@ -82,18 +92,19 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return tree
 
 
-def _given(variable: Variable, environ: Mapping[str, str]) -> str | None:
+def _given(variable: Variable, environ: Mapping[str, str]) -> _Given | None:
     """The variable's text, trimmed; None where it is unset or blank."""
     text = environ.get(variable.name, "").strip()
     file_name = environ.get(f"{variable.name}_FILE", "").strip() if variable.secret else ""
     if text and file_name:
         raise ConfigurationError(f"{variable.name} and {variable.name}_FILE are both set; unset one")
-    return _secret_in(variable, file_name) if file_name else text or None
+    if file_name:
+        return _secret_in(f"{variable.name}_FILE={file_name}", file_name)
+    return _Given(f"environment variable {variable.name}", text) if text else None
 
 
-def _secret_in(variable: Variable, file_name: str) -> str:
+def _secret_in(place: str, file_name: str) -> _Given:
     """The secret that a file holds, less the one line end that an editor leaves."""
-    place = f"{variable.name}_FILE={file_name}"
     try:
         text = Path(file_name).read_bytes().decode("utf-8")
     except (OSError, UnicodeDecodeError, ValueError) as error:
@@ -101,7 +112,7 @@ def _secret_in(variable: Variable, file_name: str) -> str:
     secret = text.removesuffix("\n").removesuffix("\r")
     if not secret.strip():
         raise ConfigurationError(f"{place}: the file is empty; write the secret into it")
-    return secret
+    return _Given(place, secret)
 
 
 def _reason(error: Exception) -> str:
@@ -109,7 +120,8 @@ def _reason(error: Exception) -> str:
     return error.strerror or type(error).__name__ if isinstance(error, OSError) else "it is not UTF-8 text"
 
 
-def _converted(schema: type[msgspec.Struct], variable: Variable, text: str) -> Any:
+def _converted(schema: type[msgspec.Struct], variable: Variable, given: _Given) -> Any:
+    place, text = given
     try:
         return msgspec.convert(text, _type_at(schema, variable.path), strict=False)
     except msgspec.ValidationError as error:
@@ -120,7 +132,7 @@ def _converted(schema: type[msgspec.Struct], variable: Variable, text: str) -> A
             if _INJECTED.match(text)
             else ""
         )
-        raise ConfigurationError(f"environment variable {variable.name}: {error}{shown}{guess}") from error
+        raise ConfigurationError(f"{place}: {error}{shown}{guess}") from error
 
 
 def _type_at(schema: Any, path: tuple[str, ...]) -> Any:
@@ -152,9 +164,13 @@ def _sentence(problem: str, tree: Mapping[str, Any], secrets: Sequence[tuple[str
         return problem
     place = tuple(located["place"].split("."))
     value = _value_at(tree, place)
-    hidden = any(place[: len(secret)] == secret for secret in secrets)
+    hidden = any(_is_within(place, secret) or _is_within(secret, place) for secret in secrets)
     shown = "" if hidden or value is None or isinstance(value, dict) else f", found {value!r}"
     return f"{located['place']}: {located['problem']}{shown}"
+
+
+def _is_within(inner: Sequence[str], outer: Sequence[str]) -> bool:
+    return inner[: len(outer)] == outer
 
 
 def _value_at(tree: Any, place: tuple[str, ...]) -> Any:

@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Attacks the system and counts: nothing lost, nothing twice; --help says more.
+set -euo pipefail
+
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+# shellcheck source-path=SCRIPTDIR source=lib.sh
+source "$root/scripts/lib.sh"
+
+mkdir -p "$root/.local"
+ensure_venv "$root/.local/venv" "$root/scripts/local/requirements.txt"
+PYTHONPATH="$root/scripts" exec "$PYTHON" -m chaos "$@"

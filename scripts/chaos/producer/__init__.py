@@ -1,0 +1,1 @@
+"""The producer, composed anew without a protection. Runs in the producer's folder."""

@@ -1,0 +1,42 @@
+"""One consumer is cut off, from Kafka or from MongoDB."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+from chaos import faults
+from chaos.plan import SESSION_TIMEOUT
+from chaos.proxy import Proxy
+from chaos.scenarios.scenario import scenario
+from chaos.trial import Trial
+
+LONG_ENOUGH = SESSION_TIMEOUT + 6  # seconds, so that the group gives the partitions to others
+LOAD = LONG_ENOUGH + 10
+
+Fault = Callable[[Proxy], AbstractContextManager[None]]
+
+
+@scenario("identity")
+def consumer_cut_from_kafka(trial: Trial) -> None:
+    """The network between one consumer and Kafka is cut, or silent, for longer than its session."""
+    trial.repeats = True  # what it parked and could not commit, others park again
+    network = trial.network_to_kafka()
+    trial.consumer(kafka=network)
+    trial.under_load(2, seconds=LOAD)
+    with _any(trial)(network):
+        trial.hold(LONG_ENOUGH)
+    trial.healed()
+
+
+@scenario("patience", needs=("mongodb",))
+def consumer_cut_from_mongodb(trial: Trial) -> None:
+    """The network between one consumer and MongoDB is cut, or silent."""
+    network = trial.network_to_mongodb()
+    trial.consumer(mongodb=network)
+    trial.under_load(2, seconds=LOAD)
+    with _any(trial)(network):
+        trial.hold(LONG_ENOUGH)
+    trial.healed()
+
+
+def _any(trial: Trial) -> Fault:
+    return trial.random.choice((faults.cut, faults.silent))

@@ -1,0 +1,1 @@
+"""What of the consumer is fed. Runs in the consumer's folder."""

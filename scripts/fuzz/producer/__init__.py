@@ -1,0 +1,1 @@
+"""What of the producer is fed. Runs in the producer's folder."""
