@@ -11,7 +11,7 @@ import pytest
 from chaos import scenarios
 from chaos.__main__ import main
 from chaos.load import Load, mixed, plain, refused, two_versions
-from chaos.measures import Course
+from chaos.measures import Course, Growth
 from chaos.options import Options, chosen, parse
 from chaos.plan import environment, unprotected
 from chaos.report import BROKEN, FAILED, NOT_HERE, PASSED, Row, line, sentence, write
@@ -348,3 +348,40 @@ def test_what_the_servers_can_not_do_is_said_with_the_reason() -> None:
     assert cluster.lacks("kafka.kill") is None
     assert cluster.lacks("kafka.pause") == "nothing here can pause Kafka"
     assert cluster.lacks("mongodb") == "the store is a SQLite file, no MongoDB"
+
+
+# -- what may not grow
+
+
+def grown(*values: float) -> Growth:
+    growth = Growth()
+    for value in values:
+        growth.add(value)
+    return growth
+
+
+def test_a_gauge_that_rises_by_more_than_a_tenth_grows() -> None:
+    assert grown(*range(100, 200)).too_much
+    assert str(grown(*range(100, 200))) == "130 to 190"
+
+
+def test_a_start_is_no_growth_and_neither_is_a_silence_or_a_little_more() -> None:
+    assert not grown(*[10.0] * 20, *[100.0] * 60, *[0.0] * 50, *[109.0] * 20).too_much
+
+
+def test_of_too_few_values_nothing_is_said() -> None:
+    assert not grown(1.0, 100.0).too_much
+
+
+def test_hours_of_soaking_are_for_who_asks_for_them() -> None:
+    asked_for: list[list[str]] = []
+
+    def run(_options: Options, chosen: Sequence[Scenario]) -> int:
+        asked_for.append([scenario.name for scenario in chosen])
+        return 0
+
+    main([], run=run)
+    main(["--only", "soak", "--minutes", "2"], run=run)
+
+    assert "soak" not in asked_for[0]
+    assert asked_for[1] == ["soak"]

@@ -15,10 +15,13 @@ INTERRUPTED = 130  # what a shell reports of a program that Ctrl-C ended
 
 def main(arguments: Sequence[str], run: Callable[[Options, Sequence[Scenario]], int] = run) -> int:
     """The exit status of a proof with these arguments."""
-    names = [scenario.name for scenario in scenarios.ALL]
+    known = (*scenarios.ALL, *scenarios.ON_REQUEST)
+    names = [scenario.name for scenario in known]
     options = parse(arguments, names, scenarios.PROTECTIONS)
     wanted = chosen(options, names)
-    selected = [scenario for scenario in scenarios.ALL if scenario.name in wanted]
+    selected = [scenario for scenario in known if scenario.name in wanted]
+    if not options.only and not options.list:
+        selected = list(scenarios.ALL)
     if options.list:
         for scenario in selected:
             print(f"{scenario.name}\n  {scenario.story}\n  without: {', '.join(scenario.protection)}")

@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from statistics import median
 from threading import Event, Lock, Thread
 from typing import Any, NamedTuple, Self
 
@@ -130,6 +131,36 @@ class Watch:
     def _look_on(self) -> None:
         while not self._over.wait(LOOK_EVERY):
             self.look()
+
+
+class Growth:
+    """Whether a gauge of a process stays flat: its last fifth against its second, when all that starts has started."""
+
+    ALLOWED = 0.1
+
+    def __init__(self) -> None:
+        self._values: list[float] = []
+
+    def add(self, value: float) -> None:
+        """0 is no value: the process did not tell."""
+        if value:
+            self._values.append(value)
+
+    @property
+    def too_much(self) -> bool:
+        before, after = self._ends
+        return after > before * (1 + self.ALLOWED)
+
+    def __str__(self) -> str:
+        before, after = self._ends
+        return f"{before:,.0f} to {after:,.0f}"
+
+    @property
+    def _ends(self) -> tuple[float, float]:
+        fifth = len(self._values) // 5
+        if not fifth:
+            return 0.0, 0.0
+        return median(self._values[fifth : 2 * fifth]), median(self._values[-fifth:])
 
 
 def rebalances(logs: Iterable[Path]) -> int:

@@ -30,6 +30,7 @@ examples:
   scripts/chaos.sh --only 'consumer-*' --seeds 3
   scripts/chaos.sh --on compose --seeds 5 --report results.md
   scripts/chaos.sh --on compose --only mongodb-killed --prove      is the proof able to fail?
+  scripts/chaos.sh --on compose --only soak --minutes 60           an hour with a fault each minute; only when named
 
 exit status:
   0 nothing lost, nothing twice; 1 a scenario failed, or something broke; 2 it can't run like this"""
@@ -42,6 +43,7 @@ class Options:
     seeds: tuple[int, ...] = (1,)
     messages: int = 4000
     report: Path | None = None
+    minutes: int = 60
     quick: bool = False
     without: tuple[str, ...] = ()
     prove: bool = False
@@ -128,6 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=positive, default=1, metavar="K", help="each scenario K times (default: 1)")
     parser.add_argument("--messages", type=_messages, default=4000, metavar="N", help="a scenario (default: 4000)")
     parser.add_argument("--report", type=_report, metavar="FILE", help="write the rows there: .md, or .json")
+    parser.add_argument("--minutes", type=positive, default=60, metavar="N", help="how long a soak is (default: 60)")
     parser.add_argument("--quick", action="store_true", help="outages of 20 s where they are of 90 s, 15 s for 30 s")
     parser.add_argument("--on", choices=("embedded", "compose", "commands"), default="embedded", help="the servers")
     parser.add_argument("--kafka", type=address, metavar="HOST:PORT", help="with --on commands")

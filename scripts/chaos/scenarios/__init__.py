@@ -1,6 +1,6 @@
 """The scenarios, in the order in which they are run."""
 
-from chaos.scenarios import consumers, disks, messages, networks, outages, producers, topics
+from chaos.scenarios import consumers, disks, messages, networks, outages, producers, soak, topics
 from chaos.scenarios.scenario import Scenario
 
 ALL: tuple[Scenario, ...] = (
@@ -40,5 +40,8 @@ ALL: tuple[Scenario, ...] = (
     disks.disk_full_for_undelivered,
     disks.disk_full_for_sqlite,
 )
+
+ON_REQUEST: tuple[Scenario, ...] = (soak.soak,)
+"""Those that take hours."""
 
 PROTECTIONS = tuple(sorted({protection for scenario in ALL for protection in scenario.protection}))
