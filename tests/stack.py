@@ -49,9 +49,17 @@ class Stack:
         return list(json.loads(told))
 
     def crash(self, service: str) -> None:
-        """SIGKILL from inside: after `docker kill` the restart policy would not act."""
+        """SIGKILL from inside: after `docker kill` the restart policy would not act. Returns once it has acted."""
+        before, deadline = self.restarts(service), monotonic() + PATIENCE
         command = ["docker", "compose", "exec", "-T", service, "sh", "-c", "kill -9 -1"]
         subprocess.run(command, cwd=ROOT, env=self._environ, capture_output=True)
+        while self.restarts(service) == before:
+            assert monotonic() < deadline, f"{service} was not started again"
+            Event().wait(0.2)
+
+    def restarts(self, service: str) -> int:
+        """By the restart policy."""
+        return sum(int(container["RestartCount"]) for container in self.containers(service))
 
     def wait_until_healthy(self) -> None:
         deadline = monotonic() + PATIENCE

@@ -117,7 +117,7 @@ def _starts(stack: Stack, *services: str) -> dict[str, str]:
 @pytest.mark.parametrize("service", ["consumer", "mongodb", "kafka", "zookeeper"])
 def test_nothing_is_lost_or_twice_when_one_crashes(stack: Stack, service: str) -> None:
     produced = stack.audit()["produced"]
-    started = _restarts(stack, service)
+    started = stack.restarts(service)
 
     stack.crash(service)
     stack.wait_until_healthy()
@@ -125,11 +125,7 @@ def test_nothing_is_lost_or_twice_when_one_crashes(stack: Stack, service: str) -
     report = stack.audit()
     assert (report["lost"], report["twice"]) == (0, 0)
     assert report["produced"] > produced
-    assert _restarts(stack, service) == started + 1  # at the first attempt
-
-
-def _restarts(stack: Stack, service: str) -> int:
-    return sum(container["RestartCount"] for container in stack.containers(service))
+    assert stack.restarts(service) == started + 1  # at the first attempt
 
 
 @pytest.mark.parametrize("service", ["consumer", "mongodb", "kafka", "zookeeper"])

@@ -77,10 +77,6 @@ class Administrator:
         with self._database() as database:
             database.create_collection(self._names.collection, validator=validator)
 
-    def empty_collection(self) -> None:
-        with self._database() as database:
-            database[self._names.collection].delete_many({})
-
     def drop_collection(self) -> None:
         if self._cluster.mongodb_uri:
             with self._database() as database:

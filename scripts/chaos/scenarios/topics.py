@@ -116,10 +116,9 @@ def _fill(trial: Trial) -> None:
 
 
 def _make_again(trial: Trial) -> None:
-    """And empty the store of what came from the old topic, which the audit could not tell from the new one's."""
+    """What came from the old topic stays in the store, and counts for nothing any more."""
     _delete(trial, trial.names.topic)
     trial.admin.make_topic(trial.names.topic, PARTITIONS)
-    trial.admin.empty_collection()
     trial.accepted = NOTHING
     trial.follow(PARTITIONS, anew=True)
 
