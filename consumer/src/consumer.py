@@ -29,7 +29,8 @@ from src.utils.exporter import CannotServe, Exporter
 from src.utils.logging import configure
 from src.utils.metrics import ConsumerMetrics
 from src.utils.shutdown import stopping_on_signals
-from src.writer import DeadLetters, Writer, WriterThread
+from src.writer import DeadLetters, Writer
+from src.writer_thread import WriterThread
 
 logger = logging.getLogger("consumer")
 

@@ -10,7 +10,8 @@ from src.cluster_view import Ends
 from src.offsets import OffsetTracker
 from src.record import Record
 from src.utils.metrics import ConsumerMetrics
-from src.writer import Result, WriterThread
+from src.writer import Result
+from src.writer_thread import WriterThread
 
 logger = logging.getLogger(__name__)
 

@@ -27,7 +27,8 @@ from src.storage import DataStorage
 from src.stores.document import Document
 from src.utils.metrics import ConsumerMetrics
 from src.verdict import Verdict
-from src.writer import DeadLetters, Result, Storage, Writer, WriterThread
+from src.writer import DeadLetters, Result, Storage, Writer
+from src.writer_thread import WriterThread
 from tests.fake_storage import FakeStore
 from tests.fakes import DEADLINE, TOPIC, deferred, failed, refused
 

@@ -8,7 +8,8 @@ from prometheus_client import CollectorRegistry
 from src.offsets import OffsetTracker
 from src.settlement import Settlement
 from src.utils.metrics import ConsumerMetrics
-from src.writer import Writer, WriterThread
+from src.writer import Writer
+from src.writer_thread import WriterThread
 from tests.fakes import TOPIC, FakeDeadLetters, FakeProcessor, FakeSource, FakeStorage, record
 
 

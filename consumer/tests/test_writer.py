@@ -15,7 +15,8 @@ from src.record import Record, Rejection
 from src.settings import MongoSettings
 from src.storage import DataStorage, Store
 from src.verdict import Verdict
-from src.writer import PROBE, SLOTS, Abandoned, Processor, Result, Storage, Writer, WriterThread
+from src.writer import PROBE, Abandoned, Processor, Result, Storage, Writer
+from src.writer_thread import SLOTS, WriterThread
 from tests.fake_storage import FakeStore
 from tests.fakes import DEADLINE, FakeDeadLetters, FakeProcessor, FakeStorage, deferred, failed, record, refused
 
