@@ -13,7 +13,7 @@ Usage: scripts/test.sh
 
 Runs the tests of both services (at least $COVERAGE % of their lines and branches are covered), those of the scripts,
 the comparison of the files which both services have, and a local run of 2,000 messages with its audit; where a
-Docker engine answers, also the tests on real Kafka and MongoDB containers, and those of the whole stack (8 minutes
+Docker engine answers, also the tests on real Kafka and MongoDB containers, and those of the whole stack (15 minutes
 of faults; it runs in a project and on ports of its own). What is needed is installed into
 .venv and .local/venv. For one test alone:
 

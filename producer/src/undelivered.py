@@ -51,9 +51,8 @@ class Tally:
 
 
 def resend(
-    folder: Path,
+    kept: Undelivered,
     publisher: Publisher,
-    topic: str,
     policy: RetryPolicy,
     *,
     stop: Event,
@@ -63,8 +62,8 @@ def resend(
     """Send what is in the folder, as fast as it goes, until that shows that Kafka is away."""
     tally = Tally()
     metrics = ProducerMetrics(CollectorRegistry(), version=VERSION)
-    delivery = Delivery(publisher, Undelivered(folder, topic), policy, metrics, clock=clock, stop=stop)
-    resender = Resender(folder, topic, delivery, tell=tally.take_note, refused_too=True, at_once=at_once)
+    delivery = Delivery(publisher, kept, policy, metrics, clock=clock, stop=stop)
+    resender = Resender(kept.folder, kept.topic, delivery, tell=tally.take_note, refused_too=True, at_once=at_once)
     for batch in resender.batches(lambda: stop.is_set() or (delivery.fails and publisher.trouble is not None)):
         delivery.see_through(batch)
     return tally
@@ -141,11 +140,12 @@ def _list(folder: Path) -> int:
 
 def _resend(settings: Settings, folder: Path) -> int:
     stop = Event()
+    kept = Undelivered(folder, settings.kafka.topic)
     publisher = KafkaPublisher(settings.kafka, delivery_timeout_ms=settings.producer.delivery_timeout_ms)
     policy = RetryPolicy(settings.producer.max_retries, settings.producer.initial_retry_delay_ms / 1000)
     with stopping_on_signals(stop):
         try:
-            tally = resend(folder, publisher, settings.kafka.topic, policy, stop=stop)
+            tally = resend(kept, publisher, policy, stop=stop)
         finally:
             publisher.close()
     print(f"{tally.sent} sent, {tally.left} left, {tally.broken} broken, {tally.in_use} segments in use")

@@ -40,9 +40,8 @@ class World:
 
     def resend(self, folder: Path) -> Tally:
         return resend(
-            folder,
+            Undelivered(folder, "data-topic"),
             self.publisher,
-            "data-topic",
             RetryPolicy(0, 1.0),
             stop=self.stop,
             clock=self.clock,
