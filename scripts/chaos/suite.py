@@ -62,13 +62,15 @@ def _tried(servers: Cluster, options: Options, scenario: Scenario, seed: int, fo
     without = scenario.protection if options.prove else options.without
     names = plan.names(stamp, scenario.name, seed)
     began = time.monotonic()
+    found: list[str] = []
     try:
         with trial(servers, names, folder, options, seed=seed, without=without) as attempt:
+            found = attempt.notes
             counts = _attacked(scenario, attempt)
             if not options.keep:
                 attempt.clean_up()
     except CannotRun as error:  # the others may run all the same
-        return Row(scenario.name, seed, BROKEN, seconds=time.monotonic() - began, notes=(str(error),))
+        return Row(scenario.name, seed, BROKEN, seconds=time.monotonic() - began, notes=(*found, str(error)))
     row = _row(scenario, seed, attempt, counts, time.monotonic() - began, without)
     if row.verdict == PASSED and not options.keep:
         shutil.rmtree(folder)
