@@ -140,7 +140,8 @@ def test_nothing_is_lost_or_twice_when_one_is_stopped_and_started(stack: Stack, 
 def test_a_consumer_of_another_group_reads_everything_again(stack: Stack) -> None:
     other = ["-e", "CONSUMER_GROUP_ID=reports", "-e", "MONGODB_COLLECTION=reports"]
 
-    stack.compose("run", "--detach", "--use-aliases", "--no-deps", *other, "consumer")
+    container = stack.compose("run", "--detach", "--use-aliases", "--no-deps", *other, "consumer").strip()
+    subprocess.run(["docker", "update", "--restart", "unless-stopped", container], check=True)
 
     report = stack.audit(*other)
     assert (report["lost"], report["twice"], report["pending"]) == (0, 0, 0)
@@ -168,6 +169,12 @@ def test_our_containers_can_write_nowhere_and_have_no_rights(stack: Stack) -> No
         assert host["CapDrop"] == ["ALL"]
         assert host["CapAdd"] is None
         assert not host["Privileged"]
+
+
+def test_the_audit_keeps_its_books_on_a_disk(stack: Stack) -> None:
+    where = "import os; print(os.access('/var/tmp', os.W_OK), os.statvfs('/var/tmp') != os.statvfs('/tmp'))"
+
+    assert stack.python("consumer", "-c", where).split() == ["True", "True"]
 
 
 def test_no_container_leaves_an_anonymous_volume(stack: Stack) -> None:

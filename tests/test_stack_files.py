@@ -155,6 +155,13 @@ def test_a_dead_letter_fits_whatever_came_in_and_stays_30_days() -> None:
     assert letters.settings["cleanup.policy"] == "delete"
 
 
+def test_a_largest_message_that_was_raised_stays_raised() -> None:
+    topic = script("topics").Topic("t", 6, {"max.message.bytes": "1000"})
+
+    assert topic.with_room_for(2000).settings["max.message.bytes"] == "2000"
+    assert topic.with_room_for(500).settings["max.message.bytes"] == "1000"
+
+
 def test_the_users_have_no_more_rights_than_they_need() -> None:
     environ = {"MONGODB_DATABASE": "pubsub", "MONGODB_CONSUMER_PASSWORD": "c", "MONGODB_PASSWORD": "e"}
 

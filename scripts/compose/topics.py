@@ -1,18 +1,22 @@
-"""Makes the topics as .env describes them, in the one-shot `topics`. One that is there is mended, never made less."""
+"""Makes the topics as .env describes them, in the one-shot `topics`. One that is there is mended, never made less:
+
+it keeps partitions and a largest message that somebody has raised.
+"""
 
 import os
 import sys
 from collections.abc import Mapping
 from concurrent.futures import Future
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewPartitions, NewTopic
 
 TIMEOUT = 30.0  # seconds for each answer of the broker
 HOUR_MS = 3_600_000
-LARGEST_MESSAGE = 1_048_588  # Kafka's own default, in bytes
-PARCEL = 64 * 1024  # what a dead letter adds to the message that it holds
+LARGEST = "max.message.bytes"
+LARGEST_MESSAGE = 1_048_588  # Kafka's own default
+PARCEL = 64 * 1024  # bytes: what a dead letter adds to the message that it holds
 KEPT_DEAD_LETTERS_HOURS = 30 * 24
 
 
@@ -20,6 +24,11 @@ class Topic(NamedTuple):
     name: str
     partitions: int
     settings: Mapping[str, str]
+
+    def with_room_for(self, largest: int) -> Self:
+        """For messages of so many bytes, if not for larger ones."""
+        largest = max(largest, int(self.settings[LARGEST]))
+        return self._replace(settings={**self.settings, LARGEST: str(largest)})
 
 
 def wanted(environ: Mapping[str, str]) -> list[Topic]:
@@ -33,7 +42,7 @@ def wanted(environ: Mapping[str, str]) -> list[Topic]:
 
 
 def _settings(hours: int, largest: int) -> dict[str, str]:
-    return {"cleanup.policy": "delete", "retention.ms": str(hours * HOUR_MS), "max.message.bytes": str(largest)}
+    return {"cleanup.policy": "delete", "retention.ms": str(hours * HOUR_MS), LARGEST: str(largest)}
 
 
 def ensure(admin: AdminClient, topic: Topic) -> str:
@@ -42,8 +51,14 @@ def ensure(admin: AdminClient, topic: Topic) -> str:
     if there is None:
         _wait(admin.create_topics([NewTopic(topic.name, topic.partitions, 1, config=dict(topic.settings))]))
         return f"made with {topic.partitions} partition(s)"
-    _wait(admin.incremental_alter_configs([_changes(topic)]))
+    _wait(admin.incremental_alter_configs([_changes(topic.with_room_for(largest_message(admin, topic.name)))]))
     return _grown(admin, topic, len(there.partitions))
+
+
+def largest_message(admin: AdminClient, topic: str) -> int:
+    """In bytes. Raises KafkaException."""
+    asked = ConfigResource(ConfigResource.Type.TOPIC, topic)
+    return int(admin.describe_configs([asked])[asked].result(TIMEOUT)[LARGEST].value)
 
 
 def _changes(topic: Topic) -> ConfigResource:
@@ -70,8 +85,10 @@ def _wait(answers: Mapping[Any, Future[Any]]) -> None:
 def main() -> int:
     admin = AdminClient({"bootstrap.servers": os.environ["KAFKA_BOOTSTRAP_SERVERS"]})
     try:
-        for topic in wanted(os.environ):
-            print(f"{topic.name}: {ensure(admin, topic)}")
+        messages, letters = wanted(os.environ)
+        print(f"{messages.name}: {ensure(admin, messages)}")
+        letters = letters.with_room_for(largest_message(admin, messages.name) + PARCEL)
+        print(f"{letters.name}: {ensure(admin, letters)}")
     except (KafkaException, TimeoutError) as error:
         print(f"the topics could not be made: {error}", file=sys.stderr)
         return 1

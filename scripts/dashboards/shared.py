@@ -106,7 +106,7 @@ def dead_letter_share(limits: Limits, *, width: int = 4) -> Panel:
 def undelivered(*, width: int = 4) -> Panel:
     return stat(
         "Undelivered",
-        "Messages in the undelivered folder, which replicas share; src.undelivered resend sends them again.",
+        "Messages in the undelivered folder, which replicas share: sent when Kafka is back, but for refused ones.",
         "max(producer_undelivered_messages)",
         limit=1,
         limit_colour=ORANGE,
