@@ -1,12 +1,15 @@
 """The proof's own judgement: what it is asked, what it expects, and that it can fail."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
+from pymongo.errors import PyMongoError
 
 from chaos import scenarios
 from chaos.__main__ import main
@@ -17,8 +20,9 @@ from chaos.plan import environment, unprotected
 from chaos.report import BROKEN, FAILED, NOT_HERE, PASSED, Row, line, sentence, write
 from chaos.scenarios.scenario import Scenario
 from chaos.servers import NEEDS, Cluster, Server
-from chaos.suite import status
+from chaos.suite import judged, status
 from chaos.verdict import Counts, Exit, Expectation, complaints, counted
+from chaos.wires import Address
 from local.errors import CannotRun
 from local.progress import Progress
 
@@ -65,7 +69,7 @@ def test_commands_belong_to_a_server_and_an_act() -> None:
         (["--kafka", "h:1"], "this is --on embedded"),
         ([*COMMANDS, "--mongodb-kill", "k"], "--mongodb-kill needs --mongodb-start"),
         ([*COMMANDS, "--kafka-pause", "k"], "--kafka-pause needs --kafka-resume"),
-        (["--messages", "10"], "less than 500"),
+        (["--messages", "1999"], "less than 2000"),
         (["--seeds", "0"], "no whole number above 0"),
         (["--report", "results.txt"], "neither in .md nor in .json"),
         (["--report", "/nowhere/results.md"], "there is no folder"),
@@ -292,6 +296,12 @@ def test_a_trial_that_could_not_be_carried_out_is_good_for_nothing() -> None:
     )
 
 
+def test_where_nothing_could_be_tried_nothing_has_passed() -> None:
+    assert status([ABSENT_ROW], prove=False) == 2
+    assert status([ABSENT_ROW], prove=True) == 2
+    assert sentence([ABSENT_ROW]) == "NOTHING TRIED: 0 passed, 0 failed, 1 not here."
+
+
 def test_what_is_not_here_is_never_counted_as_passed() -> None:
     assert sentence([PASS_ROW, ABSENT_ROW]) == "PASS: 1 passed, 0 failed, 1 not here; 0 lost, 0 twice."
     assert line(ABSENT_ROW) == "not here mongodb-slow 1: no MongoDB"
@@ -350,6 +360,42 @@ def test_what_the_servers_can_not_do_is_said_with_the_reason() -> None:
     assert cluster.lacks("mongodb") == "the store is a SQLite file, no MongoDB"
 
 
+@contextmanager
+def listening() -> Iterator[tuple[Address, Callable[[], None]]]:
+    """An address that takes one connection, and what ends that."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname(), lambda: server.accept()[0].close()
+
+
+def test_a_server_is_killed_when_its_connections_end() -> None:
+    with listening() as (address, end):
+        Server("Kafka", {"kill": end}, lambda: None, address).kill()
+
+
+@pytest.mark.parametrize("act", ["kill", "stop", "pause"])
+def test_a_command_that_does_nothing_is_no_fault(act: str) -> None:
+    with listening() as (address, _), pytest.raises(CannotRun, match="0 s after the command to"):
+        getattr(Server("Kafka", {act: lambda: None}, lambda: None, address, gone_within=0.2), act)()
+
+
+def test_a_server_that_does_not_answer_any_more_is_stopped() -> None:
+    answers = iter([True, True, False])
+
+    def asked() -> None:
+        if not next(answers):
+            raise PyMongoError
+
+    Server("MongoDB", {"stop": lambda: None}, asked, ("127.0.0.1", 1)).stop()
+
+    assert next(answers, None) is None
+
+
+def test_a_process_that_died_without_its_protection_proves_nothing() -> None:
+    assert judged(["1 lost"], died=False) == FAILED
+    assert judged(["consumer-1 ended with 1"], died=True) == BROKEN
+    assert judged([], died=False) == PASSED
+
+
 # -- what may not grow
 
 
@@ -361,16 +407,16 @@ def grown(*values: float) -> Growth:
 
 
 def test_a_gauge_that_rises_by_more_than_a_tenth_grows() -> None:
-    assert grown(*range(100, 200)).too_much
+    assert not grown(*range(100, 200)).flat
     assert str(grown(*range(100, 200))) == "130 to 190"
 
 
 def test_a_start_is_no_growth_and_neither_is_a_silence_or_a_little_more() -> None:
-    assert not grown(*[10.0] * 20, *[100.0] * 60, *[0.0] * 50, *[109.0] * 20).too_much
+    assert grown(*[10.0] * 20, *[100.0] * 60, *[0.0] * 50, *[109.0] * 20).flat
 
 
-def test_of_too_few_values_nothing_is_said() -> None:
-    assert not grown(1.0, 100.0).too_much
+def test_what_never_told_is_not_called_flat() -> None:
+    assert not grown(*[0.0] * 100).flat
 
 
 def test_hours_of_soaking_are_for_who_asks_for_them() -> None:

@@ -4,7 +4,7 @@ import os
 import shlex
 import socket
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -13,11 +13,13 @@ from urllib.parse import quote
 from chaos.options import ACTS, Options
 from chaos.proxy import kafka_proxy
 from chaos.servers import Cluster, Lever, Server, kafka_asked, mongodb_asked
+from chaos.wires import Address
 from local.broker import EmbeddedBroker
 from local.errors import CannotRun
 from local.plan import ROOT
 from local.reach import in_kafka, in_mongodb, reach_one_of
 
+COMMAND_WITHIN = 600.0  # seconds; the first `up` builds images
 JOIN_WITHIN_MS = 1000  # consumers that start together become one group of the embedded broker at once
 COMPOSE_FILES = ("docker-compose.yml", "scripts/chaos/compose.yml")
 COMPOSE_SERVICES = ("zookeeper", "kafka", "mongodb")
@@ -50,7 +52,7 @@ def _embedded() -> Iterator[Cluster]:
             "resume": proxy.mend,
         }
         nothing = Server("SQLite", {}, lambda: None)
-        yield Cluster(address, Server("Kafka", levers, kafka_asked(address)), None, nothing, broker)
+        yield Cluster(address, Server("Kafka", levers, kafka_asked(address), proxy.address), None, nothing, broker)
 
 
 @contextmanager
@@ -61,10 +63,14 @@ def _commanded(options: Options) -> Iterator[Cluster]:
     reach_one_of("MongoDB", ", ".join(f"{host}:{port}" for host, port in addresses), addresses)
     yield Cluster(
         kafka,
-        Server("Kafka", _commands(options, "kafka"), kafka_asked(kafka)),
+        Server("Kafka", _commands(options, "kafka"), kafka_asked(kafka), _only(in_kafka(kafka))),
         mongodb,
-        Server("MongoDB", _commands(options, "mongodb"), mongodb_asked(mongodb)),
+        Server("MongoDB", _commands(options, "mongodb"), mongodb_asked(mongodb), _only(addresses)),
     )
+
+
+def _only(addresses: Sequence[Address]) -> Address | None:
+    return addresses[0] if len(addresses) == 1 else None
 
 
 def _commands(options: Options, server: str) -> dict[str, Lever]:
@@ -93,9 +99,9 @@ def _composed() -> Iterator[Cluster]:
         kafka = f"127.0.0.1:{kafka_port}"
         yield Cluster(
             kafka,
-            Server("Kafka", _containers(compose, "kafka"), kafka_asked(kafka)),
+            Server("Kafka", _containers(compose, "kafka"), kafka_asked(kafka), ("127.0.0.1", kafka_port)),
             uri,
-            Server("MongoDB", _containers(compose, "mongodb"), mongodb_asked(uri)),
+            Server("MongoDB", _containers(compose, "mongodb"), mongodb_asked(uri), ("127.0.0.1", mongodb_port)),
         )
     finally:
         compose("down", "--volumes", "--remove-orphans", "--rmi", "local", "--timeout", "1")
@@ -114,9 +120,19 @@ def _compose(environment: Mapping[str, str], *arguments: str) -> str:
 def _run(command: list[str], *, folder: Path | None = None, environment: Mapping[str, str] | None = None) -> str:
     """What it prints. Raises CannotRun."""
     try:
-        done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command,
+            env=environment,
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=COMMAND_WITHIN,
+        )
     except FileNotFoundError as error:
         raise CannotRun(f"there is no {error.filename} here") from error
+    except subprocess.TimeoutExpired as error:
+        raise CannotRun(f"{shlex.join(command)}: has not ended within {COMMAND_WITHIN:.0f} s") from error
     if done.returncode:
         said = (done.stderr or done.stdout).strip()[-500:]
         raise CannotRun(f"{shlex.join(command)}: exit status {done.returncode}: {said}")

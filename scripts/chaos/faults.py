@@ -1,6 +1,5 @@
 """Faults that heal with the end of their `with` block, whatever happens in it."""
 
-import os
 import resource
 import signal
 from collections.abc import Iterator
@@ -13,8 +12,8 @@ from local.children import Child
 
 @contextmanager
 def killed(server: Server) -> Iterator[None]:
-    server.kill()
     try:
+        server.kill()
         yield
     finally:
         server.start()
@@ -22,8 +21,8 @@ def killed(server: Server) -> Iterator[None]:
 
 @contextmanager
 def stopped(server: Server) -> Iterator[None]:
-    server.stop()
     try:
+        server.stop()
         yield
     finally:
         server.start()
@@ -31,8 +30,8 @@ def stopped(server: Server) -> Iterator[None]:
 
 @contextmanager
 def frozen(server: Server) -> Iterator[None]:
-    server.pause()
     try:
+        server.pause()
         yield
     finally:
         server.resume()
@@ -41,11 +40,11 @@ def frozen(server: Server) -> Iterator[None]:
 @contextmanager
 def asleep(child: Child) -> Iterator[None]:
     """A process that does not run, and does not know it."""
-    os.kill(child.pid, signal.SIGSTOP)
+    child.send(signal.SIGSTOP)
     try:
         yield
     finally:
-        os.kill(child.pid, signal.SIGCONT)
+        child.send(signal.SIGCONT)
 
 
 @contextmanager
@@ -78,17 +77,26 @@ def slow(proxy: Proxy, seconds: float) -> Iterator[None]:
 
 
 def kill(child: Child) -> None:
-    os.kill(child.pid, signal.SIGKILL)
+    child.send(signal.SIGKILL)
     child.wait()
+
+
+def set_clock_back(child: Child) -> None:
+    """Of one that was started with `--clock-back`."""
+    child.send(signal.SIGUSR1)
 
 
 @contextmanager
 def full_disk(child: Child, room: int) -> Iterator[None]:
     """No file of this process grows beyond so many bytes."""
-    before = resource.prlimit(child.pid, resource.RLIMIT_FSIZE)
-    resource.prlimit(child.pid, resource.RLIMIT_FSIZE, (room, before[1]))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)  # ours, which it has from us
+    _limit(child, (room, before[1]))
     try:
         yield
     finally:
-        if child.exit_code is None:
-            resource.prlimit(child.pid, resource.RLIMIT_FSIZE, before)
+        _limit(child, before)
+
+
+def _limit(child: Child, size: tuple[int, int]) -> None:
+    if child.exit_code is None:
+        resource.prlimit(child.pid, resource.RLIMIT_FSIZE, size)

@@ -147,9 +147,10 @@ class Growth:
             self._values.append(value)
 
     @property
-    def too_much(self) -> bool:
+    def flat(self) -> bool:
+        """Never of a process that did not tell."""
         before, after = self._ends
-        return after > before * (1 + self.ALLOWED)
+        return 0 < after <= before * (1 + self.ALLOWED)
 
     def __str__(self) -> str:
         before, after = self._ends

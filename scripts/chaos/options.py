@@ -150,8 +150,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _messages(text: str) -> int:
     number = positive(text)
-    if number < 500:
-        raise argparse.ArgumentTypeError("less than 500 are settled before a fault can meet them")
+    if number < 2000:
+        raise argparse.ArgumentTypeError("less than 2000 are settled before a fault can meet them")
     return number
 
 

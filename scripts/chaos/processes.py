@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from chaos import plan
 from chaos.load import Load
@@ -77,8 +77,8 @@ class Processes:
         return child
 
     def may_end(self, child: Child, *codes: int) -> None:
-        """Exit codes that are no fault, besides 0."""
-        self._allowed.setdefault(child.name, {0}).update(codes)
+        """Exit codes that are no fault, instead of 0."""
+        self._allowed[child.name] = set(codes)
 
     def exits(self) -> list[Exit]:
         return [
@@ -160,4 +160,6 @@ def _uri_through(proxy: Proxy | None, uri: str | None) -> str | None:
         return uri
     parts = urlsplit(uri)
     login, at, _ = parts.netloc.rpartition("@")
-    return urlunsplit(parts._replace(netloc=f"{login}{at}{_through(proxy)}"))
+    options = [option for option in parse_qsl(parts.query) if option[0].lower() != "directconnection"]
+    straight = urlencode([*options, ("directConnection", "true")])  # a replica set would send its client on
+    return urlunsplit(parts._replace(netloc=f"{login}{at}{_through(proxy)}", path=parts.path or "/", query=straight))

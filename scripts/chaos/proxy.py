@@ -30,6 +30,8 @@ class Proxy:
         self._open = Event()
         self._refusing = False
         self._delay = 0.0
+        self.slowed = 0
+        """Answers that came late by `slow`."""
         self._scissors: _Scissors | None = None
         self._thread = Thread(target=self._loop.run_until_complete, args=(self._serve(),), name="proxy", daemon=True)
 
@@ -149,6 +151,7 @@ class Proxy:
             await self._flowing.wait()
             if link.carries and self._delay:
                 await asyncio.sleep(self._delay)
+                self.slowed += 1
             if link.carries and self._scissors and self._scissors.answered:
                 self._snip(self._scissors)
                 return

@@ -94,6 +94,8 @@ def sentence(rows: Sequence[Row]) -> str:
     lost, twice = sum(row.lost for row in rows), sum(row.twice for row in rows)
     broken = f"{count[BROKEN]} could not be carried out, " if count[BROKEN] else ""
     told = f"{count[PASSED]} passed, {count[FAILED]} failed, {broken}{count[NOT_HERE]} not here"
+    if count[NOT_HERE] == len(rows):
+        return f"NOTHING TRIED: {told}."
     return f"{'FAIL' if count[FAILED] + count[BROKEN] else 'PASS'}: {told}; {lost} lost, {twice} twice."
 
 

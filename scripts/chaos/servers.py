@@ -1,6 +1,7 @@
 """The two servers of a trial, and what can be done to them."""
 
 import resource
+import socket
 import time
 from collections.abc import Callable, Mapping
 from threading import Event
@@ -11,12 +12,14 @@ import pymongo
 from confluent_kafka import KafkaException
 from pymongo.errors import PyMongoError
 
+from chaos.wires import Address
 from local.broker import EmbeddedBroker
 from local.errors import CannotRun
 
 BACK_WITHIN = 180.0  # seconds from a start to an answer; a killed broker waits for its ZooKeeper session to end
 LOOK_EVERY = 0.2
 ANSWER_WITHIN = 10.0
+GONE_WITHIN = 15.0  # seconds from the end of a command that takes it away
 
 _admin: Any = confluent_kafka.admin  # the library does not declare its own re-exports, so to mypy they aren't there
 
@@ -24,17 +27,31 @@ Lever = Callable[[], object]
 
 
 class Server(NamedTuple):
-    """`levers` are the acts that are possible here; `asked` returns once the server has answered a question."""
+    """`levers` are the acts that are possible here; `asked` returns once the server has answered a question.
+
+    That a fault happened is looked at where the server has one `address`: a fault that is none proves nothing.
+    """
 
     name: str
     levers: Mapping[str, Lever]
     asked: Callable[[], object]
+    address: Address | None = None
+    gone_within: float = GONE_WITHIN
 
     def kill(self) -> None:
-        self.levers["kill"]()
+        """Returns when its connections have ended: it may be back at once. Raises CannotRun where they go on."""
+        if self.address is None:
+            self.levers["kill"]()
+            return
+        with socket.create_connection(self.address, ANSWER_WITHIN) as connection:
+            self.levers["kill"]()
+            if not _ends(connection, self.gone_within):
+                raise CannotRun(
+                    f"{self.name} keeps its connections, {self.gone_within:.0f} s after the command to kill it"
+                )
 
     def stop(self) -> None:
-        self.levers["stop"]()
+        self._silence_by("stop")
 
     def start(self) -> None:
         """Returns when it answers."""
@@ -42,7 +59,7 @@ class Server(NamedTuple):
         self.wait()
 
     def pause(self) -> None:
-        self.levers["pause"]()
+        self._silence_by("pause")
 
     def resume(self) -> None:
         self.levers["resume"]()
@@ -54,6 +71,15 @@ class Server(NamedTuple):
         while (error := self._silence()) is not None:
             if time.monotonic() > deadline:
                 raise CannotRun(f"{self.name} does not answer {timeout:.0f} s after its start: {error}")
+            Event().wait(LOOK_EVERY)
+
+    def _silence_by(self, act: str) -> None:
+        """Returns when it does not answer. Raises CannotRun where it does."""
+        self.levers[act]()
+        deadline = time.monotonic() + self.gone_within
+        while self.address and self._silence() is None:
+            if time.monotonic() > deadline:
+                raise CannotRun(f"{self.name} still answers {self.gone_within:.0f} s after the command to {act} it")
             Event().wait(LOOK_EVERY)
 
     def _silence(self) -> Exception | None:
@@ -81,16 +107,26 @@ class Cluster(NamedTuple):
         return NEEDS[need](self)
 
 
+def _ends(connection: socket.socket, within: float) -> bool:
+    connection.settimeout(within)
+    try:
+        return connection.recv(1) == b""
+    except TimeoutError:
+        return False
+    except ConnectionError:
+        return True
+
+
 def kafka_asked(address: str) -> Lever:
     def ask() -> None:
-        _admin.AdminClient({"bootstrap.servers": address, "log_level": 0}).list_topics(timeout=5)
+        _admin.AdminClient({"bootstrap.servers": address, "log_level": 0}).list_topics(timeout=2)
 
     return ask
 
 
 def mongodb_asked(uri: str) -> Lever:
     def ask() -> None:
-        with pymongo.MongoClient[dict[str, Any]](uri, timeoutMS=3000) as client:
+        with pymongo.MongoClient[dict[str, Any]](uri, timeoutMS=2000) as client:
             client.admin.command("ping")
 
     return ask

@@ -17,7 +17,7 @@ from chaos.report import BROKEN, FAILED, NOT_HERE, PASSED, Row
 from chaos.scenarios.scenario import Scenario
 from chaos.servers import Cluster
 from chaos.trial import Stalled, Trial, trial
-from chaos.verdict import Counts, Exit
+from chaos.verdict import Counts, Exit, wrong_ends
 from local.errors import CannotRun
 from local.plan import FOLDER
 
@@ -43,7 +43,9 @@ def run(options: Options, scenarios: Sequence[Scenario], folder: Path = FOLDER /
 
 
 def status(rows: Sequence[Row], *, prove: bool) -> int:
-    """1 where a row failed; or, where the protections were taken out, where one did not."""
+    """1 where a row failed; or, where the protections were taken out, where one did not. 2 where nothing was tried."""
+    if all(row.verdict == NOT_HERE for row in rows):
+        return 2
     unwanted = {BROKEN, PASSED if prove else FAILED}
     return int(any(row.verdict in unwanted for row in rows))
 
@@ -86,12 +88,12 @@ def _attacked(scenario: Scenario, attempt: Trial) -> Counts:
 
 
 def _row(scenario: Scenario, seed: int, attempt: Trial, counts: Counts, seconds: float, without: Sequence[str]) -> Row:
-    complaints = attempt.complaints(counts)
+    complaints, exits = attempt.complaints(counts), attempt.processes.exits()
     course, healed = attempt.watch.course, attempt.healed_at
     return Row(
         scenario.name,
         seed,
-        FAILED if complaints else PASSED,
+        judged(complaints, died=bool(without and wrong_ends(exits))),
         messages=attempt.accepted.size,
         lost=counts.lost,
         twice=counts.twice,
@@ -100,11 +102,18 @@ def _row(scenario: Scenario, seed: int, attempt: Trial, counts: Counts, seconds:
         progress_seconds=None if healed is None else course.progress_after(healed),
         rebalances=attempt.processes.rebalances,
         longest_pause_seconds=course.longest_pause,
-        exits=_exit_codes(attempt.processes.exits()),
+        exits=_exit_codes(exits),
         seconds=seconds,
         without=tuple(without),
         notes=(*attempt.notes, *complaints),
     )
+
+
+def judged(complaints: Sequence[str], *, died: bool) -> str:
+    """A process that died of the lack of its protection shows nothing."""
+    if died:
+        return BROKEN
+    return FAILED if complaints else PASSED
 
 
 def _exit_codes(exits: Sequence[Exit]) -> str:

@@ -101,9 +101,10 @@ class Trial:
         return consumers
 
     def some_settled(self) -> None:
-        share = self.random.uniform(0.15, 0.6)
-        wanted = share * self.accepted.size
-        self.wait(lambda: self.watch.course.settled >= wanted, f"{share:.0%} of the messages settled", REACHED_WITHIN)
+        self._settled_at_least(0, self.random.uniform(0.15, 0.6))
+
+    def more_settled(self) -> None:
+        self._settled_at_least(self.watch.course.settled, 0.1)
 
     # -- what happens to it
 
@@ -163,6 +164,10 @@ class Trial:
         """Whether it is not ready, for a reason with these words."""
         return any(text in reason for reason in unready(child.port))
 
+    def loses_partitions(self, consumer: Child) -> None:
+        """They went to others while it was not heard of."""
+        self.sees(lambda: self.said(consumer, "partitions lost"), f"{consumer.name} says that it lost its partitions")
+
     def has_committed(self, consumer: Child) -> bool:
         return sample(consumer.port, 'consumer_offset_commits_total{result="success"}') > 0
 
@@ -207,6 +212,10 @@ class Trial:
     def clean_up(self) -> None:
         self.admin.delete_topics()
         self.admin.drop_collection()
+
+    def _settled_at_least(self, before: int, share: float) -> None:
+        wanted = before + share * self.accepted.size
+        self.wait(lambda: self.watch.course.settled >= wanted, f"{share:.0%} of the messages settled", REACHED_WITHIN)
 
     def _await_end(self, child: Child) -> None:
         if not child.wait():

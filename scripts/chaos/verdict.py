@@ -55,8 +55,11 @@ def complaints(counts: Counts, expected: Expectation, exits: Sequence[Exit], bro
         f"{counts.dead_lettered} dead-lettered instead of {len(load.bad)}": counts.dead_lettered != len(load.bad),
         f"{counts.repeated} dead letters repeated without a crash": counts.repeated > 0 and not expected.repeats,
     }
-    ends = [f"{end.name} ended with {end.code}" for end in exits if end.code not in end.allowed]
-    return [text for text, wrong in found.items() if wrong] + ends + list(broken)
+    return [text for text, wrong in found.items() if wrong] + wrong_ends(exits) + list(broken)
+
+
+def wrong_ends(exits: Sequence[Exit]) -> list[str]:
+    return [f"{end.name} ended with {end.code}" for end in exits if end.code not in end.allowed]
 
 
 def _strays(audit: Mapping[str, Any], expected: Load) -> int:

@@ -78,8 +78,11 @@ class Child:
         return self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-count:]
 
     def ask_to_stop(self) -> None:
-        if self.exit_code is None:
-            self._process.send_signal(signal.SIGTERM)
+        self.send(signal.SIGTERM)
+
+    def send(self, number: signal.Signals) -> None:
+        """Nothing happens where it has ended."""
+        self._process.send_signal(number)
 
     def wait(self, timeout: float = STOPS_WITHIN) -> bool:
         """Whether it has ended in time."""

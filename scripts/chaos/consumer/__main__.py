@@ -1,7 +1,9 @@
 """`python -m chaos.consumer`: the consumer as it is, but that it dies at a point, or lacks a protection."""
 
 import argparse
+import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -12,6 +14,8 @@ from chaos.consumer.deaths import PARKED, STORED, STORING, Countdown, DyingDeadL
 from src.consumer import DataConsumer
 from src.settings import VERSION, Settings, load_settings
 from src.utils.logging import configure
+
+logger = logging.getLogger("consumer")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,15 +43,16 @@ def composed(settings: Settings, options: argparse.Namespace) -> DataConsumer:
 
 
 def _clock_back(seconds: float) -> Callable[[], datetime]:
-    """A wall clock that is set back by so much once it has been read a few hundred times."""
-    readings = 0
+    """A wall clock that SIGUSR1 sets back by so much."""
+    back = timedelta()
 
-    def now() -> datetime:
-        nonlocal readings
-        readings += 1
-        return datetime.now(UTC) - timedelta(seconds=seconds if readings > 300 else 0)
+    def set_back(*_: object) -> None:
+        nonlocal back
+        back = timedelta(seconds=seconds)
+        logger.warning("clock set back", extra={"seconds": seconds})
 
-    return now
+    signal.signal(signal.SIGUSR1, set_back)
+    return lambda: datetime.now(UTC) - back
 
 
 def _parser() -> argparse.ArgumentParser:

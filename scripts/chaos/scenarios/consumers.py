@@ -39,9 +39,11 @@ def consumer_asleep(trial: Trial) -> None:
     """A consumer does not run for longer than its session, and then goes on as if nothing had been."""
     trial.repeats = True  # what it parked and could not commit, others park again
     consumers = trial.under_load(seconds=2 * (SESSION_TIMEOUT + 4))
-    with faults.asleep(trial.random.choice(consumers)):
+    sleeper = trial.random.choice(consumers)
+    with faults.asleep(sleeper):
         trial.hold(SESSION_TIMEOUT + 4)
     trial.healed()
+    trial.loses_partitions(sleeper)
 
 
 @scenario("commit-on-revoke", "identity")

@@ -1,8 +1,10 @@
 """Messages that can't be stored, that come again, or that have another form; and a clock that is wrong."""
 
+from chaos import faults
 from chaos.load import mixed, plain, refused, two_versions
 from chaos.scenarios.scenario import scenario
 from chaos.trial import Trial
+from local.children import Child
 
 REPLAYED = 10_000
 HOUR = 3600
@@ -71,6 +73,15 @@ def clock_set_back(trial: Trial) -> None:
     trial.joined(trial.consumers)
     trial.produce()
     trial.some_settled()
+    _set_back(trial, wrong)
+    trial.more_settled()
     trial.kill(wrong)
     trial.healed()
-    trial.consumer(program=["--clock-back", str(HOUR)])
+    successor = trial.consumer(program=["--clock-back", str(HOUR)])
+    trial.joined([successor])
+    _set_back(trial, successor)
+
+
+def _set_back(trial: Trial, consumer: Child) -> None:
+    faults.set_clock_back(consumer)
+    trial.sees(lambda: trial.said(consumer, "clock set back"), f"{consumer.name} says that its clock was set back")

@@ -20,20 +20,24 @@ def consumer_cut_from_kafka(trial: Trial) -> None:
     """The network between one consumer and Kafka is cut, or silent, for longer than its session."""
     trial.repeats = True  # what it parked and could not commit, others park again
     network = trial.network_to_kafka()
-    trial.consumer(kafka=network)
+    cut_off = trial.consumer(kafka=network)
     trial.under_load(2, seconds=LOAD)
+    trial.joined([cut_off])
     with _any(trial)(network):
         trial.hold(LONG_ENOUGH)
     trial.healed()
+    trial.loses_partitions(cut_off)
 
 
 @scenario("patience", needs=("mongodb",))
 def consumer_cut_from_mongodb(trial: Trial) -> None:
     """The network between one consumer and MongoDB is cut, or silent."""
     network = trial.network_to_mongodb()
-    trial.consumer(mongodb=network)
+    cut_off = trial.consumer(mongodb=network)
     trial.under_load(2, seconds=LOAD)
+    trial.joined([cut_off])
     with _any(trial)(network):
+        trial.sees(lambda: trial.says(cut_off, ""), f"{cut_off.name} says on /ready that it waits")
         trial.hold(LONG_ENOUGH)
     trial.healed()
 

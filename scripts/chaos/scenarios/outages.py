@@ -41,6 +41,7 @@ def mongodb_killed(trial: Trial) -> None:
     """MongoDB is killed and started again."""
     trial.under_load()
     with faults.killed(trial.cluster.mongodb):
+        _not_ready(trial)
         trial.hold(RESTART)
     trial.healed()
 
@@ -60,6 +61,7 @@ def mongodb_frozen(trial: Trial) -> None:
     """MongoDB does not run for 30 s, and keeps its connections."""
     trial.under_load()
     with faults.frozen(trial.cluster.mongodb):
+        _not_ready(trial)
         trial.hold(FROZEN, quick=FROZEN_QUICK)
     trial.healed()
 
@@ -73,6 +75,7 @@ def mongodb_slow(trial: Trial) -> None:
         trial.produce()
         trial.some_settled()
         trial.hold(10.0)
+    trial.sees(lambda: network.slowed, "a write was slow")
     trial.healed()
 
 
@@ -96,5 +99,5 @@ def _produces_through(trial: Trial) -> None:
 
 
 def _not_ready(trial: Trial) -> None:
-    consumer = trial.consumers[0]
-    trial.sees(lambda: trial.says(consumer, ""), f"{consumer.name} says on /ready that it waits", 45)
+    waits = "a consumer says on /ready that it waits"
+    trial.sees(lambda: any(trial.says(one, "") for one in trial.consumers), waits, 45)

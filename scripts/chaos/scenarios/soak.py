@@ -35,7 +35,7 @@ def soak(trial: Trial) -> None:
                 growth.add(sample(child.port, GAUGES[gauge]))
     trial.healed()
     trial.notes += [f"{child.name} {gauge} {growth}" for (child, gauge), growth in growths.items()]
-    trial.broken += [f"{child.name}: {gauge} grew" for (child, gauge), growth in growths.items() if growth.too_much]
+    trial.broken += [f"{child.name}: {gauge} {growth}" for (child, gauge), growth in growths.items() if not growth.flat]
 
 
 def _gauged(children: Sequence[Child]) -> dict[tuple[Child, str], Growth]:
