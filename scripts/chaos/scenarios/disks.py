@@ -14,7 +14,7 @@ def disk_full_for_undelivered(trial: Trial) -> None:
     trial.group()
     load = plain(trial.messages, trial.random)
     producer = trial.produce(load, max_retries=0, delivery_timeout_ms=2000)
-    trial.processes.may_end(producer, 1)
+    trial.processes.may_end(producer, 0, 1)
     trial.some_settled()
     with faults.full_disk(producer, ROOM), faults.frozen(trial.cluster.kafka):
         trial.sees(lambda: trial.says(producer, "can't be kept"), "/ready says that messages can't be kept")

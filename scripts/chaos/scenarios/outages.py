@@ -95,7 +95,7 @@ def mongodb_cut_in_mid_bulk(trial: Trial) -> None:
 def _produces_through(trial: Trial) -> None:
     trial.repeats = True  # a letter that was not confirmed may be there
     trial.under_load()
-    trial.processes.may_end(trial.processes.producers[0], 1)  # what had to be kept is sent again at the end
+    trial.processes.may_end(trial.processes.producers[0], 0, 1)  # what had to be kept is sent again at the end
 
 
 def _not_ready(trial: Trial) -> None:

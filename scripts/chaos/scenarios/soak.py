@@ -24,7 +24,7 @@ def soak(trial: Trial) -> None:
     lasting = trial.group()[:2]
     seconds = trial.options.minutes * 60
     producer = trial.produce(mixed(RATE * seconds, trial.random, broken=0.01), seconds=seconds)
-    trial.processes.may_end(producer, 1)  # what had to be kept is sent again at the end
+    trial.processes.may_end(producer, 0, 1)  # what had to be kept is sent again at the end
     growths = _gauged([producer, *lasting])
     began = time.monotonic()
     for minute in range(1, trial.options.minutes + 1):
