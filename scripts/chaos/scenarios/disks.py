@@ -26,6 +26,6 @@ def disk_full_for_sqlite(trial: Trial) -> None:
     """The consumers' SQLite file can't grow; later it can."""
     consumers = trial.under_load()
     with faults.full_disk(consumers[0], ROOM):
-        trial.sees(lambda: trial.says(consumers[0], "storage"), f"{consumers[0].name} says that it can't store")
+        trial.sees(lambda: trial.says(consumers[0], "SQLite"), f"{consumers[0].name} says that it can't store")
         trial.hold(5.0)
     trial.healed()
