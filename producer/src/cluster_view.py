@@ -26,11 +26,12 @@ class ClusterView:
     def __init__(self, servers: str) -> None:
         self._servers = servers
         self._complaint: str | None = NO_ANSWER_YET
+        self._up = False  # a broker was, in the last statistics
 
     @property
     def trouble(self) -> str | None:
-        """Why no broker can be reached; None while one is."""
-        complaint = self._complaint
+        """Why no broker can be reached; None while one is, though others may be away."""
+        complaint = None if self._up else self._complaint
         return complaint and f"broker {self._servers}: {complaint}"
 
     def answered(self) -> None:
@@ -39,10 +40,14 @@ class ClusterView:
             self._complaint = None
 
     def complain(self, text: str, *, unresolved: bool = False) -> str:
-        """Remember why a broker could not be reached; returns it, with the mend where that is known."""
+        """Remember why one of the brokers could not be reached; returns it, with the mend where that is known."""
         complaint = text + (_ELSEWHERE if unresolved and self._servers == DEFAULT_SERVERS else "")
         self._complaint = complaint
         return complaint
+
+    def all_are_away(self) -> None:
+        """The client has found it out before the next statistics."""
+        self._up = False
 
     def update(self, statistics: str | bytes) -> None:
         """Take in librdkafka's statistics, a JSON document.
@@ -51,5 +56,6 @@ class ClusterView:
         them is enough until the first complaint; from then on a connection is asked for.
         """
         states = {broker.state for broker in _decode(statistics).brokers.values() if broker.nodeid >= 0}
-        if "UP" in states or (states and self._complaint == NO_ANSWER_YET):
+        self._up = "UP" in states
+        if self._up or (states and self._complaint == NO_ANSWER_YET):
             self._complaint = None

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from threading import Event
-from typing import Protocol, Self
+from typing import Protocol
 
 from tenacity import RetryCallState, Retrying, wait_exponential_jitter
 
@@ -92,8 +92,12 @@ class Batch:
         self.undelivered = 0
 
     @property
+    def outstanding(self) -> int:
+        return self.size - self.delivered - self.undelivered
+
+    @property
     def settled(self) -> bool:
-        return self.delivered + self.undelivered == self.size
+        return not self.outstanding
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,8 @@ class _Parcel:
     messages: Sequence[Encoded]
     retry: int = 0
     alone: bool = False
+    failures: Sequence[Failure] = ()
+    """What became of these messages the last time, while they wait to be sent again."""
 
 
 class Delivery:
@@ -208,12 +214,6 @@ class Delivery:
         self._abandon()
         self._keep_given_up(at_last=True)
 
-    def close(self) -> None:
-        try:
-            self.finish()
-        finally:
-            self._publisher.close()
-
     def hindrances(self) -> list[str]:
         """Why messages are not being delivered; empty while they are."""
         silence = self._clock() - self._last_report
@@ -223,12 +223,6 @@ class Delivery:
         if reasons and not self.has_room:
             reasons.append(f"no new messages are taken: {self.outstanding} are on their way")
         return reasons
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
 
     # -- on the way out
 
@@ -270,7 +264,7 @@ class Delivery:
         self._metrics.retries.inc(len(failures))
         logger.warning("not delivered, to be sent again", extra={"reason": failures[0].reason, "retry": retry})
         due = self._clock() + self._policy.delay(retry)
-        again = _Parcel(batch, [failure.message for failure in failures], retry)
+        again = _Parcel(batch, [failure.message for failure in failures], retry, failures=failures)
         heapq.heappush(self._retries, (due, next(self._order), again))
 
     # -- on the way back
@@ -287,7 +281,7 @@ class Delivery:
             self._last_report = self._clock()
         if shipment.delivered:
             self._last_failure = None
-            self._account(parcel.batch, delivered=shipment.delivered)
+            self._account(parcel.batch, shipment.delivered_bytes, delivered=shipment.delivered)
         failures = [_judged(failure, parcel) for failure in shipment.failures]
         self._last_failure = next(
             (failure.reason for failure in failures if failure.fault is Fault.WORLD), self._last_failure
@@ -307,24 +301,25 @@ class Delivery:
             return True
         return failure.fault is Fault.WORLD and not self._policy.allows(parcel.retry + 1)
 
-    def _account(self, batch: Batch, *, delivered: int = 0, undelivered: int = 0) -> None:
+    def _account(self, batch: Batch, size: int, *, delivered: int = 0, undelivered: int = 0) -> None:
+        """So many messages of the batch, and so many bytes, are on their way no more."""
         batch.delivered += delivered
         batch.undelivered += undelivered
+        self.outstanding -= delivered + undelivered
+        self._outstanding_bytes -= size
         self._metrics.delivered.inc(delivered)
         if not batch.again:
             self.delivered += delivered
             self.undelivered += undelivered
             self._metrics.failed.inc(undelivered)
         if batch.settled:
-            self.outstanding -= batch.size
-            self._outstanding_bytes -= batch.bytes
             self._metrics.send_latency.observe(self._clock() - batch.started)
 
     # -- giving up
 
     def _give_up(self, batch: Batch, failures: Sequence[Failure]) -> None:
         batch.given_up += failures
-        self._account(batch, undelivered=len(failures))
+        self._account(batch, _size(failures), undelivered=len(failures))
 
     def _give_up_waiting(self) -> None:
         """What is not in flight now will not be sent any more."""
@@ -354,10 +349,13 @@ class Delivery:
     def _keep_given_up(self, *, at_last: bool = False) -> None:
         if self._not_kept and self._not_kept.settled and not self._given_up:
             self._not_kept = self._file_trouble = None  # Kafka has taken what the file could not
-        if not self._given_up or (self._clock() < self._keep_at and not at_last):
+        if self._clock() < self._keep_at and not at_last:
+            return
+        waiting = self._waiting_unkept()
+        if not (self._given_up or waiting):
             return
         try:
-            self._keeper.keep(self._given_up)
+            self._keeper.keep([*self._given_up, *waiting])
         except UndeliveredFileError as error:
             self._file_trouble = f"undelivered messages can't be kept: {error}"
             self._keep_at = self._clock() + KEEP_AGAIN
@@ -369,6 +367,22 @@ class Delivery:
         else:
             self._file_trouble = None
             self._given_up.clear()
+            self._withdraw_unkept(waiting)
+
+    def _waiting_unkept(self) -> list[Failure]:
+        """What could not be kept and is not under way just now: the file is tried with it, too."""
+        if not self._not_kept or self._not_kept.settled:
+            return []
+        return [
+            failure for _, _, parcel in self._retries if parcel.batch is self._not_kept for failure in parcel.failures
+        ]
+
+    def _withdraw_unkept(self, waiting: Sequence[Failure]) -> None:
+        """They are kept by now, and Kafka is not tried with them any more."""
+        if self._not_kept and waiting:
+            self._retries = [entry for entry in self._retries if entry[2].batch is not self._not_kept]
+            heapq.heapify(self._retries)
+            self._account(self._not_kept, _size(waiting), undelivered=len(waiting))
 
     def _send_instead(self) -> None:
         """What can't be kept is not given up: Kafka may be back before the file is."""
@@ -382,6 +396,10 @@ class Delivery:
 
     def _first_keys(self) -> list[str]:
         return [(failure.message.key or b"").decode(errors="replace") for failure in self._given_up[:SHOWN_KEYS]]
+
+
+def _size(failures: Iterable[Failure]) -> int:
+    return sum(failure.message.size for failure in failures)
 
 
 def _judged(failure: Failure, parcel: _Parcel) -> Failure:

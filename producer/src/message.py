@@ -43,7 +43,7 @@ def encode(message: Message | tuple[str, Mapping[str, Any], Headers]) -> Encoded
         return Encoded(
             key.encode(),
             _as_json(value),
-            [(_sendable(name), content.encode() if isinstance(content, str) else content) for name, content in pairs],
+            [(_sendable(name), _bytes(content)) for name, content in pairs],
         )
     except (TypeError, ValueError, AttributeError, RecursionError) as error:
         raise InvalidInput(f"not a message of key, JSON value and headers: {error}") from error
@@ -71,6 +71,15 @@ def _sendable(name: str) -> str:
     if "\0" in name:
         raise ValueError(f"the name {name!a} of a header has a NUL in it")
     return name
+
+
+def _bytes(content: str | bytes | None) -> bytes | None:
+    """What a header holds. Anything else the client refuses only as it is handed the message, amid its neighbours."""
+    if content is None or isinstance(content, bytes):
+        return content
+    if isinstance(content, str):
+        return content.encode()
+    raise TypeError(f"a header holds {type(content).__name__}, which is neither text nor bytes")
 
 
 def utc_text(seconds: float) -> str:

@@ -6,14 +6,15 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from threading import Event
-from typing import Any, BinaryIO, Protocol, Self
+from typing import Any, Protocol, Self
 
 from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
-from src.check import check
+from src.check import check, ended_by_signals
 from src.data_generator import DataGenerator
 from src.delivery import TURN, Delivery, Publisher, RetryPolicy
 from src.errors import InvalidInput
@@ -23,7 +24,7 @@ from src.publisher import NO_TIMEOUT, KafkaPublisher
 from src.resending import Trickle
 from src.segments import Undelivered
 from src.settings import DEFAULT_FILE, VERSION, KafkaSettings, ProducerSettings, Settings, load_settings
-from src.user_lines import UserLines
+from src.user_lines import Stream, UserLines, opened
 from src.utils.config import ConfigurationError
 from src.utils.exporter import CannotServe, Exporter
 from src.utils.logging import configure
@@ -89,8 +90,9 @@ class DataProducer:
         self._last_turn = clock()
         metrics = ProducerMetrics(self._registry, version=VERSION)
         self._kept = undelivered or Undelivered(Path(settings.producer.undelivered_dir), settings.kafka.topic)
+        self._publisher = publisher or _publisher(settings.kafka, settings.producer)
         self._delivery = Delivery(
-            publisher or _publisher(settings.kafka, settings.producer),
+            self._publisher,
             self._kept,
             _policy(settings.producer),
             metrics,
@@ -138,9 +140,12 @@ class DataProducer:
         return feed.exhausted and not self.undelivered
 
     def close(self) -> None:
-        """Keep what was not delivered, and let go of Kafka; a run does so at its end."""
-        with self._trickle:
-            self._delivery.close()
+        """Keep what was not delivered, and let go of Kafka; a run does so at its end.
+
+        Kafka comes last: its client waits for a look-up of a name that is under way, which may outlast all patience.
+        """
+        with closing(self._publisher), self._trickle:
+            self._delivery.finish()
 
     def __enter__(self) -> Self:
         return self
@@ -236,6 +241,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     stop = Event()
     try:
+        if options.check:
+            with ended_by_signals():
+                return check(_settings_from(options.config), options.config)
         with stopping_on_signals(stop):
             return _act(options, stop)
     except ConfigurationError as error:
@@ -251,10 +259,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _act(options: argparse.Namespace, stop: Event) -> int:
     settings = _settings_from(options.config)
-    if options.check:
-        return check(settings, options.config)
-    if options.input:
-        stream = _opened(options.input)
+    if options.input is not None:
+        stream = opened(options.input)
         settings = replace(settings, metrics=replace(settings.metrics, port=0))  # beside a producer that runs
         return _send_input(DataProducer(settings=settings, stop=stop), stream, settings)
     generator = DataGenerator()
@@ -266,7 +272,7 @@ def _act(options: argparse.Namespace, stop: Event) -> int:
     return 0 if producer.send_all(Generated(generator, options.count), interval, batch_size) else 1
 
 
-def _send_input(producer: DataProducer, stream: BinaryIO, settings: Settings) -> int:
+def _send_input(producer: DataProducer, stream: Stream, settings: Settings) -> int:
     lines = UserLines(stream)
     complete = producer.send_all(lines, settings.producer.batch_interval, settings.producer.batch_size)
     logger.info(
@@ -279,14 +285,6 @@ def _send_input(producer: DataProducer, stream: BinaryIO, settings: Settings) ->
         },
     )
     return 0 if complete and not lines.broken else 1
-
-
-def _opened(path: str) -> BinaryIO:
-    """The user's file, or standard input as a stream of its own: Python's own can't be left while a thread reads it."""
-    try:
-        return open(0, "rb", closefd=False) if path == "-" else open(path, "rb")
-    except OSError as error:
-        raise ConfigurationError(f"--input {path}: {error.strerror}") from error
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -131,9 +131,11 @@ class KafkaPublisher:
             shipment.report_failed(number, fault, self._reasons.get(error.code(), error.str()))
 
     def _on_error(self, error: KafkaError) -> None:
-        """A trouble of the whole client. (A fatal one does not come here: the client raises it out of `poll`.)"""
-        if error.code() == KafkaError._ALL_BROKERS_DOWN and self._view.trouble:
-            return  # which was said already, and in more detail
+        """A broker's trouble, or that of all. (A fatal one does not come here: the client raises it out of `poll`.)"""
+        if error.code() == KafkaError._ALL_BROKERS_DOWN:
+            self._view.all_are_away()
+            if self._view.trouble:
+                return  # which was said already, and in more detail
         reason = self._view.complain(error.str(), unresolved=error.code() == KafkaError._RESOLVE)
         logger.warning("broker not reached", extra={"reason": reason})
 

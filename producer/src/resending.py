@@ -9,19 +9,9 @@ from threading import Event
 from typing import BinaryIO, NamedTuple, Self
 
 from src.delivery import Batch, Delivery
+from src.files import LOCKS, Version, is_gone, version_of
 from src.message import utc_text
-from src.segments import (
-    LOCKS,
-    Kept,
-    Remainder,
-    Undelivered,
-    Version,
-    from_line,
-    segments,
-    taken,
-    to_line,
-    version_of,
-)
+from src.segments import Kept, Remainder, Undelivered, from_line, segments, taken, to_line
 from src.shipment import Failure, Fault
 
 logger = logging.getLogger(__name__)
@@ -45,19 +35,18 @@ class Outcome(NamedTuple):
     passed_over: bool = False
     """Nothing in it is to go, or there was enough before it."""
     trouble: str | None = None
-    """Why what is left can't be written back. The segment is as it was; nothing is lost."""
+    """Why it can't be read, or what is left can't be written back. The segment is as it was; nothing is lost."""
 
 
 class Resender:
-    """Sends what lies in the folder for this topic, segment by segment, each of which is locked meanwhile.
+    """Sends what lies in the folder for its topic, segment by segment, each of which is locked meanwhile.
 
     A message that was refused for its own sake stays, unless these are to go as well.
     """
 
     def __init__(
         self,
-        folder: Path,
-        topic: str,
+        kept: Undelivered,
         delivery: Delivery,
         *,
         tell: Callable[[Outcome], None],
@@ -66,40 +55,60 @@ class Resender:
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.at_once = at_once
-        self._folder = folder
-        self._topic = topic
+        self._kept = kept
+        self._folder = kept.folder
         self._delivery = delivery
         self._tell = tell
         self._refused_too = refused_too
         self._wall_clock = wall_clock
         self._nothing_in: dict[Path, Version] = {}
+        self._in_trouble: set[Path] = set()
 
     def batches(self, enough: Callable[[], bool]) -> Generator[Batch, None, None]:
         """Once through the folder. Each batch is on its way; ask for the next when it is settled. When there is enough,
         what is left goes back, and no batch follows.
         """
-        paths = segments(self._folder)
-        self._nothing_in = {path: self._nothing_in[path] for path in paths if path in self._nothing_in}
-        for path in filter(self.may_send, paths):
+        self._in_trouble.clear()
+        for path in filter(self.may_send, self._in_turn()):
             if enough():
                 self._tell(Outcome(path, passed_over=True))
                 continue
             try:
                 yield from self._batches_of(path, enough)
             except OSError as error:
-                self._tell(Outcome(path, trouble=error.strerror or str(error)))
+                self._meet_trouble(path, error)
 
     def may_send(self, path: Path) -> bool:
-        """Whether something in the segment may be to go; false once it was seen that nothing is."""
+        """Whether something in the segment may be to go; false once it was seen that nothing is, or can."""
         try:
-            return self._nothing_in.get(path) != version_of(path)
-        except FileNotFoundError:
-            return False
+            return path not in self._in_trouble and self._nothing_in.get(path) != version_of(path)
+        except OSError as error:
+            return not isinstance(error, FileNotFoundError)  # what else it is, the one who opens it will tell
+
+    def _in_turn(self) -> Iterator[Path]:
+        """Our own come before each of the others': a run with an end waits for its own, and for these alone."""
+        ours = self._kept.own
+        try:
+            paths = segments(self._folder)
+        except OSError as error:
+            self._meet_trouble(self._folder, error)
+            return
+        self._nothing_in = {path: self._nothing_in[path] for path in paths if path in self._nothing_in}
+        yield from ours
+        for path in paths:
+            if path not in ours:
+                yield path
+                yield from self._kept.own
+
+    def _meet_trouble(self, path: Path, error: OSError) -> None:
+        self._in_trouble.add(path)
+        self._tell(Outcome(path, trouble=error.strerror or str(error)))
 
     def _batches_of(self, path: Path, enough: Callable[[], bool]) -> Iterator[Batch]:
         with taken(path) as segment:
             if segment is None:
-                self._tell(Outcome(path, in_use=True))
+                if not is_gone(path):
+                    self._tell(Outcome(path, in_use=True))
             elif self._concerns_us(segment):
                 yield from self._send(path, segment, enough)
             else:
@@ -148,13 +157,13 @@ class Resender:
         return found
 
     def _is_to_go(self, kept: Kept) -> bool:
-        return kept.topic == self._topic and (self._refused_too or not kept.refused)
+        return kept.topic == self._kept.topic and (self._refused_too or not kept.refused)
 
     def _return(self, failures: Sequence[Failure], remainder: Remainder) -> None:
         """What was given up once more stays, with the new reason."""
         now = utc_text(self._wall_clock())
         for failure in failures:
-            remainder.add(to_line(failure, self._topic, now))
+            remainder.add(to_line(failure, self._kept.topic, now))
 
 
 def _return_unsent(lines: Iterable[bytes], remainder: Remainder) -> None:
@@ -183,14 +192,14 @@ class Trickle:
         self._delivery = delivery
         self._stop = stop
         self._clock = clock
-        self._resender = Resender(undelivered.folder, undelivered.topic, delivery, tell=self._take_note)
+        self._resender = Resender(undelivered, delivery, tell=self._take_note)
         self._batches = self._resender.batches(stop.is_set)
         self._batch: Batch | None = None
         self._due = clock()
 
     @property
     def on_its_way(self) -> int:
-        return self._batch.size if self._batch and not self._batch.settled else 0
+        return self._batch.outstanding if self._batch else 0
 
     @property
     def unfinished(self) -> bool:

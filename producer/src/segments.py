@@ -4,10 +4,8 @@ So replicas may share a folder, and what a dead process left is known by its fre
 `flock`, nothing is locked: send again only while no producer runs there.
 """
 
-import itertools
 import os
 import socket
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,18 +16,28 @@ from typing import BinaryIO, Self
 import msgspec
 
 from src.errors import UndeliveredFileError
+from src.files import (
+    Version,
+    append,
+    created,
+    is_at,
+    is_gone,
+    is_whole,
+    lines_in,
+    lock,
+    opened,
+    sync,
+    sync_folder,
+    version,
+    version_of,
+)
 from src.message import Encoded, utc_text
 from src.shipment import Failure, Fault
 from src.utils.config import ConfigurationError
 
-if sys.platform != "win32":
-    import fcntl
-
-LOCKS = sys.platform != "win32"
 SUFFIX = ".jsonl"
 ASIDE = ".broken"  # beside a segment: lines of it that are no whole message, as they were found
 SEGMENT_BYTES = 8 * 1024 * 1024  # a segment that has these is not written on
-WRITTEN_AT_ONCE = 1000  # lines
 
 
 class _Binary(msgspec.Struct):
@@ -39,7 +47,6 @@ class _Binary(msgspec.Struct):
 
 
 _Content = str | _Binary | None
-Version = tuple[int, int]
 
 
 class Kept(msgspec.Struct, omit_defaults=True):
@@ -107,33 +114,39 @@ class Undelivered:
         now = utc_text(self._clock())
         try:
             with self._last_segment() or self._new_segment() as segment:
-                _append(segment, (to_line(failure, self.topic, now) for failure in failures))
+                before = self._count(self._own[-1])
+                append(segment, (to_line(failure, self.topic, now) for failure in failures))
+                self._counts[self._own[-1]] = (version(os.fstat(segment.fileno())), before + len(failures))
         except OSError as error:
             raise UndeliveredFileError(f"{self.folder}: {error.strerror or error}") from error
 
     def count(self) -> int:
-        """Messages in the folder, those of other processes too."""
-        return sum(self._count(path) for path in segments(self.folder))
+        """Messages in the folder, those of other processes too; where it can't be read, as many as before."""
+        try:
+            paths = segments(self.folder)
+        except OSError:
+            paths = list(self._counts)
+        return sum(map(self._count, paths))
 
     @property
     def own(self) -> list[Path]:
         """The segments of this process that are still there."""
-        self._own = [path for path in self._own if path.exists()]
+        self._own = [path for path in self._own if not is_gone(path)]
         return list(self._own)
 
     def left(self) -> int:
         """Messages that this process has kept and nobody has sent yet."""
-        return sum(self._count(path) for path in self.own)
+        return sum(map(self._count, self.own))
 
     def _last_segment(self) -> BinaryIO | None:
-        """The one written last, unless it is full, or being sent, or was."""
+        """The one written last, unless it is full, or broken off, or being sent, or was."""
         if not self._own:
             return None
         try:
             segment = self._own[-1].open("r+b", buffering=0)
-        except FileNotFoundError:
+        except OSError:
             return None
-        if _lock(segment) and _is_at(self._own[-1], segment) and segment.seek(0, os.SEEK_END) < SEGMENT_BYTES:
+        if lock(segment) and is_at(self._own[-1], segment) and is_whole(segment) and segment.tell() < SEGMENT_BYTES:
             return segment
         segment.close()
         return None
@@ -143,27 +156,35 @@ class Undelivered:
         while True:
             self._made += 1
             path = self.folder / f"{self._host}-{made}-{os.getpid()}-{self._made}{SUFFIX}"
-            if segment := _created(path):
+            if segment := created(path):
                 self._own = [*self.own, path]
                 return segment
 
     def _count(self, path: Path) -> int:
-        with suppress(FileNotFoundError):  # sent again meanwhile
-            version = version_of(path)
-            known, count = self._counts.get(path, (None, 0))
-            if known != version:
+        known, count = self._counts.get(path, (None, 0))
+        try:
+            now = version_of(path)
+            if known != now:
                 count = lines_in(path)
-                self._counts[path] = (version, count)
-            return count
-        return 0
+                self._counts[path] = (now, count)
+        except FileNotFoundError:  # sent again meanwhile
+            self._counts.pop(path, None)
+            return 0
+        except OSError:
+            pass  # it may be read later; it holds at least what was counted
+        return count
 
 
 def prove_writable(folder: Path) -> None:
-    """Make the folder, and a file in it for a moment: better to fail at the start than at the first lost message."""
+    """Make the folder, and do in it for a moment all that keeping takes: better to fail at the start than at the first
+    lost message.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        with tempfile.TemporaryFile(dir=folder) as file:
+            lock(file)
+            sync(file)
+        sync_folder(folder)
     except (OSError, ValueError) as error:
         reason = error.strerror or error if isinstance(error, OSError) else error
         raise ConfigurationError(
@@ -173,26 +194,24 @@ def prove_writable(folder: Path) -> None:
 
 
 def segments(folder: Path) -> list[Path]:
-    """The segments in the folder, by host and time."""
-    return sorted(path for path in folder.glob(f"*{SUFFIX}") if not path.name.startswith("."))
-
-
-def version_of(path: Path) -> Version:
-    """Another whenever something was written. Raises FileNotFoundError."""
-    state = path.stat()
-    return (state.st_size, state.st_mtime_ns)
+    """The segments in the folder, by host and time; none where there is no folder. Raises OSError where it can't be
+    listed.
+    """
+    with suppress(FileNotFoundError):
+        return sorted(path for path in folder.iterdir() if path.suffix == SUFFIX and not path.name.startswith("."))
+    return []
 
 
 @contextmanager
 def taken(path: Path) -> Iterator[BinaryIO | None]:
     """The segment, ours alone while the block runs; None where its process lives, or somebody else has taken it."""
     try:
-        segment = path.open("rb")
+        segment = opened(path)
     except FileNotFoundError:
         yield None
         return
     with segment:
-        yield segment if _lock(segment) and _is_at(path, segment) else None
+        yield segment if lock(segment) and is_at(path, segment) else None
 
 
 def aside(path: Path) -> Path:
@@ -213,7 +232,7 @@ class Remainder:
 
     def __enter__(self) -> Self:
         self._file = self._new.open("wb")
-        _lock(self._file)
+        lock(self._file)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -226,11 +245,11 @@ class Remainder:
 
     def _take_place(self) -> None:
         if self.lines:
-            _sync(self._file)
+            sync(self._file)
             self._new.replace(self._path)
         else:
             self._path.unlink()
-        _sync_folder(self._path.parent)
+        sync_folder(self._path.parent)
 
     def add(self, line: bytes) -> None:
         self._file.write(line)
@@ -240,78 +259,8 @@ class Remainder:
         """Keep what is no message where it is in nobody's way."""
         with aside(self._path).open("ab") as file:
             file.write(line if line.endswith(b"\n") else line + b"\n")
-            _sync(file)
+            sync(file)
         self.broken += 1
-
-
-def _created(path: Path) -> BinaryIO | None:
-    """A new file, locked; None where there is one of that name, or somebody took it before we had the lock."""
-    try:
-        file = path.open("xb", buffering=0)
-    except FileExistsError:
-        return None
-    if not (_lock(file) and _is_at(path, file)):
-        file.close()
-        return None
-    _sync_folder(path.parent)
-    return file
-
-
-def _append(file: BinaryIO, lines: Iterator[bytes]) -> None:
-    """Write and sync; after a failure nothing of it is left to be glued to what comes next."""
-    good = file.tell()
-    try:
-        for block in iter(lambda: b"".join(itertools.islice(lines, WRITTEN_AT_ONCE)), b""):
-            _write_all(file, block)
-        _sync(file)
-    except OSError:
-        file.truncate(good)
-        file.seek(good)
-        raise
-
-
-def _write_all(file: BinaryIO, lines: bytes) -> None:
-    rest = memoryview(lines)
-    while rest:
-        rest = rest[file.write(rest) :]
-
-
-def _lock(file: BinaryIO) -> bool:
-    """Whether the lock is ours now; it is let go when the file is closed, however the process ends."""
-    if sys.platform != "win32":
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-    return True
-
-
-def _is_at(path: Path, file: BinaryIO) -> bool:
-    """Whether the path still names this file, and not the one that took its place before we had the lock."""
-    try:
-        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
-    except FileNotFoundError:
-        return False
-
-
-def _sync(file: BinaryIO) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    """So that a file's name is on the disk as well."""
-    if sys.platform != "win32":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def lines_in(path: Path) -> int:
-    with path.open("rb") as file:
-        return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
 
 
 def _content(content: bytes | None) -> _Content:

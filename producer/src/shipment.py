@@ -32,6 +32,7 @@ class Shipment:
     def __init__(self, on_settled: Callable[["Shipment"], None]) -> None:
         self.size = 0
         self.delivered = 0
+        self.delivered_bytes = 0
         self.failures: list[Failure] = []
         self._on_settled = on_settled
         self._sealed = False
@@ -53,8 +54,10 @@ class Shipment:
         self._pass_on_if_settled()
 
     def report_delivered(self, number: int) -> None:
-        if self._unreported.pop(number, None) is not None:
+        message = self._unreported.pop(number, None)
+        if message is not None:
             self.delivered += 1
+            self.delivered_bytes += message.size
             self._pass_on_if_settled()
 
     def report_failed(self, number: int, fault: Fault, reason: str) -> None:

@@ -13,9 +13,10 @@ from threading import Event
 from prometheus_client import CollectorRegistry
 
 from src.delivery import Delivery, Publisher, RetryPolicy
+from src.files import lines_in
 from src.publisher import KafkaPublisher
 from src.resending import AT_ONCE, Outcome, Resender
-from src.segments import Undelivered, aside, from_line, lines_in, segments, taken
+from src.segments import Undelivered, aside, from_line, segments, taken
 from src.settings import DEFAULT_FILE, VERSION, Settings, load_settings
 from src.utils.config import ConfigurationError
 from src.utils.logging import configure
@@ -37,7 +38,7 @@ class Tally:
 
     def take_note(self, outcome: Outcome) -> None:
         if outcome.passed_over:
-            outcome = outcome._replace(left=lines_in(outcome.segment))
+            outcome = _counted(outcome)
         self.sent += outcome.sent
         self.left += outcome.left
         self.broken += outcome.broken
@@ -47,7 +48,7 @@ class Tally:
 
     @property
     def all_gone(self) -> bool:
-        return not (self.left or self.broken or self.troubles)
+        return not (self.left or self.broken or self.in_use or self.troubles)
 
 
 def resend(
@@ -63,10 +64,20 @@ def resend(
     tally = Tally()
     metrics = ProducerMetrics(CollectorRegistry(), version=VERSION)
     delivery = Delivery(publisher, kept, policy, metrics, clock=clock, stop=stop)
-    resender = Resender(kept.folder, kept.topic, delivery, tell=tally.take_note, refused_too=True, at_once=at_once)
+    resender = Resender(kept, delivery, tell=tally.take_note, refused_too=True, at_once=at_once)
     for batch in resender.batches(lambda: stop.is_set() or (delivery.fails and publisher.trouble is not None)):
         delivery.see_through(batch)
     return tally
+
+
+def _counted(outcome: Outcome) -> Outcome:
+    """With what is left in a segment that was passed over."""
+    try:
+        return outcome._replace(left=lines_in(outcome.segment))
+    except FileNotFoundError:  # a producer has sent it meanwhile
+        return outcome
+    except OSError as error:
+        return outcome._replace(trouble=error.strerror or str(error))
 
 
 def _told(outcome: Outcome) -> str:
@@ -74,23 +85,37 @@ def _told(outcome: Outcome) -> str:
     if outcome.in_use:
         return f"{name}: in use, left alone"
     if outcome.trouble:
-        return f"undelivered: {name}: what is left can't be written back, so all of it stays: {outcome.trouble}"
+        return (
+            f"undelivered: {name}: can't be read, or what is left written back, so all of it stays: {outcome.trouble}"
+        )
     broken = f", {outcome.broken} broken now in {aside(outcome.segment).name}" if outcome.broken else ""
     return f"{name}: {outcome.sent} sent, {outcome.left} left{broken}"
 
 
 def list_messages(folder: Path) -> int:
     """Print every message of the folder; the number of them."""
-    total = 0
-    for path in segments(folder):
-        with taken(path) as ours:
-            print(f"{path.name}{'' if ours else '  (in use)'}")
-        with path.open("rb") as segment:
-            for number, line in enumerate(segment, 1):
-                print(f"  {_described(line, number)}")
-                total += 1
+    total = sum(map(_list_segment, segments(folder)))
     print(f"{total} messages in {folder}")
     return total
+
+
+def _list_segment(path: Path) -> int:
+    """Print its messages; the number of them. It is locked for a moment alone: who reads the list may take hours."""
+    try:
+        with taken(path) as ours:
+            in_use = ours is None
+        segment = path.open("rb")
+    except FileNotFoundError:  # a producer has sent it meanwhile
+        return 0
+    except OSError as error:
+        print(f"{path.name}  (can't be read: {error.strerror or error})")
+        return 0
+    print(f"{path.name}{'  (in use)' if in_use else ''}")
+    number = 0
+    with segment:
+        for number, line in enumerate(segment, 1):
+            print(f"  {_described(line, number)}")
+    return number
 
 
 def _described(line: bytes, number: int) -> str:
@@ -113,7 +138,7 @@ def _plain(text: str) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The program. Exit codes: 0 nothing is left that could be sent, 1 something is, 2 wrong configuration."""
+    """The program. Exit codes: 0 nothing is left, 1 something is, or is in use, 2 wrong configuration."""
     options = _parser().parse_args(arguments)
     try:
         settings = load_settings(options.config, os.environ)
@@ -128,6 +153,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        print(f"undelivered: {error}", file=sys.stderr)
+        return 1
 
 
 def _list(folder: Path) -> int:
@@ -156,7 +184,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m src.undelivered",
         description="Messages that the producer gave up: each is kept whole, with the reason, until Kafka has it.",
-        epilog="Exit codes: 0 nothing is left that could be sent, 1 something is, 2 wrong configuration.",
+        epilog="Exit codes: 0 nothing is left, 1 something is, or is in use by a producer, 2 wrong configuration.",
     )
     parser.add_argument(
         "command",

@@ -1,9 +1,12 @@
 """The user's own JSON lines as messages."""
 
 import logging
+import os
+import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
 from queue import Empty, Queue
 from threading import Thread
 from typing import BinaryIO
@@ -13,15 +16,46 @@ import msgspec
 from src.data_generator import random_ids
 from src.errors import InvalidInput
 from src.message import Encoded, utc_text
+from src.utils.config import ConfigurationError
 
 logger = logging.getLogger(__name__)
 
 READ_AHEAD = 4 * 1024 * 1024  # bytes of lines, and as many in a batch
 LINE = 64  # bytes that a line takes in memory beside its own
 
+Stream = AbstractContextManager[Iterable[bytes]]
+"""A file; whoever enters it reads its lines, and waits where they are to come."""
+
 _BOM = b"\xef\xbb\xbf"
 
 _decode = msgspec.json.Decoder().decode
+
+
+def opened(path: str) -> Stream:
+    """The user's file, or standard input for `-`. Raises ConfigurationError."""
+    try:
+        if path == "-":
+            return _standard_input()
+        return _when_written(path) if Path(path).is_fifo() else open(path, "rb")
+    except OSError as error:
+        raise ConfigurationError(f"--input {path}: {error.strerror}") from error
+
+
+def _standard_input() -> BinaryIO:
+    """As a stream of its own: Python's own can't be left while a thread reads it.
+
+    Whoever shares it may have made it one that does not block, which then seems to end where nothing has come yet.
+    """
+    if sys.platform != "win32":
+        os.set_blocking(0, True)
+    return open(0, "rb", closefd=False)
+
+
+@contextmanager
+def _when_written(path: str) -> Iterator[BinaryIO]:
+    """A named pipe can be opened once somebody writes into it: that is for the reader to wait for."""
+    with open(path, "rb") as stream:
+        yield stream
 
 
 def from_line(line: bytes, created_at: str, new_id: Callable[[], str]) -> Encoded:
@@ -80,12 +114,13 @@ def _weight(line: bytes | Exception | None) -> int:
 class UserLines:
     """Reads lines ahead, in a thread of its own: a pipe that says nothing must not hold up the one who sends.
 
-    A line that is no message is logged with its number and counted; an empty one is nothing.
+    The stream, too, is entered and left there. A line that is no message is logged with its number and counted; an
+    empty one is nothing.
     """
 
     def __init__(
         self,
-        stream: BinaryIO,
+        stream: Stream,
         *,
         clock: Callable[[], float] = time.time,
         new_id: Callable[[], str] = lambda: random_ids(1)[0],
@@ -135,10 +170,10 @@ class UserLines:
             logger.warning("line is no message", extra={"line": self._number, "reason": str(error)})
             return []
 
-    def _read_ahead(self, stream: BinaryIO) -> None:
+    def _read_ahead(self, stream: Stream) -> None:
         try:
-            with stream:  # closed here, for to close it elsewhere would wait for the read that is going on
-                for line in stream:
+            with stream as lines:  # closed here, for to close it elsewhere would wait for the read that is going on
+                for line in lines:
                     self._lines.put(line)
         except OSError as error:
             self._lines.put(error)

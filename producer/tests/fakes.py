@@ -49,6 +49,7 @@ class FakePublisher:
         self.fatal_after: int | None = None
         self.closed = False
         self.on_wait: Callable[[], None] = lambda: None
+        self.on_close: Callable[[], None] = lambda: None
         self._clock = clock or FakeClock()
         self._room = room
         self._under_way: deque[tuple[Shipment, int, Encoded]] = deque()
@@ -87,6 +88,7 @@ class FakePublisher:
         self._under_way.clear()
 
     def close(self) -> None:
+        self.on_close()
         self.closed = True
 
     def _report(self, shipment: Shipment, number: int, message: Encoded) -> None:

@@ -9,7 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from src.delivery import GRACE, LONGEST_DELAY, MAX_BYTES, MAX_MESSAGES, SILENCE, TURN, Batch, Delivery, RetryPolicy
+from src.delivery import (
+    GRACE,
+    KEEP_AGAIN,
+    LONGEST_DELAY,
+    MAX_BYTES,
+    MAX_MESSAGES,
+    SILENCE,
+    TURN,
+    Batch,
+    Delivery,
+    RetryPolicy,
+)
 from src.errors import UndeliveredFileError
 from src.message import Encoded
 from src.shipment import Fault
@@ -165,6 +176,20 @@ def test_what_is_on_its_way_is_bounded(messages: list[Encoded]) -> None:
     assert not world.delivery.has_room
 
 
+@pytest.mark.parametrize(
+    "messages", [[encoded("x", size=MAX_BYTES)], [encoded("x")] * MAX_MESSAGES], ids=["bytes", "messages"]
+)
+def test_what_is_delivered_makes_room_although_another_of_its_batch_is_not(messages: list[Encoded]) -> None:
+    world = World(initial_delay=3600.0)
+    world.publisher.refuse("0", "no leader")
+
+    world.delivery.dispatch([encoded("0"), *messages])
+    world.delivery.turn(0)
+
+    assert world.delivery.has_room
+    assert world.delivery.outstanding == 1
+
+
 def test_a_stop_ends_the_wait_for_a_retry_and_the_message_is_kept() -> None:
     world = World(initial_delay=600.0)
     world.publisher.refuse("0", "no")
@@ -267,6 +292,23 @@ def test_what_cannot_be_kept_is_sent_when_kafka_is_back_before_the_file() -> Non
     assert (world.delivery.delivered, world.delivery.undelivered, world.delivery.outstanding) == (1, 1, 0)
 
 
+def test_what_could_not_be_kept_is_kept_as_soon_as_the_file_can_be_written() -> None:
+    world = World(max_retries=0, initial_delay=60.0)
+    world.keeper.full = 2
+    world.publisher.refuse("0", *["away"] * 10)
+    world.delivery.dispatch(named(1))
+
+    for _ in range(3):
+        world.clock.advance(KEEP_AGAIN)
+        world.delivery.turn(TURN)
+
+    assert (world.keeper.keys, world.keeper.reasons) == (["0"], ["away"])
+    assert (world.delivery.hindrances(), world.delivery.has_room) == (["away"], True)
+    world.clock.advance(2 * 60.0)
+    world.delivery.turn(TURN)
+    assert (world.publisher.sizes, world.delivery.outstanding) == ([1], 0)
+
+
 def test_what_could_not_be_kept_and_is_on_its_way_again_is_kept_at_a_stop() -> None:
     world = World(max_retries=0)
     world.keeper.full = 1
@@ -327,11 +369,10 @@ def test_messages_that_cannot_be_kept_at_the_end_are_an_error_and_named(caplog: 
     world.delivery.dispatch(named(1))
 
     with pytest.raises(UndeliveredFileError):
-        world.delivery.close()
+        world.delivery.finish()
 
     lost = caplog.records[-1].__dict__
     assert (lost["message"], lost["messages"], lost["keys"]) == ("messages lost", 1, ["0"])
-    assert world.publisher.closed
 
 
 def test_not_ready_while_messages_fail_and_ready_with_the_next_one_delivered() -> None:
@@ -401,4 +442,4 @@ def test_accepted_is_delivered_plus_kept_whatever_fails(
 
     assert sorted(world.delivered_keys + world.keeper.keys) == sorted(str(n) for n in range(len(faults)))
     assert world.delivery.delivered + world.delivery.undelivered == len(faults)
-    assert world.delivery.outstanding == 0
+    assert (world.delivery.outstanding, world.delivery._outstanding_bytes) == (0, 0)

@@ -226,8 +226,8 @@ class DeliveryMachine(RuleBasedStateMachine):
     def what_is_on_its_way_is_counted(self) -> None:
         if not hasattr(self, "delivery"):
             return
-        own = sum(batch.size for batch in self.batches if not batch.settled)
-        again = self.again[0].size if self.again and not self.again[0].settled else 0
+        own = sum(batch.outstanding for batch in self.batches)
+        again = self.again[0].outstanding if self.again else 0
         assert self.delivery.outstanding >= own + again
         assert self.delivery.undelivered >= 0
         assert self.delivery.delivered == sum(batch.delivered for batch in self.batches)
@@ -270,12 +270,11 @@ class DeliveryMachine(RuleBasedStateMachine):
             return
         self.ended = True
         try:
-            self.delivery.close()
+            self.delivery.finish()
         except UndeliveredFileError:
             self.folder.full = 0
             self.delivery.finish()
-        assert self.publisher.closed
-        assert self.delivery.outstanding == 0
+        assert (self.delivery.outstanding, self.delivery._outstanding_bytes) == (0, 0), "outstanding"
 
     def take_back(self) -> None:
         """What of a batch from the folder was delivered leaves it."""

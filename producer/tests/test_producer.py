@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from threading import Event
-from typing import Any, Self
+from typing import IO, Any, Self
 
 import pytest
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
@@ -23,8 +24,10 @@ from prometheus_client import CollectorRegistry
 from local.broker import EmbeddedBroker
 from src.data_generator import DataGenerator
 from src.delivery import MAX_MESSAGES, TURN
+from src.errors import UndeliveredFileError
 from src.message import Encoded
 from src.producer import STUCK, DataProducer, Generated, main
+from src.resending import AT_ONCE
 from src.segments import Undelivered, from_line, segments
 from src.settings import MetricsSettings, Settings
 from src.shipment import Failure, Fault
@@ -131,6 +134,17 @@ def test_what_is_no_json_is_not_sent_and_its_neighbours_are(world: World, caplog
     assert "not a message, not sent" in caplog.messages
 
 
+def test_a_header_that_cannot_be_sent_costs_its_own_message_alone(tmp_path: Path, broker: EmbeddedBroker) -> None:
+    with DataProducer(settings=settings(tmp_path, bootstrap_servers=broker.address)) as producer:
+        headers: Any = {"n": 5}
+
+        count = producer.send_batch([("a", {}, None), ("b", {}, headers), ("c", {}, None)])
+
+        assert count == 2
+        assert producer._delivery.outstanding == 0
+    assert [message.key for message in stored(broker, 2)] == [b"a", b"c"]
+
+
 def test_an_empty_batch_is_nothing(world: World) -> None:
     assert world.producer.send_batch([]) == 0
     assert world.publisher.sizes == []
@@ -171,6 +185,32 @@ def test_a_run_closes_what_it_used(world: World) -> None:
     world.stop.set()
 
     world.producer.run()
+
+    assert world.publisher.closed
+
+
+def test_all_is_in_its_place_before_a_run_lets_go_of_kafka_which_may_take_long(world: World) -> None:
+    others = Undelivered(world.folder / "undelivered", "data-topic", host="dead")
+    others.keep([Failure(encoded(str(number)), Fault.WORLD, "away") for number in range(5 * AT_ONCE)])
+    at_the_close: list[int] = []
+    world.publisher.on_close = lambda: at_the_close.append(len(kept_keys(world.folder)))
+    world.stop_at(1)
+
+    world.producer.run(interval=1.0, batch_size=1)
+
+    assert at_the_close == [len(kept_keys(world.folder))]
+    assert 0 < at_the_close[0] < 5 * AT_ONCE
+
+
+def test_a_run_that_cannot_keep_its_messages_lets_go_of_kafka_all_the_same(world: World) -> None:
+    world.publisher.silent = True
+    world.publisher.trouble = "broker down"
+    world.stop_at(1)
+    (world.folder / "undelivered").rmdir()
+
+    with pytest.raises(UndeliveredFileError):
+        world.producer.run(interval=1.0, batch_size=1)
+    (world.folder / "undelivered").mkdir()
 
     assert world.publisher.closed
 
@@ -296,6 +336,20 @@ def test_a_run_with_an_end_does_not_wait_for_what_others_have_left(tmp_path: Pat
     assert (len(world.publisher.delivered), len(kept_keys(world.folder))) == (20, 3000)
 
 
+def test_a_run_with_an_end_sends_its_own_before_the_rest_of_what_others_have_left(world: World) -> None:
+    for _ in range(30):
+        others = Undelivered(world.folder / "undelivered", "data-topic", host="a-dead")
+        others.keep([Failure(encoded("theirs"), Fault.WORLD, "away")] * AT_ONCE)
+    outage(world, 8)
+    started = world.clock.now
+
+    complete = world.producer.send_all(Generated(DataGenerator(), 100), interval=1.0, batch_size=10)
+
+    assert complete
+    assert world.clock.now - started < 8 + 20
+    assert "theirs" in kept_keys(world.folder)
+
+
 def test_a_run_with_an_end_is_not_complete_where_a_message_was_refused(world: World) -> None:
     generated = Generated(DataGenerator(), 20)
     world.publisher.refuse_next = "too large"
@@ -375,7 +429,9 @@ def _get(url: str) -> tuple[int, str]:
 class Program:
     """`python -m src.producer` in a process of its own."""
 
-    def __init__(self, folder: Path, *arguments: str, stdin: int = subprocess.DEVNULL, **environ: str) -> None:
+    def __init__(
+        self, folder: Path, *arguments: str, stdin: int | IO[bytes] = subprocess.DEVNULL, **environ: str
+    ) -> None:
         self.folder = folder
         self.process = subprocess.Popen(
             [sys.executable, "-m", "src.producer", *arguments],
@@ -586,6 +642,61 @@ def test_a_pipe_that_says_nothing_does_not_keep_it_from_stopping(
     assert (exit_code, errors) == (1, "")
 
 
+def test_a_pipe_that_blocks_nobody_is_read_to_its_end(start: Callable[..., Program], broker: EmbeddedBroker) -> None:
+    receiving, sending = os.pipe()
+    os.set_blocking(receiving, False)
+    with open(receiving, "rb") as stdin, open(sending, "wb", buffering=0) as pipe:
+        program = start("--input", "-", stdin=stdin, KAFKA_BOOTSTRAP_SERVERS=broker.address)
+        program.wait_for("serving metrics and health")
+        for name in "ab":
+            pipe.write(b'{"id":"%s"}\n' % name.encode())
+            stored(broker, 1)
+    exit_code, stopped, _ = program.end()
+
+    assert (exit_code, stopped["delivered"]) == (0, 2)
+
+
+def test_a_named_pipe_is_read_once_somebody_writes_into_it(
+    tmp_path: Path, start: Callable[..., Program], broker: EmbeddedBroker
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    program = start("--input", str(tmp_path / "pipe"), KAFKA_BOOTSTRAP_SERVERS=broker.address)
+    program.wait_for("serving metrics and health")
+
+    (tmp_path / "pipe").write_bytes(b'{"id":"a"}\n')
+    exit_code, stopped, _ = program.end()
+
+    assert (exit_code, stopped["delivered"]) == (0, 1)
+
+
+def test_a_named_pipe_that_nobody_writes_into_does_not_keep_it_from_stopping(
+    tmp_path: Path, start: Callable[..., Program], broker: EmbeddedBroker
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    program = start("--input", str(tmp_path / "pipe"), KAFKA_BOOTSTRAP_SERVERS=broker.address)
+    program.wait_for("serving metrics and health")
+
+    program.process.send_signal(signal.SIGTERM)
+    exit_code, stopped, errors = program.end()
+
+    assert (exit_code, stopped["delivered"], errors) == (1, 0, "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_check_ends_as_soon_as_it_is_told_to(start: Callable[..., Program], number: signal.Signals) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        program = start("--check", KAFKA_BOOTSTRAP_SERVERS=f"127.0.0.1:{silent.getsockname()[1]}")
+        silent.settimeout(DEADLINE)
+        silent.accept()[0].close()
+        started = time.monotonic()
+
+        program.process.send_signal(number)
+        _, errors = program.process.communicate(timeout=DEADLINE)
+
+    assert time.monotonic() - started < 3
+    assert (program.process.returncode != 0, errors) == (True, "")
+
+
 class TestMain:
     """The program in this process, so that its lines are counted as run."""
 
@@ -648,6 +759,7 @@ class TestMain:
         ("arguments", "environ", "named_in_the_text"),
         [
             (["--input", "/no/such/file"], {}, "--input /no/such/file: No such file"),
+            (["--input", ""], {}, "--input : No such file"),
             (["--input", "/tmp"], {}, "--input /tmp: Is a directory"),
             (["--config", "/no/such/file.json"], {}, "/no/such/file.json"),
             ([], {"METRICS_PORT": "tcp://10.0.0.1:8000"}, "METRICS_PORT"),

@@ -65,7 +65,7 @@ class World:
 
     def close(self) -> None:
         with self.trickle:
-            self.delivery.close()
+            self.delivery.finish()
 
 
 @pytest.fixture
@@ -262,6 +262,63 @@ def test_a_segment_that_cannot_be_rewritten_is_said_and_does_not_hold_up_the_oth
     assert path.name in said
     assert world.trickle.trouble is None
     assert world.sent == ["b", "a"]
+
+
+def test_a_segment_that_cannot_be_looked_at_is_said_and_does_not_hold_up_the_others(world: World) -> None:
+    unreadable = world.folder / "a.jsonl"
+    unreadable.symlink_to(unreadable)
+    leave(world.folder, "b")
+
+    world.pass_time(2 * LOOK_AGAIN)
+    said = world.trickle.trouble
+    unreadable.unlink()
+    world.pass_time(AFTER_TROUBLE + 2 * LOOK_AGAIN)
+
+    assert world.sent == ["b"]
+    assert unreadable.name in (said or "")
+    assert world.trickle.trouble is None
+
+
+def test_a_folder_that_cannot_be_read_for_a_time_holds_up_nothing_but_itself(world: World) -> None:
+    world.undelivered.keep([Failure(encoded("a"), Fault.WORLD, "away")])
+    before = (world.undelivered.count(), world.undelivered.left())
+    elsewhere = world.folder.rename(world.folder.with_name("elsewhere"))
+    world.folder.touch()
+
+    world.pass_time(2 * LOOK_AGAIN)
+    said, meanwhile = world.trickle.trouble, (world.undelivered.count(), world.undelivered.left())
+    waits = world.trickle.unfinished
+    world.folder.unlink()
+    elsewhere.rename(world.folder)
+    world.pass_time(AFTER_TROUBLE + 2 * LOOK_AGAIN)
+
+    assert before == meanwhile == (1, 1)
+    assert (str(world.folder) in (said or ""), waits) == (True, False)
+    assert (world.sent, world.trickle.trouble, world.undelivered.count()) == (["a"], None, 0)
+
+
+def test_what_cannot_be_sent_is_not_waited_for_while_the_others_are_sent(world: World) -> None:
+    world.undelivered.keep([Failure(encoded("a"), Fault.WORLD, "away")])
+    (own,) = world.undelivered.own
+    own.with_name(f".{own.name}.new").mkdir()
+    leave(world.folder, *map(str, range(5 * AT_ONCE)))
+
+    world.pass_time(1.5 * PACE)
+
+    assert not world.trickle.unfinished
+    assert world.publisher.sizes == [AT_ONCE] * 2
+
+
+def test_what_this_process_keeps_is_sent_before_more_of_what_others_have_left(world: World) -> None:
+    for number in range(5):
+        leave(world.folder, f"theirs {number}")
+    world.undelivered.keep([Failure(encoded("own"), Fault.WORLD, "away")])
+
+    world.pass_time(1.5 * PACE)
+    world.undelivered.keep([Failure(encoded("own, later"), Fault.WORLD, "away")])
+    world.pass_time(2 * PACE)
+
+    assert world.sent[:4] == ["own", "theirs 0", "own, later", "theirs 1"]
 
 
 @settings(max_examples=50, deadline=None)  # each on a disk

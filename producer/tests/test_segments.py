@@ -1,5 +1,6 @@
 """What was given up is kept whole, each process in a file of its own."""
 
+import errno
 import json
 import os
 import resource
@@ -13,14 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from src.errors import UndeliveredFileError
+from src.files import is_at, lines_in
 from src.message import Encoded
 from src.segments import (
     SEGMENT_BYTES,
     Remainder,
     Undelivered,
-    _is_at,
     from_line,
-    lines_in,
     segments,
     taken,
     to_line,
@@ -191,6 +191,30 @@ def test_a_full_disk_is_an_error_and_leaves_no_half_line(tmp_path: Path, undeliv
     assert [found.message.key for line in lines if (found := from_line(line))] == [b"a", b"c"]
 
 
+def test_what_is_kept_after_half_a_line_goes_into_another_segment(tmp_path: Path, undelivered: Opening) -> None:
+    kept = undelivered(tmp_path)
+    kept.keep([failure("a")])
+    (path,) = segments(tmp_path)
+    path.write_bytes(path.read_bytes() + b'{"given_up_at":')  # a write that failed, and could not be undone
+
+    kept.keep([failure("b")])
+
+    lines = [line for path in segments(tmp_path) for line in path.read_bytes().splitlines(keepends=True)]
+    assert [found.message.key for line in lines if (found := from_line(line))] == [b"a", b"b"]
+
+
+def test_where_a_segment_cannot_be_opened_another_is_written(tmp_path: Path, undelivered: Opening) -> None:
+    kept = undelivered(tmp_path)
+    kept.keep([failure("a")])
+    (path,) = segments(tmp_path)
+    path.unlink()
+    path.symlink_to(path)
+
+    kept.keep([failure("b")])
+
+    assert kept.count() == 2  # that one is still thought to be there
+
+
 def test_a_folder_that_is_gone_is_an_error(tmp_path: Path, undelivered: Opening) -> None:
     folder = tmp_path / "undelivered"
     kept = undelivered(folder)
@@ -208,6 +232,26 @@ def test_a_folder_that_cannot_be_written_is_a_wrong_setting(tmp_path: Path, unde
         undelivered(tmp_path / place)
 
 
+def test_a_folder_where_nothing_can_be_locked_is_a_wrong_setting(
+    tmp_path: Path, undelivered: Opening, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+
+    with pytest.raises(ConfigurationError, match="No locks available"):
+        undelivered(tmp_path)
+
+
+def test_a_segment_is_taken_as_nfs_wants_it_open_for_writing(tmp_path: Path, undelivered: Opening) -> None:
+    undelivered(tmp_path).keep([failure()])
+
+    with taken(segments(tmp_path)[0]) as segment:
+        assert segment is not None
+        assert segment.writable()
+
+
 def test_two_at_the_same_moment_do_not_share_a_segment(tmp_path: Path, undelivered: Opening) -> None:
     one, two = undelivered(tmp_path), undelivered(tmp_path)
 
@@ -215,6 +259,15 @@ def test_two_at_the_same_moment_do_not_share_a_segment(tmp_path: Path, undeliver
     two.keep([failure("b")])
 
     assert (one.left(), two.left(), one.count()) == (1, 1, 2)
+
+
+def test_the_count_goes_on_where_one_segment_cannot_be_read(tmp_path: Path, undelivered: Opening) -> None:
+    kept = undelivered(tmp_path)
+    kept.keep([failure("a")])
+    unreadable = tmp_path / "other.jsonl"
+    unreadable.symlink_to(unreadable)
+
+    assert (kept.count(), kept.left()) == (1, 1)
 
 
 def test_the_count_follows_what_others_do_in_the_folder(tmp_path: Path, undelivered: Opening) -> None:
@@ -277,10 +330,10 @@ def test_a_file_whose_path_names_another_by_now_is_not_the_segment(tmp_path: Pat
     path = tmp_path / "s.jsonl"
     path.touch()
     with path.open("rb") as opened:
-        ours = _is_at(path, opened)
+        ours = is_at(path, opened)
         path.unlink()
-        gone = _is_at(path, opened)
+        gone = is_at(path, opened)
         path.touch()
-        replaced = _is_at(path, opened)
+        replaced = is_at(path, opened)
 
     assert (ours, gone, replaced) == (True, False, False)

@@ -1,5 +1,6 @@
 """What was given up is listed and sent again; nothing is taken out that Kafka has not confirmed."""
 
+import io
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from local.broker import EmbeddedBroker
 from src.delivery import RetryPolicy
 from src.message import Encoded
+from src.resending import Outcome
 from src.segments import Undelivered, from_line, segments, taken, to_line
 from src.shipment import Failure, Fault
 from src.undelivered import Tally, list_messages, main, resend
@@ -90,8 +92,52 @@ def test_a_segment_that_somebody_writes_or_sends_is_left_alone(
         tally = world.resend(tmp_path)
 
     assert keys_in(path) == ["a"]
-    assert (tally.in_use, world.sent) == (1, [])
+    assert (tally.in_use, world.sent, tally.all_gone) == (1, [], False)
     assert "in use, left alone" in capsys.readouterr().out
+
+
+def test_a_segment_that_a_producer_has_sent_meanwhile_leaves_nothing(tmp_path: Path) -> None:
+    path = leave(tmp_path, "a")
+
+    class Meanwhile(Event):
+        """Asked between a look at the segment and its opening."""
+
+        def is_set(self) -> bool:
+            path.unlink(missing_ok=True)
+            return False
+
+    world = World()
+    world.stop = Meanwhile()
+
+    tally = world.resend(tmp_path)
+
+    assert (tally.in_use, tally.all_gone, world.sent) == (0, True, [])
+
+
+def test_what_was_passed_over_and_is_gone_by_then_is_not_left(tmp_path: Path) -> None:
+    tally = Tally()
+
+    tally.take_note(Outcome(tmp_path / "gone.jsonl", passed_over=True))
+
+    assert tally.all_gone
+
+
+def test_a_segment_that_cannot_be_read_is_said_and_the_others_are_sent(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world = World()
+    leave(tmp_path, "b")
+    unreadable = tmp_path / "a.jsonl"
+    unreadable.symlink_to(unreadable)
+
+    tally = world.resend(tmp_path)
+    tally.take_note(Outcome(unreadable, passed_over=True))
+    listed = list_messages(tmp_path)
+
+    printed = capsys.readouterr()
+    assert (world.sent, tally.troubles, tally.all_gone, listed) == (["b"], 2, False, 0)
+    assert unreadable.name in printed.err
+    assert "can't be read" in printed.out
 
 
 def test_a_torn_last_line_is_put_aside_and_named_and_the_others_are_sent(
@@ -223,6 +269,29 @@ def test_list_says_what_is_in_use(tmp_path: Path, capsys: pytest.CaptureFixture[
 
     assert exit_code == 0
     assert "(in use)" in capsys.readouterr().out
+
+
+def test_list_passes_over_what_a_producer_has_sent_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    leave(tmp_path, "a", host="one")
+    later = leave(tmp_path, "b", host="two")
+
+    class Printed(io.StringIO):
+        def write(self, text: str) -> int:
+            later.unlink(missing_ok=True)
+            return super().write(text)
+
+    monkeypatch.setattr("sys.stdout", Printed())
+
+    assert list_messages(tmp_path) == 1
+
+
+def test_a_segment_that_breaks_off_is_a_sentence_and_exit_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.jsonl").symlink_to("/proc/self/mem")
+
+    exit_code = main(["list", "--dir", str(tmp_path)])
+
+    assert exit_code == 1
+    assert capsys.readouterr().err == "undelivered: [Errno 5] Input/output error\n"
 
 
 @pytest.mark.parametrize(

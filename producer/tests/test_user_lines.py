@@ -3,6 +3,7 @@
 import io
 import json
 import os
+from pathlib import Path
 from threading import Event
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from src.errors import InvalidInput
 from src.message import Encoded
-from src.user_lines import READ_AHEAD, UserLines, from_line
+from src.user_lines import READ_AHEAD, UserLines, from_line, opened
 from tests.fakes import DEADLINE
 
 NOON = 1_689_424_496.789
@@ -152,6 +153,18 @@ def test_a_pipe_that_says_nothing_holds_nobody_up() -> None:
 
     assert nothing == []
     assert [message.key for message in messages] == [b"a"]
+
+
+def test_a_named_pipe_is_waited_for_by_the_reader_alone(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    lines = UserLines(opened(str(pipe)))
+    nothing = lines.take(10)
+
+    pipe.write_bytes(b'{"id":"a"}\n')
+
+    assert nothing == []
+    assert [message.key for message in all_of(lines)] == [b"a"]
 
 
 def test_a_stream_that_breaks_off_is_an_error() -> None:

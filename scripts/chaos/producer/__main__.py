@@ -34,9 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     producer = DataProducer(settings=settings, undelivered=forgetful)
     with open(options.input, "rb") as stream:
         lines = UserLines(stream)
-        producer.send_all(lines, settings.producer.batch_interval, settings.producer.batch_size)
-    logger.info("input sent", extra={"read": lines.read})
-    return 0
+        complete = producer.send_all(lines, settings.producer.batch_interval, settings.producer.batch_size)
+    logger.info("input sent" if complete else "input not sent completely", extra={"read": lines.read})
+    return int(not complete)
 
 
 def _impatient(settings: Settings) -> Settings:
