@@ -296,6 +296,12 @@ def test_a_trial_that_could_not_be_carried_out_is_good_for_nothing() -> None:
     )
 
 
+def test_what_is_to_be_proved_is_that_every_row_fails() -> None:
+    assert sentence([FAIL_ROW], prove=True).startswith("PROVED: 0 passed, 1 failed")
+    assert sentence([FAIL_ROW, PASS_ROW], prove=True).startswith("NOT PROVED: ")
+    assert sentence([FAIL_ROW, BROKEN_ROW], prove=True).startswith("NOT PROVED: ")
+
+
 def test_where_nothing_could_be_tried_nothing_has_passed() -> None:
     assert status([ABSENT_ROW], prove=False) == 2
     assert status([ABSENT_ROW], prove=True) == 2

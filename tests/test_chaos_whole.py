@@ -28,8 +28,11 @@ def chaos(*arguments: str, report: Path) -> tuple[int, list[dict[str, Any]]]:
     return done.returncode, json.loads(report.read_text())["rows"]
 
 
+VERDICTS = ("PASS: ", "FAIL: ", "PROVED: ", "NOT PROVED: ", "NOTHING TRIED: ")
+
+
 def sentence(output: str) -> bool:
-    return any(line.startswith(("PASS: ", "FAIL: ", "NOTHING TRIED: ")) for line in output.splitlines())
+    return any(line.startswith(VERDICTS) for line in output.splitlines())
 
 
 def asked(names: Sequence[str]) -> list[str]:

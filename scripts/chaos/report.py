@@ -89,18 +89,23 @@ def line(row: Row) -> str:
     return f"{row.verdict:<8} {row.scenario} {row.seed}: {told}"
 
 
-def sentence(rows: Sequence[Row]) -> str:
+def sentence(rows: Sequence[Row], *, prove: bool = False) -> str:
+    """To prove is to see every row fail."""
     count = Counter(row.verdict for row in rows)
     lost, twice = sum(row.lost for row in rows), sum(row.twice for row in rows)
     broken = f"{count[BROKEN]} could not be carried out, " if count[BROKEN] else ""
     told = f"{count[PASSED]} passed, {count[FAILED]} failed, {broken}{count[NOT_HERE]} not here"
     if count[NOT_HERE] == len(rows):
         return f"NOTHING TRIED: {told}."
-    return f"{'FAIL' if count[FAILED] + count[BROKEN] else 'PASS'}: {told}; {lost} lost, {twice} twice."
+    if prove:
+        verdict = "NOT PROVED" if count[PASSED] + count[BROKEN] else "PROVED"
+    else:
+        verdict = "FAIL" if count[FAILED] + count[BROKEN] else "PASS"
+    return f"{verdict}: {told}; {lost} lost, {twice} twice."
 
 
-def write(rows: Sequence[Row], path: Path, heading: str) -> None:
-    text = _as_json(rows, heading) if path.suffix == ".json" else _as_markdown(rows, heading)
+def write(rows: Sequence[Row], path: Path, heading: str, *, prove: bool = False) -> None:
+    text = _as_json(rows, heading) if path.suffix == ".json" else _as_markdown(rows, heading, prove=prove)
     path.write_text(text, encoding="utf-8")
 
 
@@ -108,10 +113,10 @@ def _as_json(rows: Sequence[Row], heading: str) -> str:
     return json.dumps({"run": heading, "rows": [asdict(row) for row in rows]}, indent=2) + "\n"
 
 
-def _as_markdown(rows: Sequence[Row], heading: str) -> str:
+def _as_markdown(rows: Sequence[Row], heading: str, *, prove: bool) -> str:
     lines = [_HEADINGS, ["---"] * len(_HEADINGS), *map(cells, rows)]
     table = "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |" for cells in lines)
-    return f"{heading}\n\n{table}\n\n{sentence(rows)}\n"
+    return f"{heading}\n\n{table}\n\n{sentence(rows, prove=prove)}\n"
 
 
 def _seconds(value: float | None) -> str:

@@ -33,10 +33,10 @@ def run(options: Options, scenarios: Sequence[Scenario], folder: Path = FOLDER /
             print(report.line(row), flush=True)
             rows.append(row)
             if options.report:
-                report.write(rows, options.report, heading)
+                report.write(rows, options.report, heading, prove=options.prove)
     if sys.stdout.isatty():
         report.show(rows, Console())
-    print(report.sentence(rows))
+    print(report.sentence(rows, prove=options.prove))
     if any((folder / stamp).glob("*")):
         print(f"Logs, settings and audits: {folder / stamp}")
     return status(rows, prove=options.prove)
