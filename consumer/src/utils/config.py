@@ -76,8 +76,10 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigurationError(f"cannot read the configuration file {path}: {_reason(error)}") from error
     try:
         tree = json.loads(text, object_pairs_hook=_without_repeats)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ConfigurationError(f"{path} is not a JSON object: {error}") from error
+    except RecursionError as error:  # Python's own words differ with where it happens
+        raise ConfigurationError(f"{path} is nested too deeply") from error
     if not isinstance(tree, dict):
         raise ConfigurationError(f"{path} is not a JSON object but {type(tree).__name__}")
     return tree
