@@ -19,7 +19,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from src.dead_letters.letter import read_note, read_origin, read_time
 from src.errors import ConsumerError, SourceError
-from src.ledger import EXAMPLES, Example, Findings, Ledger, Place
+from src.ledger import EXAMPLES, Example, Expiry, Findings, Ledger, Place
 from src.settings import DEFAULT_FILE, VERSION, MongoSettings, Settings, load_settings
 from src.snapshot import Span, TopicSnapshot
 from src.storage import DataStorage, StoredMessage
@@ -107,7 +107,7 @@ class Audit:
             letters = self._spans(self._settings.kafka.dead_letter_topic)
             ledger.add_parked(self._letters(letters))
             ledger.add_stored(self._documents())
-            findings = ledger.findings(expired_before=self._expired_before())
+            findings = ledger.findings(self._expiry())
             notes = _notes(progress, letters, in_memory=ledger.in_memory)
             return Report(self._settings, findings, pending, _gone(left), tuple(notes))
 
@@ -142,9 +142,9 @@ class Audit:
         for document in self._storage.scan():
             yield document.id, _place(document)
 
-    def _expired_before(self) -> float | None:
+    def _expiry(self) -> Expiry | None:
         ttl = self._storage.ttl_seconds
-        return None if ttl is None else self._now() - ttl
+        return None if ttl is None else Expiry(self._now() - ttl, ttl)
 
 
 def _place(document: StoredMessage) -> Place | None:

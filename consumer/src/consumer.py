@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from threading import Event
@@ -123,7 +124,7 @@ class DataConsumer:
             clock=clock,
         )
         self._metrics.healthy.set_function(lambda: not self.hindrances())
-        self._waiting: list[Record] = []
+        self._waiting: deque[list[Record]] = deque()
         self._paused = False
         self._full_since: float | None = None
         self._last_turn = self._last_work = clock()
@@ -149,10 +150,12 @@ class DataConsumer:
                 self._last_turn = self._clock()
                 self._take_in()
                 self._settlement.settle(self._writer.results(self._patience()))
+                self._settlement.take_stock_if_due()
                 self._settlement.commit_if_due()
                 self._look_after_the_store()
             logger.info("stopping", extra={"grace_seconds": GRACE})
             self._settlement.settle(self._writer.settle_all(GRACE))
+            self._settlement.take_stock()
         logger.info("stopped")
 
     def hindrances(self) -> list[str]:
@@ -177,7 +180,7 @@ class DataConsumer:
         self.close()
 
     def _take_in(self) -> None:
-        """Fetch what has arrived and hand it over, unless the writer has its hands full."""
+        """Fetch what has arrived and hand it over, unless the writer has its hands full; then it waits, in hand too."""
         if self._writer.full and not self._paused:
             if not self._full_for_long():
                 return
@@ -185,16 +188,15 @@ class DataConsumer:
         elif self._paused and not self._writer.full:
             self._resume()
         self._show_paused()
-        self._waiting += self._source.poll(self._settings.consumer.batch_size, POLL)
+        if arrived := self._settlement.take(self._source.poll(self._settings.consumer.batch_size, POLL)):
+            self._waiting.append(arrived)
         if self._waiting and not self._writer.full:
-            self._hand_over()
+            self._hand_over(self._waiting.popleft())
 
-    def _hand_over(self) -> None:
-        records, self._waiting = self._settlement.take(self._waiting), []
+    def _hand_over(self, records: list[Record]) -> None:
         self._full_since = None
         self._last_work = self._clock()
-        if records:
-            self._writer.submit(records)
+        self._writer.submit(records)
 
     def _patience(self) -> float:
         """Seconds to wait for a result: none where the poll has waited already."""

@@ -60,7 +60,14 @@ _FIND_MISSING = """
      WHERE NOT EXISTS (SELECT 1 FROM stored WHERE stored.position = produced.position)
        AND NOT EXISTS (SELECT 1 FROM parked WHERE parked.position = produced.position)"""
 _INDEX_MISSING = "CREATE INDEX missing_id ON missing (id)"
-_FIND_EXPIRED = "UPDATE missing SET fate = 'expired' WHERE time < ?"
+_FIND_EXPIRED = "UPDATE missing SET fate = 'expired' WHERE time < :before"
+# ... or the same message was sent before, while its document, which has expired since, was there.
+_FIND_EXPIRED_DUPLICATES = """
+    UPDATE missing SET fate = 'expired' WHERE position IN (
+        SELECT missing.position
+          FROM produced CROSS JOIN missing ON missing.id = produced.id
+         WHERE produced.time < :before AND produced.content = missing.content
+           AND missing.time BETWEEN produced.time AND produced.time + :lifetime)"""
 # ... but the same message, sent before or after, has its document. Other content under the same id is not the same
 # message; where the document's own message is gone from the topic, its content can't be compared.
 _FIND_DUPLICATES = """
@@ -103,6 +110,13 @@ class Place(NamedTuple):
     partition: int
     offset: int
     time: int | None = None
+
+
+class Expiry(NamedTuple):
+    """Documents live for `lifetime`, and those from `before` are gone, by the store's TTL. Both in seconds."""
+
+    before: float
+    lifetime: float
 
 
 class Example(NamedTuple):
@@ -166,12 +180,15 @@ class Ledger:
         """Documents: their id, and the place of the message that each was made from."""
         self._insert("INSERT OR IGNORE INTO stored VALUES (?, ?, ?)", self._documents(documents))
 
-    def findings(self, *, expired_before: float | None = None) -> Findings:
-        """What became of each. A message older than `expired_before` (seconds since 1970) may have lost its document
-        to the TTL. Call it once."""
+    def findings(self, expiry: Expiry | None = None) -> Findings:
+        """What became of each. Call it once.
+
+        The TTL goes by when a message was received, which its document alone knew; what became of it is told by the
+        time that the message bears. An old message that is sent late and lost is taken for expired.
+        """
         with _saying_no_room():
             self._disown_former_topics()
-            self._sort_out_missing(expired_before)
+            self._sort_out_missing(expiry)
             for statement in _FIND_TWICE:
                 self._database.execute(statement)
             return Findings(
@@ -232,10 +249,13 @@ class Ledger:
         self._foreign_documents += self._database.execute(_DISOWN_DOCUMENTS).rowcount
         self._foreign_letters += self._database.execute(_DISOWN_LETTERS).rowcount
 
-    def _sort_out_missing(self, expired_before: float | None) -> None:
+    def _sort_out_missing(self, expiry: Expiry | None) -> None:
         self._database.execute(_FIND_MISSING)
         self._database.execute(_INDEX_MISSING)
-        self._database.execute(_FIND_EXPIRED, (expired_before and expired_before * 1000,))
+        if expiry is not None:
+            milliseconds = {"before": expiry.before * 1000, "lifetime": expiry.lifetime * 1000}
+            self._database.execute(_FIND_EXPIRED, milliseconds)
+            self._database.execute(_FIND_EXPIRED_DUPLICATES, milliseconds)
         self._database.execute(_FIND_DUPLICATES)
 
     def _count(self, query: str, *parameters: str) -> int:

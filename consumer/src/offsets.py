@@ -68,8 +68,15 @@ class OffsetTracker:
             if offsets[0] in progress.in_hand:
                 progress.settle(offsets)
 
+    def reach(self, positions: Mapping[int, int]) -> None:
+        """So far all was read, and each message of it taken: where none is in hand, no message is left before."""
+        for partition, position in positions.items():
+            progress = self._owned.get(partition)
+            if progress is not None and not progress.in_hand:
+                progress.settled = max(position, progress.settled or 0)
+
     def skip_to(self, partition: int, offset: int) -> None:
-        """What lies before is gone, and that was said: to be committed, so that it is said once."""
+        """What lies before and was not taken is gone, and that was said: to be committed, so that it is said once."""
         progress = self._owned[partition]
         progress.settled, progress.committed = offset, None
 

@@ -78,6 +78,7 @@ class MongoSettings(Section, frozen=True):
     database: Annotated[str, Meta(pattern=r"^[^/\\. \"$*<>:|?\x00]{1,63}\Z")] = "pubsub"
     collection: Annotated[str, Meta(pattern=r"^(?!system\.)[^$\x00]{1,200}\Z")] = "messages"
     timeout_ms: Annotated[int, Meta(ge=100, le=600_000)] = 10_000
+    """How long one call may take; a stop waits for the one that is under way."""
     ttl_days: Annotated[float, Meta(gt=0, le=24_000)] | None = None
 
 

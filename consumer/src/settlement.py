@@ -15,6 +15,12 @@ from src.writer_thread import WriterThread
 
 logger = logging.getLogger(__name__)
 
+_NO_COMMIT = (
+    "the group or the topic is new, or the committed offsets have expired (offsets.retention.minutes): it begins at the"
+    " oldest messages, and whether any were lost before can't be told"
+)
+
+STOCK_EVERY = 1.0  # seconds
 DRAIN = 3.0  # seconds that a partition's batch in hand may take before the partition is let go
 
 
@@ -28,6 +34,8 @@ class Commits(Protocol):
     def commit_now(self, offsets: Mapping[int, int]) -> None: ...
 
     def ends(self, partition: int) -> Ends: ...
+
+    def positions(self) -> Mapping[int, int]: ...
 
 
 class Settlement:
@@ -52,6 +60,7 @@ class Settlement:
         self._clock = clock
         self._tracker = tracker or OffsetTracker()
         self._last_commit = clock()
+        self._last_stock = self._last_commit - STOCK_EVERY
 
     def take(self, records: Sequence[Record]) -> list[Record]:
         """Those whose partition is still ours; they are in hand from now on."""
@@ -69,9 +78,18 @@ class Settlement:
         if self._source.committing or now - self._last_commit < self._commit_every:
             return
         self._last_commit = now
-        self._show_lag()
         if due := self._tracker.due():
             self._source.commit(due)
+
+    def take_stock_if_due(self) -> None:
+        if self._clock() - self._last_stock >= STOCK_EVERY:
+            self.take_stock()
+
+    def take_stock(self) -> None:
+        """Pass what was read and is no message, and show what lies ahead. Only while all that was polled is taken."""
+        self._last_stock = self._clock()
+        self._tracker.reach(self._source.positions())
+        self._show_lag()
 
     # -- what the source tells
 
@@ -79,6 +97,14 @@ class Settlement:
         for partition, offset in committed.items():
             self._tracker.assign(partition, assignment, offset)
         self._changed("assigned", tuple(committed))
+
+    def begun(self, positions: Mapping[int, int]) -> None:
+        for partition, position in positions.items():
+            self._tracker.skip_to(partition, position)
+        if later := {partition: position for partition, position in positions.items() if position > 0}:
+            logger.warning(
+                "started without a committed offset, and not at 0", extra={"oldest": later, "reason": _NO_COMMIT}
+            )
 
     def revoking(self, partitions: Collection[int]) -> None:
         self.settle(self._writer.settle_all(DRAIN))
@@ -92,8 +118,8 @@ class Settlement:
         self._forget(partitions)
         self._changed("lost", partitions)
 
-    def stopped(self, partition: int) -> None:
-        self._forget([partition])
+    def replaced(self, partitions: Collection[int]) -> None:
+        self._forget(partitions)
 
     def skipped(self, partition: int, offsets: int, position: int) -> None:
         logger.warning("offsets skipped", extra={"partition": partition, "offsets": offsets, "position": position})
@@ -127,7 +153,9 @@ class Settlement:
             low, high = self._source.ends(partition)
             position = self._tracker.position(partition)
             reached = low if position is None else position
-            if high is not None and reached is not None:
+            if high is None or reached is None:
+                self._metrics.forget_lag(self._topic, partition)
+            else:
                 self._metrics.lag.labels(self._topic, partition).set(max(0, high - reached))
 
     def _count(self, result: Result) -> None:

@@ -84,11 +84,7 @@ class TopicSnapshot:
 
     def spans(self, topic: str, partitions: Sequence[int]) -> dict[int, Span]:
         """From the oldest message that is left to the end, as they are now; open transactions lie past the end."""
-        with self._translating():
-            return {
-                p: Span(*self._consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=self._timeout))
-                for p in partitions
-            }
+        return {partition: self._span(topic, partition) for partition in partitions}
 
     def read(self, topic: str, spans: Mapping[int, Span]) -> Generator[Record, None, None]:
         """Every message of these spans, in order within a partition. What arrives meanwhile is left alone."""
@@ -101,7 +97,7 @@ class TopicSnapshot:
                         continue
                     if message.error() is None and offset < unread[partition]:
                         yield record_of(message)
-                    else:  # the end of the partition, or a message that came later
+                    elif offset >= unread[partition] or self._is_the_end(topic, partition, offset):
                         del unread[partition]
                         self._consumer.incremental_unassign([TopicPartition(topic, partition)])
 
@@ -128,6 +124,14 @@ class TopicSnapshot:
             "isolation.level": "read_committed",
             "error_cb": self._on_error,
         }
+
+    def _span(self, topic: str, partition: int) -> Span:
+        with self._translating():
+            return Span(*self._consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=self._timeout))
+
+    def _is_the_end(self, topic: str, partition: int, offset: int) -> bool:
+        """As the partition's leader tells it: a replica that lags says so of its own end."""
+        return offset >= self._span(topic, partition).end
 
     @contextmanager
     def _assigned(self, positions: list[TopicPartition]) -> Iterator[None]:

@@ -6,36 +6,28 @@ Every call on the client is made by the loop's thread; rebalance callbacks run i
 import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, Protocol, Self
 
-from confluent_kafka import (
-    OFFSET_BEGINNING,
-    OFFSET_END,
-    OFFSET_INVALID,
-    Consumer,
-    KafkaError,
-    KafkaException,
-    Message,
-    TopicPartition,
-)
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from src.cluster_view import ClusterView, Ends
 from src.errors import ConsumerError, SourceError
 from src.kafka_messages import partition_of, reason, record_of
+from src.partition_offsets import PartitionOffsets
 from src.record import Record
 from src.settings import KafkaSettings
-from src.topic_identity import TopicIdentity
+from src.topic_identity import TopicIdentity, is_topic_id
 from src.utils.config import ConfigurationError
 
 logger = logging.getLogger(__name__)
 
 STATISTICS_EVERY = 2.0  # seconds
 ENDS_EVERY = 10.0  # seconds between two questions for the partitions' ends while nothing is fetched
-ENDS_TIMEOUT = 1.0  # seconds
-COMMITTED_TIMEOUT = 10.0  # seconds to learn the committed offsets of new partitions
 
+_WHOLE_TOPIC = -1  # the partition of a complaint about no one of them
+_MADE_AGAIN = "the topic was deleted and made again; see consumer.on_offset_gap"
 _UNREACHABLE = (KafkaError._TRANSPORT, KafkaError._RESOLVE, KafkaError._TIMED_OUT)
 
 
@@ -45,17 +37,20 @@ class Listener(Protocol):
     def assigned(self, committed: Mapping[int, int | None], assignment: int) -> None:
         """These are ours now; their records carry the assignment's number."""
 
+    def begun(self, positions: Mapping[int, int]) -> None:
+        """Of these nothing is committed: they are read from here, their oldest message."""
+
     def revoking(self, partitions: Collection[int]) -> None:
         """These go to another member: the last moment to commit what is settled, by `commit_now`."""
 
     def lost(self, partitions: Collection[int]) -> None:
         """These belong to another member already; nothing of them may be committed."""
 
-    def stopped(self, partition: int) -> None:
-        """This one's committed offset is gone, and it is not read until somebody decides."""
+    def replaced(self, partitions: Collection[int]) -> None:
+        """The topic was made again: what was read of these was another's. They stand still until somebody decides."""
 
     def skipped(self, partition: int, offsets: int, position: int) -> None:
-        """This one goes on at `position`, its oldest message, past so many offsets that are gone."""
+        """This one goes on at `position`, past so many offsets that are gone; what came before them still counts."""
 
     def committed(self, offsets: Mapping[int, int]) -> None:
         """Kafka has these."""
@@ -74,6 +69,7 @@ class KafkaSource:
         on_offset_gap: str = "stop",
         statistics_every: float = STATISTICS_EVERY,
         ends_every: float = ENDS_EVERY,
+        clock: Callable[[], float] = time.monotonic,
         consumer: Callable[..., Consumer] = Consumer,
         admin: Callable[[dict[str, Any]], AdminClient] = AdminClient,
     ) -> None:
@@ -92,15 +88,19 @@ class KafkaSource:
                 }
             )
             # it says nothing of its troubles, which the consumer has as well
-            self._identity = TopicIdentity(admin({**settings.client_settings, "log_level": 2}), settings.topic)
+            asking = admin({**settings.client_settings, "log_level": 2})
         except (KafkaException, ValueError, TypeError) as error:
             raise ConfigurationError(f"kafka.client: {reason(error)}") from error
+        self._identity = TopicIdentity(asking, settings.topic, clock=clock)
+        self._offsets = PartitionOffsets(self._consumer, settings.topic)
         self._assignments: dict[int, int] = {}
         self._number = 0
         self._topic_ids: dict[int, str] = {}
+        self._missing: dict[int, int | None] = {}
         self._gaps: dict[int, str] = {}
-        self._complaint: str | None = None
+        self._complaints: dict[int, str] = {}
         self._paused = False
+        self._clock = clock
         self._ends_every = ends_every
         self._ends_asked_at = 0.0
         self._failure: Exception | None = None
@@ -115,10 +115,11 @@ class KafkaSource:
 
     def poll(self, limit: int, timeout: float) -> list[Record]:
         """What has arrived, up to `limit`; waits up to `timeout` seconds for the first. Raises SourceError."""
+        with self._keeping_failure():
+            self._look_for_gaps()
+            self._ask_for_ends()
         first = self._consumer.poll(timeout)
         self._raise_failure()
-        self._compare_identity()
-        self._ask_for_ends()
         if first is None:
             return []
         records = self._records([first])  # stamped before the next call, in which the assignment may change
@@ -150,16 +151,21 @@ class KafkaSource:
     def pause(self) -> None:
         """Read nothing more; stay in the group. Partitions that come later are paused as well."""
         self._paused = True
-        self._consumer.pause(self._readable())
+        self._consumer.pause(self._at(self._unhindered()))
 
     def resume(self) -> None:
         self._paused = False
         self._view.fetching()
-        self._consumer.resume(self._readable())
+        self._consumer.resume(self._at(self._unhindered()))
 
     def ends(self, partition: int) -> Ends:
-        """Where the partition begins and ends, as of some seconds ago; no request is made."""
-        return self._view.ends(partition)
+        """Where the partition begins and ends, as of some seconds ago; no request is made. Unknown in a gap."""
+        return Ends(None, None) if partition in self._gaps else self._view.ends(partition)
+
+    def positions(self) -> Mapping[int, int]:
+        """How far each partition is read, by its last record and by what is no record. Not to be asked within `poll`,
+        which may have read what it has not returned."""
+        return self._offsets.read(self._unhindered())
 
     @property
     def gaps(self) -> Collection[str]:
@@ -169,11 +175,13 @@ class KafkaSource:
     def hindrances(self) -> list[str]:
         """Why no messages can come; empty while they can. Safe to call from another thread."""
         waiting = None if self._view.joined or self._view.trouble else "waiting to join the consumer group"
-        return [reason for reason in (self._view.trouble, self._complaint, waiting, *self.gaps) if reason]
+        complaints = tuple(self._complaints.values())
+        return [reason for reason in (self._view.trouble, *complaints, waiting, *self.gaps) if reason]
 
     def close(self) -> None:
         """Leave the group; the listener is asked first to commit what is settled."""
         self._consumer.close()
+        self._identity.close()
         if self._failure is not None:
             logger.error("left the group in trouble", extra={"reason": reason(self._failure)})
 
@@ -186,26 +194,32 @@ class KafkaSource:
     def _records(self, messages: Sequence[Message]) -> list[Record]:
         records: list[Record] = []
         for message in messages:
-            error = message.error()
+            partition, error = partition_of(message), message.error()
             if error is not None:
-                self._told(error, message)
-            elif (assignment := self._assignments.get(partition_of(message))) is not None:
-                records.append(record_of(message, assignment))
+                self._told(error, partition, message.offset())
+            elif partition in self._assignments and partition not in self._gaps:
+                records.append(record_of(message, self._assignments[partition]))
+                self._complaints.pop(partition, None)
         if records:
-            self._complaint = None
+            self._complaints.pop(_WHOLE_TOPIC, None)
         return records
 
-    def _told(self, error: KafkaError, message: Message) -> None:
+    def _told(self, error: KafkaError, partition: int, offset: int | None) -> None:
         """An event of the client that comes in place of a message."""
         code = error.code()
         if code == KafkaError._PARTITION_EOF:
             return
-        if code == KafkaError._AUTO_OFFSET_RESET:
-            self._reset(partition_of(message), message.offset())
-        elif error.fatal():
+        if error.fatal():
             raise SourceError(f"the Kafka client can't go on: {error.str()}")
+        if code == KafkaError._AUTO_OFFSET_RESET:
+            if partition in self._assignments:
+                self._missing[partition] = offset
+        elif code == KafkaError._BAD_MSG and partition in self._assignments:  # the client would read on behind it
+            text = f"offset {offset} can't be read: {error.str()}"
+            logger.error("unreadable message", extra={"topic": self._topic, "partition": partition, "reason": text})
+            self._stop({partition: text})
         else:
-            self._complaint = f"topic {self._topic}: {error.str()}"
+            self._complaints[partition] = f"topic {self._topic}: {error.str()}"
             logger.warning("Kafka refuses", extra={"topic": self._topic, "reason": error.str()})
 
     # -- the assignment
@@ -213,8 +227,11 @@ class KafkaSource:
     def _on_assign(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
         with self._keeping_failure():
             self._view.joined = True
-            self._complaint = None
-            self._start(self._committed([position.partition for position in partitions]))
+            self._complaints.clear()
+            numbers = [position.partition for position in partitions]
+            self._start(self._offsets.committed(numbers))
+            self._identity.renew()
+            self._compare_identity(numbers)
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         with self._keeping_failure():
@@ -229,95 +246,106 @@ class KafkaSource:
 
     def _let_go(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         for position in partitions:
-            for kept in (self._assignments, self._topic_ids, self._gaps):
+            for kept in (self._assignments, self._topic_ids, self._missing, self._gaps, self._complaints):
                 kept.pop(position.partition, None)
         with self._keeping_failure():
             consumer.incremental_unassign(partitions)
 
-    def _committed(self, partitions: Sequence[int]) -> list[TopicPartition]:
-        """Where the group stands. Where that can't be learnt the client looks for itself."""
-        wanted = [TopicPartition(self._topic, partition) for partition in partitions]
-        try:
-            answers = self._consumer.committed(wanted, timeout=COMMITTED_TIMEOUT) if wanted else []
-        except KafkaException as error:
-            logger.warning("committed offsets not told", extra={"reason": reason(error)})
-            return wanted
-        return [answer if answer.error else _start(answer) for answer in answers]
-
     def _start(self, starts: Sequence[TopicPartition]) -> None:
+        """Read these from there; those of which nothing is committed from their oldest message."""
         self._number += 1
-        positions = [TopicPartition(start.topic, start.partition, start.offset) for start in starts]
+        begins = self._offsets.begins([start.partition for start in starts if start.offset == OFFSET_BEGINNING])
+        self._place({start.partition: begins.get(start.partition, start.offset) for start in starts})
+        self._assignments.update((start.partition, self._number) for start in starts)
+        self._topic_ids.update({start.partition: start.metadata for start in starts if is_topic_id(start.metadata)})
+        committed = {start.partition: start.offset if start.offset >= 0 else None for start in starts}
+        self._listener.assigned(committed, self._number)
+        self._listener.begun(begins)
+
+    def _restart(self, partitions: Collection[int]) -> None:
+        """From their oldest messages, under a new number: what came under the old one counts no more."""
+        for partition in partitions:
+            self._topic_ids.pop(partition, None)
+        self._consumer.incremental_unassign(self._at(partitions))
+        self._start([TopicPartition(self._topic, partition, OFFSET_BEGINNING) for partition in partitions])
+
+    def _place(self, offsets: Mapping[int, int]) -> None:
+        positions = [TopicPartition(self._topic, partition, offset) for partition, offset in offsets.items()]
         self._consumer.incremental_assign(positions)
         if positions:
             (self._consumer.pause if self._paused else self._consumer.resume)(positions)
-        self._assignments.update(dict.fromkeys((start.partition for start in starts), self._number))
-        self._topic_ids.update({start.partition: start.metadata for start in starts if start.metadata})
-        committed = {start.partition: start.offset if start.offset >= 0 else None for start in starts}
-        self._listener.assigned(committed, self._number)
-        if self._topic_ids:
-            self._identity.wait()
-            self._compare_identity()
 
     # -- offsets that are gone
 
-    def _reset(self, partition: int, missing: int | None) -> None:
-        """The client found nothing at the offset where it was to start."""
-        if missing is None or missing < 0:  # nothing was ever committed, and that could not be learnt in time
-            self._restart(partition, OFFSET_BEGINNING)
-        else:
-            self._gap(partition, missing, f"offset {missing} is gone")
-
-    def _compare_identity(self) -> None:
-        """A topic that was deleted and made again has other messages at the same offsets."""
+    def _look_for_gaps(self) -> None:
+        """Asked before anything is fetched: all that was fetched is in hand by now, under the number it came with."""
         self._identity.refresh()
+        if self._missing:
+            self._identity.renew()  # an offset may be gone with its topic
+        self._compare_identity(self._assignments)
+        while self._missing:
+            self._meet_gap(*self._missing.popitem())
+
+    def _compare_identity(self, partitions: Collection[int]) -> None:
+        """A topic that was deleted and made again has other messages at the same offsets."""
         current = self._identity.known
         if current is None:
             return
-        for partition in [p for p in self._assignments if p not in self._gaps]:
-            if self._topic_ids.setdefault(partition, current) != current:
-                self._gap(partition, None, "the topic was deleted and made again")
+        changed = [p for p in partitions if p not in self._gaps and self._topic_ids.setdefault(p, current) != current]
+        if not changed:
+            return
+        for partition, ends in self._offsets.spans(changed).items():
+            self._missing.pop(partition, None)
+            self._report(partition, None, ends, _MADE_AGAIN)
+        if self._on_offset_gap == "earliest":
+            self._restart(changed)
+        else:
+            self._stop(dict.fromkeys(changed, _MADE_AGAIN))
+            self._listener.replaced(changed)
 
-    def _gap(self, partition: int, missing: int | None, text: str) -> None:
-        low = self._low(partition)
+    def _meet_gap(self, partition: int, missing: int | None) -> None:
+        """The client found nothing at the offset where it was to read on."""
+        if missing is None or missing < 0:  # nothing was ever committed, and that could not be learnt in time
+            self._restart([partition])
+            return
+        text = f"offset {missing} is gone; see consumer.on_offset_gap"
+        ends = self._offsets.spans([partition])[partition]
+        self._report(partition, missing, ends, text)
+        if self._on_offset_gap != "earliest":
+            self._stop({partition: text})
+        elif ends.low is None or ends.low < missing:  # the end has gone, not the beginning
+            self._restart([partition])
+        else:
+            self._consumer.incremental_unassign(self._at([partition]))
+            self._place({partition: ends.low})
+            self._listener.skipped(partition, ends.low - missing, ends.low)
+
+    def _report(self, partition: int, missing: int | None, ends: Ends, text: str) -> None:
         logger.error(
             "committed offset gone",
             extra={
                 "topic": self._topic,
                 "partition": partition,
                 "missing_offset": missing,
-                "low": low,
-                "high": self.ends(partition).high,
+                "low": ends.low,
+                "high": ends.high,
                 "reason": text,
                 "on_offset_gap": self._on_offset_gap,
             },
         )
-        if self._on_offset_gap == "earliest":
-            self._restart(partition, OFFSET_BEGINNING if low is None else low)
-            if low is not None:
-                self._listener.skipped(partition, 0 if missing is None else max(0, low - missing), low)
-        else:
-            self._gaps[partition] = f"{self._topic}[{partition}]: {text}; see consumer.on_offset_gap"
-            self._consumer.pause([TopicPartition(self._topic, partition)])
-            self._listener.stopped(partition)
 
-    def _restart(self, partition: int, offset: int) -> None:
-        self._topic_ids.pop(partition, None)
-        self._consumer.incremental_unassign([TopicPartition(self._topic, partition)])
-        self._start([TopicPartition(self._topic, partition, offset)])
-
-    def _low(self, partition: int) -> int | None:
-        """The partition's oldest offset; None where the broker does not tell it in time."""
-        try:
-            low, _ = self._consumer.get_watermark_offsets(TopicPartition(self._topic, partition), timeout=10.0)
-        except KafkaException:
-            return None
-        return low
+    def _stop(self, reasons: Mapping[int, str]) -> None:
+        for partition, text in reasons.items():
+            self._gaps[partition] = f"{self._topic}[{partition}]: {text}"
+        self._consumer.pause(self._at(reasons))
 
     # -- commits
 
     def _positions(self, offsets: Mapping[int, int]) -> list[TopicPartition]:
+        """With the topic's id beside each: its own, or the one that is known."""
+        current = self._identity.known or ""
         return [
-            TopicPartition(self._topic, partition, offset, self._topic_ids.get(partition, ""))
+            TopicPartition(self._topic, partition, offset, self._topic_ids.get(partition, current))
             for partition, offset in offsets.items()
         ]
 
@@ -350,18 +378,17 @@ class KafkaSource:
 
     def _ask_for_ends(self) -> None:
         """The statistics know the ends from what is fetched, and while paused nothing is."""
-        if not (self._paused and self._assignments) or time.monotonic() - self._ends_asked_at < self._ends_every:
+        if not (self._paused and self._assignments) or self._clock() - self._ends_asked_at < self._ends_every:
             return
-        self._ends_asked_at = time.monotonic()
-        asked = [TopicPartition(self._topic, partition, OFFSET_END) for partition in self._assignments]
-        with suppress(KafkaException):
-            answers = self._consumer.offsets_for_times(asked, timeout=ENDS_TIMEOUT)
-            self._view.tell_ends({answer.partition: answer.offset for answer in answers if not answer.error})
+        self._ends_asked_at = self._clock()
+        if ends := self._offsets.ends(self._assignments):
+            self._view.tell_ends(ends)
 
-    def _readable(self) -> list[TopicPartition]:
-        return [
-            TopicPartition(self._topic, partition) for partition in self._assignments if partition not in self._gaps
-        ]
+    def _unhindered(self) -> list[int]:
+        return [partition for partition in self._assignments if partition not in self._gaps]
+
+    def _at(self, partitions: Collection[int]) -> list[TopicPartition]:
+        return [TopicPartition(self._topic, partition) for partition in partitions]
 
     @contextmanager
     def _keeping_failure(self) -> Iterator[None]:
@@ -399,10 +426,3 @@ def client_settings(settings: KafkaSettings) -> dict[str, Any]:
         "partition.assignment.strategy": "cooperative-sticky",
         "logger": logging.getLogger("librdkafka"),
     }
-
-
-def _start(committed: TopicPartition) -> TopicPartition:
-    """Where to begin: at the committed offset, or at the beginning where nothing was committed."""
-    if committed.offset != OFFSET_INVALID:
-        return committed
-    return TopicPartition(committed.topic, committed.partition, OFFSET_BEGINNING)

@@ -1,15 +1,23 @@
 """The topic's own id, by which a topic that was deleted and made again is told from the old one."""
 
+import re
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
 from confluent_kafka import KafkaException, TopicCollection
 
 NO_ID = "A" * 22  # how an id of zeros is written
 ASKED_EVERY = 10.0  # seconds
-FIRST_ANSWER = 2.0  # seconds that a first answer may take where it matters
+FRESH_ANSWER = 2.0  # seconds that an answer may take where it matters
+
+_ID = re.compile(r"[A-Za-z0-9+/_-]{22}")
+
+
+def is_topic_id(text: str | None) -> TypeGuard[str]:
+    """Whether this is an id; other programs commit other things beside their offsets."""
+    return text is not None and _ID.fullmatch(text) is not None
 
 
 class Admin(Protocol):
@@ -21,11 +29,19 @@ class Admin(Protocol):
 class TopicIdentity:
     """Asks in the background; `known` is the last answer, None where the broker tells none."""
 
-    def __init__(self, admin: Admin, topic: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        admin: Admin,
+        topic: str,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        patience: float = FRESH_ANSWER,
+    ) -> None:
         self.known: str | None = None
         self._admin = admin
         self._topic = topic
         self._clock = clock
+        self._patience = patience
         self._asked_at = -ASKED_EVERY
         self._answer: Future[Any] | None = None
 
@@ -36,13 +52,15 @@ class TopicIdentity:
         if self._answer is None and self._clock() - self._asked_at >= ASKED_EVERY:
             self._ask()
 
-    def wait(self) -> str | None:
-        """The id, where the broker tells it within moments."""
-        if self.known is None:
-            if self._answer is None:
-                self._ask()
-            self._take(FIRST_ANSWER)
-        return self.known
+    def renew(self) -> None:
+        """Forget what is known, which may be of a topic that is no more, and give a new answer moments to come."""
+        self.known = None
+        self._ask()
+        self._take(self._patience)
+
+    def close(self) -> None:
+        """Let go of the client, in this thread: garbage collection in one of its own would abort the process."""
+        del self._admin
 
     def _ask(self) -> None:
         self._asked_at = self._clock()

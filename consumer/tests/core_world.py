@@ -58,6 +58,8 @@ class Kind(Enum):
     """The same id and content as one before."""
     CONFLICT = auto()
     """The id of one before, and other content."""
+    MARKER = auto()
+    """No message, but the end of a transaction: the client reads past it and returns nothing."""
 
 
 class Fault(Enum):
@@ -76,11 +78,13 @@ class Fault(Enum):
 class Sent(NamedTuple):
     """A message of the log, as the test knows it."""
 
-    value: bytes
+    value: bytes | None
     message: dict[str, Any] | None = None
 
     @property
     def kind(self) -> str:
+        if self.value is None:
+            return "MARKER"
         return "POISON" if self.message is None else str(self.message["kind"])
 
     @property
@@ -293,8 +297,8 @@ class World:
         number = sum(map(len, self.logs))
         earlier = [sent.message for each in self.logs for sent in each if sent.message]
         message: dict[str, Any] = {"id": str(number), "kind": kind.name, "number": number}
-        if kind is Kind.POISON:
-            log.append(Sent(b"{"))
+        if kind in (Kind.POISON, Kind.MARKER):
+            log.append(Sent(b"{" if kind is Kind.POISON else None))
             return
         if kind in (Kind.AGAIN, Kind.CONFLICT):
             of = earlier[number % len(earlier)] if earlier else message | {"kind": "GOOD"}
@@ -329,7 +333,7 @@ class World:
         owner = self.owners[partition]
         if owner and partition in owner.told and self.logs[partition]:
             self.begins[partition] = len(self.logs[partition])
-            owner.tell(lambda: owner.skipped(partition))
+            owner.meet_gap(partition)
 
     def release(self, member: "Member", partitions: Collection[int] = PARTITIONS) -> None:
         self.owners |= {p: None for p in partitions if self.owners[p] is member}
@@ -352,13 +356,16 @@ class World:
 
     # -- the law
 
-    def judge(self, offsets: Mapping[int, int]) -> None:
-        """A commit is lawful if every message before it is stored or dead-lettered."""
+    def judge(self, offsets: Mapping[int, int], fetched: Collection[Place]) -> None:
+        """A commit is lawful if every message before it is stored or dead-lettered: those that are still in the topic,
+        and those that the member who commits had fetched before they were gone."""
         letters = {_place(letter) for letter in self.parked}
         for partition, offset in offsets.items():
-            for place in range(self.begins[partition], offset):
+            for place in range(offset):
                 sent = self.logs[partition][place]
-                assert self._is_stored(sent) or (partition, place) in letters, (
+                gone = place < self.begins[partition] and (partition, place) not in fetched
+                no_message = sent.kind == Kind.MARKER.name
+                assert gone or no_message or self._is_stored(sent) or (partition, place) in letters, (
                     f"{partition}:{offset} is committed, and {place} ({sent.kind}) is neither stored nor dead-lettered"
                 )
 
@@ -398,8 +405,11 @@ class Member:
         self.store_weather, self.letters_weather, self.commits_weather = Weather(), Weather(), Weather()
         self._world = world
         self._positions: dict[int, int] = {}
-        self._waiting: list[Record] = []
+        self._fetched: dict[int, set[Place]] = {}
+        """What came of each partition under its present number."""
+        self._waiting: deque[list[Record]] = deque()
         self._events: deque[Callable[[], None]] = deque()
+        self._gaps: list[int] = []
         self._answer: tuple[dict[int, int], dict[int, int]] | None = None
         self._number = 0
         self._letting_go_lost = False
@@ -436,16 +446,17 @@ class Member:
 
     def poll(self, early: int, late: int, *, answered: bool = True) -> None:
         """Fetch and hand over. The early records are stamped before the callbacks run, and may be stale after."""
-        records = self._fetched(early)
+        while self._gaps:
+            self._skip(self._gaps.pop())
+        records = self._fetch(early)
         if answered:
             self._hear_answer()
         while self._events:
             self._events.popleft()()
-        self._waiting += records + self._fetched(late)
+        if arrived := self._settlement.take(records + self._fetch(late)):
+            self._waiting.append(arrived)
         if self._waiting and not self._thread.full:
-            records, self._waiting = self._settlement.take(self._waiting), []
-            if records:
-                self._thread.submit(records)
+            self._thread.submit(self._waiting.popleft())
 
     def work(self, steps: int) -> None:
         self._turns.work(steps)
@@ -459,6 +470,7 @@ class Member:
 
     def commit_if_due(self) -> None:
         self.now += COMMIT_EVERY
+        self._settlement.take_stock_if_due()
         self._settlement.commit_if_due()
 
     def turn(self, limit: int, pace: int) -> None:
@@ -473,6 +485,7 @@ class Member:
         self._stop.set()
         self._thread.pace = paces[0]
         self._settlement.settle(self._thread.settle_all(1.0))
+        self._settlement.take_stock()
         if self.out:
             self._lost()
         else:
@@ -513,6 +526,7 @@ class Member:
     def assigned(self, partitions: Iterable[int]) -> None:
         committed = {p: self._world.committed.get(p) for p in partitions}
         self._assign({p: max(offset or 0, self._world.begins[p]) for p, offset in committed.items()}, committed)
+        self._settlement.begun({p: self._world.begins[p] for p, offset in committed.items() if offset is None})
 
     def revoked(self, partitions: Sequence[int], pace: int) -> None:
         ours = [p for p in partitions if p in self.told]
@@ -522,10 +536,14 @@ class Member:
         self._let_go(ours)
         self._world.release(self, partitions)
 
-    def skipped(self, partition: int) -> None:
-        if partition in self.told:
-            begin = self._world.begins[partition]
-            self._assign({partition: begin}, {partition: begin})
+    def meet_gap(self, partition: int) -> None:
+        """The next poll finds nothing at its position."""
+        self._gaps.append(partition)
+
+    def _skip(self, partition: int) -> None:
+        begin = self._world.begins[partition]
+        if self._positions.get(partition, begin) < begin:
+            self._positions[partition] = begin
             self._settlement.skipped(partition, 1, begin)
 
     def _lost(self) -> None:
@@ -540,11 +558,12 @@ class Member:
         self._number += 1
         self.told |= dict.fromkeys(positions, self._number)
         self._positions |= positions
+        self._fetched |= {partition: set() for partition in positions}
         self._settlement.assigned(committed, self._number)
 
     def _let_go(self, partitions: Iterable[int]) -> None:
         for partition in partitions:
-            del self.told[partition], self._positions[partition]
+            del self.told[partition], self._positions[partition], self._fetched[partition]
 
     # -- the Kafka client
 
@@ -559,16 +578,20 @@ class Member:
     def ends(self, partition: int) -> Ends:
         return Ends(self._world.begins[partition], len(self._world.logs[partition]))
 
-    def _fetched(self, limit: int) -> list[Record]:
+    def positions(self) -> Mapping[int, int]:
+        return dict(self._positions)
+
+    def _fetch(self, limit: int) -> list[Record]:
         records: list[Record] = []
         for partition, number in self.told.items():
             log = self._world.logs[partition]
             begin = self._positions[partition]
             end = min(len(log), begin + limit - len(records))
             self._positions[partition] = max(begin, end)
+            offsets = [offset for offset in range(begin, end) if log[offset].value is not None]
+            self._fetched[partition] |= {(partition, offset) for offset in offsets}
             records += [
-                Record(TOPIC, partition, offset, None, log[offset].value, assignment=number)
-                for offset in range(begin, end)
+                Record(TOPIC, partition, offset, None, log[offset].value, assignment=number) for offset in offsets
             ]
         return records
 
@@ -577,7 +600,7 @@ class Member:
         assert offsets, "an empty commit"
         assert offsets.keys() <= self.told.keys(), "a commit for a partition that is another's"
         assert not self._letting_go_lost, "a commit for a partition that is lost"
-        self._world.judge(offsets)
+        self._world.judge(offsets, set().union(*(self._fetched[partition] for partition in offsets)))
         fault = Fault.AWAY if self.out else self.commits_weather.next()
         confirmed = dict(list(offsets.items())[: {None: len(offsets), Fault.HALF: 1}.get(fault, 0)])
         self._world.committed |= offsets if fault is Fault.DEAF else confirmed

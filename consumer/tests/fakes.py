@@ -123,6 +123,8 @@ class FakeSource:
         self.closed = False
         self.polls = 0
         self.trouble: list[str] = []
+        self.read: dict[int, int] = {}
+        """The client's positions, where a test sets them."""
         self._records = deque(records)
         self._rebalances: deque[tuple[str, list[int]]] = deque()
         self._assignment = 0
@@ -171,6 +173,9 @@ class FakeSource:
 
     def ends(self, partition: int) -> Ends:
         return Ends(0, 100)
+
+    def positions(self) -> Mapping[int, int]:
+        return self.read
 
     def hindrances(self) -> list[str]:
         return self.trouble

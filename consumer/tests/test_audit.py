@@ -24,6 +24,7 @@ from src.settings import KafkaSettings, MongoSettings, Settings
 from src.snapshot import Span, TopicSnapshot
 from src.storage import DataStorage
 from src.stores.sqlite import SqliteStore
+from tests.scripted_client import Arrival
 
 DAY = 86_400.0
 FETCH, OFFSET_FETCH = 1, 9  # Kafka's numbers for these requests
@@ -524,6 +525,15 @@ def test_a_span_that_reaches_beyond_the_topic_ends_where_the_topic_does(world: W
     assert [record.value for record in records] == [b'{"id": "a"}']
 
 
+def test_a_replica_that_ends_before_the_topic_does_is_not_believed(world: World) -> None:
+    world.send(message("a"))
+
+    with TopicSnapshot(world.kafka, consumer=EndingEarly) as snapshot:
+        records = list(snapshot.read(world.kafka.topic, {0: Span(0, 1)}))
+
+    assert [record.value for record in records] == [b'{"id": "a"}']
+
+
 def test_what_arrives_after_the_snapshot_is_left_alone(world: World) -> None:
     world.send(message("a"), message("b"))
     world.send(message("c"), partition=1)
@@ -621,6 +631,18 @@ def test_many_examples_are_cut_and_the_table_says_so() -> None:
 
 with Ledger("t") as _ledger:
     NOTHING = _ledger.findings()
+
+
+class EndingEarly(Consumer):
+    """Says once that the partition ends where it begins, as one does that reads from a replica which lags."""
+
+    said = False
+
+    def poll(self, timeout: float = 0.0) -> Any:
+        if self.said:
+            return super().poll(timeout)
+        self.said = True
+        return Arrival(0, error=KafkaError(KafkaError._PARTITION_EOF))
 
 
 class Forgetful(SqliteStore):

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.ledger import EXAMPLES, Example, Findings, Ledger, NoRoom, Place
+from src.ledger import EXAMPLES, Example, Expiry, Findings, Ledger, NoRoom, Place
 
 TOPIC = "orders"
 CLEAN = Findings(
@@ -53,8 +53,8 @@ class Books:
     def stored_from(self, origin: Place | None, identifier: object) -> None:
         self._ledger.add_stored([(identifier, origin)])
 
-    def findings(self, *, expired_before: float | None = None) -> Findings:
-        return self._ledger.findings(expired_before=expired_before)
+    def findings(self, expiry: Expiry | None = None) -> Findings:
+        return self._ledger.findings(expiry)
 
 
 def at(offset: int, time: int | None = None) -> Place:
@@ -257,7 +257,7 @@ def test_a_message_older_than_the_ttl_without_its_document_is_expired(books: Boo
     books.produced(1, "young", time=100_000)
     books.produced(2, "of unknown age")
 
-    found = books.findings(expired_before=100.0)
+    found = books.findings(Expiry(before=100.0, lifetime=50.0))
 
     assert (found.expired, found.lost) == (1, 2)
 
@@ -267,9 +267,28 @@ def test_an_old_message_that_has_its_document_is_not_expired(books: Books) -> No
     books.stored(0, "a")
     books.produced(1, "a", time=1_000)
 
-    found = books.findings(expired_before=100.0)
+    found = books.findings(Expiry(before=100.0, lifetime=50.0))
 
     assert (found.stored, found.duplicates, found.expired) == (1, 1, 0)
+
+
+def test_a_message_sent_again_before_its_document_expired_is_expired_with_it(books: Books) -> None:
+    books.produced(0, "a", time=10_000)
+    books.produced(1, "a", time=50_000)
+    books.produced(2, "a", time=100_000)
+
+    found = books.findings(Expiry(before=40.0, lifetime=50.0))
+
+    assert (found.expired, found.lost) == (2, 1)
+
+
+def test_other_content_under_the_id_of_an_expired_message_is_lost(books: Books) -> None:
+    books.produced(0, "a", time=10_000)
+    books.produced(1, "a", time=50_000, name="other")
+
+    found = books.findings(Expiry(before=40.0, lifetime=50.0))
+
+    assert (found.expired, found.lost) == (1, 1)
 
 
 @pytest.mark.parametrize("origin", [None, Place("other", 3, 0), Place(TOPIC, -1, 0), Place(TOPIC, 3, 1 << 60)])

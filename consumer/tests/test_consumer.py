@@ -252,6 +252,50 @@ def test_the_lag_is_shown_while_the_partition_is_ours_and_goes_with_it() -> None
         world.wait(lambda: world.metric("consumer_lag_messages", topic=TOPIC, partition="0") is None)
 
 
+def test_the_end_of_a_transaction_is_committed_and_no_message_before_it_forgotten() -> None:
+    world = World(record(0))
+    world.storage.gate = Event()
+
+    with world.running():
+        world.wait(lambda: world.storage.calls)
+        world.source.read = {0: 2}
+        world.hours_passed += 1
+        assert world.source.committed == {}
+        world.storage.gate.set()
+        world.wait(lambda: world.metric("consumer_messages_total", result="stored") == 1)
+        world.hours_passed += 1
+        world.wait(lambda: world.source.committed == {0: 2})
+
+
+def test_the_end_of_a_transaction_is_committed_at_a_stop_as_well() -> None:
+    world = World(record(0))
+
+    with world.running():
+        world.wait(lambda: world.source.committed == {0: 1})
+        world.source.read = {0: 2}
+
+    assert world.source.committed == {0: 2}
+
+
+def test_what_comes_while_the_writer_is_full_is_written_in_its_turn() -> None:
+    world = World(*(record(offset) for offset in range(4)))
+    world.storage.gate = Event()
+
+    with world.running():
+        world.wait(lambda: world.storage.calls)
+        world.hours_passed += 1
+        world.wait(lambda: world.source.paused)
+        world.source.paused = False
+        world.source.feed(record(4), record(5))
+        polls = world.source.polls
+        world.wait(lambda: world.source.polls > polls + 2)
+        assert world.source.committed == {}
+        world.storage.gate.set()
+        world.wait(lambda: world.source.committed == {0: 6})
+
+    assert list(world.storage.documents) == [f"0-{offset}" for offset in range(6)]
+
+
 def test_a_kafka_client_that_can_not_go_on_ends_the_run() -> None:
     world = World()
     world.source.fail(SourceError("fenced"))

@@ -207,6 +207,25 @@ class IgnoresNumbers(OffsetTracker):
         super().settle(record._replace(assignment=numbers.get(record.partition, 0)) for record in records)
 
 
+class TrustsThePosition(OffsetTracker):
+    def reach(self, positions: Mapping[int, int]) -> None:
+        """Whatever was read is settled."""
+        for partition in positions.keys() & self._owned.keys():
+            self._owned[partition].in_hand.clear()
+        super().reach(positions)
+
+
+class NeverReaches(OffsetTracker):
+    def reach(self, positions: Mapping[int, int]) -> None:
+        """Only what is settled counts."""
+
+
+class ForgetsWhatCameBeforeAGap(OffsetTracker):
+    def skip_to(self, partition: int, offset: int) -> None:
+        super().skip_to(partition, offset)
+        self._owned[partition].in_hand.clear()
+
+
 class JumpsGaps(OffsetTracker):
     def due(self, partitions: Collection[int] | None = None) -> dict[int, int]:
         return {
@@ -292,6 +311,9 @@ LAW = "neither stored nor dead-lettered"
 MUTANTS = {
     "commits what it takes": (Parts(tracker=SettlesWhatItTakes), LAW),
     "settles by results of an older assignment": (Parts(tracker=IgnoresNumbers), f"{LAW}|not settled"),
+    "commits what was read": (Parts(tracker=TrustsThePosition), LAW),
+    "waits for a message where there is none": (Parts(tracker=NeverReaches), "not settled"),
+    "forgets what came before retention's gap": (Parts(tracker=ForgetsWhatCameBeforeAGap), LAW),
     "commits past a gap": (Parts(tracker=JumpsGaps), LAW),
     "commits what is lost": (Parts(settlement=CommitsWhatIsLost), "a commit for a partition that is lost"),
     "keeps what is lost": (Parts(settlement=KeepsWhatIsLost), "a commit for a partition that is another's"),

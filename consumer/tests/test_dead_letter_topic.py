@@ -157,6 +157,7 @@ class ScriptedProducer:
     reported: dict[int, list[KafkaError]] = field(default_factory=dict)
     raised: dict[int, list[Exception]] = field(default_factory=dict)
     silent: bool = False
+    mute: bool = False
     tried: list[tuple[int, int]] = field(default_factory=list)
     purged: int = 0
     _waiting: list[Callable[[], None]] = field(default_factory=list)
@@ -173,7 +174,7 @@ class ScriptedProducer:
         if self.silent:
             return len(self._waiting)
         waiting, self._waiting = self._waiting, []
-        for report in waiting:
+        for report in () if self.mute else waiting:
             report()
         return 0
 
@@ -265,6 +266,14 @@ def test_what_is_not_reported_in_time_is_given_up_and_so_reported() -> None:
 
     assert [error.name() for error in failures.values()] == ["_PURGE_INFLIGHT"]
     assert factory.made[0].purged == 1
+
+
+def test_what_is_never_reported_is_not_confirmed() -> None:
+    factory = Factory(mute=True)
+
+    failures = ConfirmedDelivery(SETTINGS, producer=factory).deliver([Parcel("t", None, b"1", ())] * 2)
+
+    assert {position: error.name() for position, error in failures.items()} == {0: "_TIMED_OUT", 1: "_TIMED_OUT"}
 
 
 def test_a_client_that_would_never_send_again_is_replaced() -> None:

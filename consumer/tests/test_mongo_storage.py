@@ -2,11 +2,12 @@
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, cast
 
 import pytest
 from bson import DatetimeMS, Decimal128, Int64, ObjectId
-from pymongo import MongoClient, WriteConcern
+from pymongo import MongoClient, ReadPreference, WriteConcern
 from pymongo.collection import Collection
 from pymongo.errors import (
     AutoReconnect,
@@ -254,7 +255,7 @@ class StubCollection:
             raise DocumentTooLarge("a long question")
         return [{"_id": each} for each in ids]
 
-    def with_options(self, **_options: object) -> "StubCollection":
+    def with_options(self, *, read_preference: object) -> "StubCollection":
         return self
 
     def _fail(self) -> None:
@@ -309,6 +310,27 @@ def test_a_question_that_is_too_long_is_asked_in_parts() -> None:
     found = store_on(collection).fetch(["1", "2", "3", "4", "5"])
 
     assert [document["id"] for document in found] == ["1", "2", "3", "4", "5"]
+
+
+class Lagging(StubCollection):
+    """A collection that is read from secondaries, which have nothing yet; the primary has a document."""
+
+    def find(self, *_arguments: object, **_options: object) -> Any:
+        return nullcontext(iter(()))
+
+    def with_options(self, *, read_preference: object) -> StubCollection:
+        return Leading() if read_preference == ReadPreference.PRIMARY else self
+
+
+class Leading(StubCollection):
+    def find(self, *_arguments: object, **_options: object) -> Any:
+        return nullcontext(iter([{"_id": "a"}]))
+
+
+def test_a_scan_reads_from_the_primary_whatever_the_uri_says() -> None:
+    found = list(store_on(Lagging()).scan())
+
+    assert [document.id for document in found] == ["a"]
 
 
 @pytest.mark.parametrize("code", [2, 9])

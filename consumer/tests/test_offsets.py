@@ -110,6 +110,41 @@ def test_a_position_that_was_skipped_to_is_due_once() -> None:
     assert tracker.due() == {}
 
 
+def test_what_is_taken_before_a_position_that_was_skipped_to_holds_it_back() -> None:
+    tracker = OffsetTracker()
+    tracker.assign(0, 1, committed=5)
+    tracker.skip_to(0, 9)
+
+    tracker.take([record(5), record(6)])
+
+    assert tracker.due() == {0: 5}
+    tracker.settle([record(5), record(6)])
+    assert tracker.due() == {0: 9}
+
+
+def test_a_position_that_was_read_counts_once_nothing_is_in_hand() -> None:
+    tracker = OffsetTracker()
+    tracker.assign(0, 1, committed=5)
+    tracker.take([record(5)])
+
+    tracker.reach({0: 7, 1: 3})
+
+    assert tracker.due() == {}
+    tracker.settle([record(5)])
+    tracker.reach({0: 7, 1: 3})
+    assert tracker.due() == {0: 7}
+
+
+def test_a_position_never_leads_back() -> None:
+    tracker = OffsetTracker()
+    tracker.assign(0, 1, committed=5)
+
+    tracker.reach({0: 3})
+
+    assert tracker.due() == {}
+    assert tracker.position(0) == 5
+
+
 def test_records_of_an_earlier_assignment_count_for_nothing() -> None:
     tracker = OffsetTracker()
     tracker.assign(0, 1)

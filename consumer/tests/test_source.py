@@ -2,20 +2,22 @@
 
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import Future
 from time import monotonic
-from typing import Any
+from typing import Any, cast
+from weakref import ReferenceType, ref
 
 import pytest
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 
 from local.broker import EmbeddedBroker
 from src.errors import SourceError
 from src.record import Record
 from src.settings import KafkaSettings
 from src.source import KafkaSource
+from src.topic_identity import NO_ID
 from src.utils.config import ConfigurationError
 from tests.fakes import DEADLINE, TOPIC
+from tests.scripted_client import Arrival, ScriptedClient, Telling
 
 OFFSET_COMMIT = 8  # Kafka's number of the request
 CLIENT: dict[str, str | int | float | bool] = {
@@ -35,7 +37,8 @@ class Diary:
         self.due: dict[int, int] = {}
         self.confirmed: dict[int, int] = {}
         self.refusals: list[Mapping[int, int]] = []
-        self.standing_still: list[int] = []
+        self.begins: dict[int, int] = {}
+        self.replacements: list[int] = []
         self.skips: list[tuple[int, int, int]] = []
         self.losses: list[Collection[int]] = []
 
@@ -53,9 +56,12 @@ class Diary:
         self.losses.append(partitions)
         self._forget(partitions)
 
-    def stopped(self, partition: int) -> None:
-        self.standing_still.append(partition)
-        self._forget([partition])
+    def begun(self, positions: Mapping[int, int]) -> None:
+        self.begins.update(positions)
+
+    def replaced(self, partitions: Collection[int]) -> None:
+        self.replacements += partitions
+        self._forget(partitions)
 
     def skipped(self, partition: int, offsets: int, position: int) -> None:
         self.skips.append((partition, offsets, position))
@@ -142,6 +148,7 @@ def test_a_new_group_reads_from_the_beginning(world: World) -> None:
 
     assert [record.value for record in member.records] == [b"a", b"b"]
     assert member.diary.owned == {0: None, 1: None}
+    assert member.diary.begins == {0: 0, 1: 0}
     assert {record.assignment for record in member.records} == set(member.diary.numbers)
 
 
@@ -268,9 +275,8 @@ def test_a_committed_offset_that_is_gone_stops_its_partition_alone(
     world.commit(1000)
     member = world.join()
 
-    world.until(lambda: member.diary.standing_still and member.records)
+    world.until(lambda: member.source.gaps and member.records)
 
-    assert member.diary.standing_still == [0]
     assert [record.value for record in member.records] == [b"b"]
     assert member.source.gaps == ("data-topic[0]: offset 1000 is gone; see consumer.on_offset_gap",)
     assert member.source.gaps[0] in member.source.hindrances()
@@ -286,46 +292,42 @@ def test_with_the_policy_earliest_a_partition_goes_on_at_its_oldest_message(worl
     world.until(lambda: member.records)
 
     assert member.offsets == [0]
-    assert member.diary.skips == [(0, 0, 0)]
+    assert member.diary.begins == {0: 0, 1: 0}
     assert member.source.gaps == ()
     assert member.records[0].assignment == member.diary.numbers[-1]
 
 
-class Telling:
-    """An administrator's client to whom the broker tells the topic's id."""
+OLD, NEW = "a" * 22, "b" * 22  # ids of topics
 
-    def __init__(self, topic_id: str) -> None:
-        self.topic_id = topic_id
 
-    def describe_topics(self, *_topics: object, **_how: object) -> dict[str, Future[Any]]:
-        answer: Future[Any] = Future()
-        answer.set_result(self)
-        return {TOPIC: answer}
+def telling(topic_id: str) -> Any:
+    return lambda _settings: Telling(topic_id)
 
 
 def test_a_topic_that_was_deleted_and_made_again_is_not_read_from_the_middle(world: World) -> None:
     world.produce([b"a", b"b", b"c"])
-    world.commit(2, topic_id="the old one's")
-    member = world.join(admin=lambda _: Telling("the new one's"))
+    world.commit(2, topic_id=OLD)
+    member = world.join(admin=telling(NEW))
 
-    world.until(lambda: member.diary.standing_still)
+    world.until(lambda: member.diary.replacements)
 
     assert member.source.gaps == ("data-topic[0]: the topic was deleted and made again; see consumer.on_offset_gap",)
     assert member.diary.owned == {1: None}
+    assert member.records == []
 
 
 def test_the_topic_that_is_still_the_same_is_read_on_and_its_id_goes_into_the_commits(world: World) -> None:
     world.produce([b"a", b"b"])
-    world.commit(1, topic_id="the same")
-    member = world.join(admin=lambda _: Telling("the same"))
+    world.commit(1, topic_id=OLD)
+    member = world.join(admin=telling(OLD))
 
     world.until(lambda: member.offsets == [1])
     member.source.commit({0: 2})
     world.until(lambda: member.diary.confirmed == {0: 2})
     world.leave()
-    member = world.join(admin=lambda _: Telling("another"))
+    member = world.join(admin=telling(NEW))
 
-    world.until(lambda: member.diary.standing_still == [0])
+    world.until(lambda: member.diary.replacements == [0])
 
 
 def test_the_ends_of_the_partitions_are_known_without_asking(world: World) -> None:
@@ -373,67 +375,15 @@ def test_a_key_that_the_client_does_not_know_is_a_wrong_setting(world: World) ->
         world.join({"no.such.key": 1})
 
 
-class ScriptedConsumer:
-    """A client whose polls follow a script, and which refuses all else: what no broker here can be made to say."""
-
-    def __init__(self, settings: dict[str, Any]) -> None:
-        self.settings = settings
-        self.script: list[Any] = []
-        self.starts: list[int] = []
-
-    def commit(self, **_what: Any) -> None:
-        raise KafkaException(KafkaError(KafkaError._STATE, "not now"))
-
-    def get_watermark_offsets(self, *_what: Any, **_how: Any) -> None:
-        raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "no answer"))
-
-    def incremental_unassign(self, _partitions: list[TopicPartition]) -> None: ...
-
-    def incremental_assign(self, partitions: list[TopicPartition]) -> None:
-        self.starts += [partition.offset for partition in partitions]
-
-    def pause(self, _partitions: list[TopicPartition]) -> None: ...
-
-    def resume(self, _partitions: list[TopicPartition]) -> None: ...
-
-    def subscribe(self, _topics: list[str], **_callbacks: Any) -> None: ...
-
-    def poll(self, _timeout: float) -> Any:
-        return self.script.pop(0) if self.script else None
-
-    def consume(self, _limit: int, _timeout: float) -> list[Any]:
-        return []
-
-
-class Event:
-    """An event of the client in place of a message."""
-
-    def __init__(self, error: KafkaError, offset: int | None) -> None:
-        self._error = error
-        self._offset = offset
-
-    def error(self) -> KafkaError:
-        return self._error
-
-    def partition(self) -> int:
-        return 0
-
-    def offset(self) -> int | None:
-        return self._offset
-
-
-def scripted(
-    *events: KafkaError, offset: int | None = None, on_offset_gap: str = "stop"
-) -> tuple[KafkaSource, ScriptedConsumer]:
-    made: list[ScriptedConsumer] = []
+def scripted(*events: KafkaError) -> tuple[KafkaSource, ScriptedClient]:
+    made: list[ScriptedClient] = []
 
     def make(settings: dict[str, Any]) -> Any:
-        made.append(ScriptedConsumer(settings))
+        made.append(ScriptedClient(settings))
         return made[0]
 
-    source = KafkaSource(KafkaSettings(), on_offset_gap=on_offset_gap, consumer=make)
-    made[0].script = [Event(error, offset) for error in events]
-    source.subscribe(Diary())
+    source = KafkaSource(KafkaSettings(), consumer=make, admin=telling(NO_ID)).subscribe(Diary())
+    made[0].script.extend(Arrival(None, error=error) for error in events)
     return source, made[0]
 
 
@@ -444,37 +394,9 @@ def test_a_fatal_error_in_place_of_a_message_ends_the_run() -> None:
         source.poll(1, 0.0)
 
 
-GONE = KafkaError(KafkaError._AUTO_OFFSET_RESET, "no such offset")
-
-
-def test_a_partition_without_a_committed_offset_starts_at_its_beginning_even_if_that_could_not_be_learnt() -> None:
-    source, consumer = scripted(GONE, offset=None)
-
-    source.poll(1, 0.0)
-
-    assert consumer.starts == [OFFSET_BEGINNING]
-    assert source.gaps == ()
-
-
-def test_a_gap_is_a_gap_while_the_broker_does_not_answer() -> None:
-    source, _ = scripted(GONE, offset=5)
-
-    source.poll(1, 0.0)
-
-    assert source.gaps == ("data-topic[0]: offset 5 is gone; see consumer.on_offset_gap",)
-
-
-def test_the_policy_earliest_needs_no_answer_either() -> None:
-    source, consumer = scripted(GONE, offset=5, on_offset_gap="earliest")
-
-    source.poll(1, 0.0)
-
-    assert consumer.starts == [OFFSET_BEGINNING]
-    assert source.gaps == ()
-
-
 def test_a_commit_that_the_client_itself_refuses_stays_due() -> None:
-    source, _ = scripted()
+    source, client = scripted()
+    client.refusing = True
 
     source.commit({0: 5})
 
@@ -482,54 +404,69 @@ def test_a_commit_that_the_client_itself_refuses_stays_due() -> None:
 
 
 def test_a_fatal_error_of_the_client_ends_the_run() -> None:
-    source, consumer = scripted()
+    source, client = scripted()
 
-    consumer.settings["error_cb"](KafkaError(KafkaError._FATAL, "beyond repair", fatal=True))
+    client.settings["error_cb"](KafkaError(KafkaError._FATAL, "beyond repair", fatal=True))
 
     with pytest.raises(SourceError, match="beyond repair"):
         source.poll(1, 0.0)
 
 
 def test_a_topic_that_is_not_there_is_a_hindrance_and_no_end() -> None:
-    source, consumer = scripted(KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART, "no such topic"))
-    consumer.settings["stats_cb"](statistics())
+    source, client = scripted(KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART, "no such topic"))
+    client.settings["stats_cb"](statistics())
 
     assert source.poll(1, 0.0) == []
 
     assert source.hindrances() == ["topic data-topic: no such topic"]
 
 
-def test_the_default_name_that_can_not_be_resolved_comes_with_the_mend(caplog: pytest.LogCaptureFixture) -> None:
-    source, consumer = scripted()
+def test_the_administrators_client_of_a_closed_source_is_gone() -> None:
+    made: list[ReferenceType[Telling]] = []
 
-    consumer.settings["error_cb"](KafkaError(KafkaError._RESOLVE, "kafka:9092: Failed to resolve"))
+    def make(_settings: dict[str, Any]) -> Any:
+        admin = Telling(NO_ID)
+        made.append(ref(admin))
+        return admin
+
+    source = KafkaSource(KafkaSettings(), consumer=cast(Any, ScriptedClient), admin=make)
+
+    source.close()
+
+    assert made[0]() is None
+
+
+def test_the_default_name_that_can_not_be_resolved_comes_with_the_mend(caplog: pytest.LogCaptureFixture) -> None:
+    source, client = scripted()
+
+    client.settings["error_cb"](KafkaError(KafkaError._RESOLVE, "kafka:9092: Failed to resolve"))
 
     assert "set KAFKA_BOOTSTRAP_SERVERS, e.g. localhost:29092" in source.hindrances()[0]
     assert "broker not reached" in caplog.messages
 
 
 def test_the_reason_why_no_broker_is_reached_is_not_lost_behind_the_fact() -> None:
-    source, consumer = scripted()
+    source, client = scripted()
 
-    consumer.settings["error_cb"](KafkaError(KafkaError._TRANSPORT, "kafka:9092: Connection refused"))
-    consumer.settings["error_cb"](KafkaError(KafkaError._ALL_BROKERS_DOWN, "1/1 brokers are down"))
+    client.settings["error_cb"](KafkaError(KafkaError._TRANSPORT, "kafka:9092: Connection refused"))
+    client.settings["error_cb"](KafkaError(KafkaError._ALL_BROKERS_DOWN, "1/1 brokers are down"))
 
     assert source.hindrances() == ["broker kafka:9092: kafka:9092: Connection refused"]
 
 
 def test_any_other_trouble_of_the_client_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
-    source, consumer = scripted()
+    source, client = scripted()
 
-    consumer.settings["error_cb"](KafkaError(KafkaError._AUTHENTICATION, "wrong password"))
+    client.settings["error_cb"](KafkaError(KafkaError._AUTHENTICATION, "wrong password"))
 
     assert "Kafka client in trouble" in caplog.messages
     assert "wrong password" in source.hindrances()[0]
 
 
 def test_a_member_that_waits_for_its_group_is_not_ready() -> None:
-    source, consumer = scripted()
+    source, client = scripted()
 
-    consumer.settings["stats_cb"](statistics(join_state="wait-join"))
+    client.settings["stats_cb"](statistics(join_state="wait-join"))
 
     assert source.hindrances() == ["waiting to join the consumer group"]
 

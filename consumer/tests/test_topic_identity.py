@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from src.topic_identity import ASKED_EVERY, NO_ID, TopicIdentity
+from src.topic_identity import ASKED_EVERY, NO_ID, TopicIdentity, is_topic_id
 from tests.fakes import TOPIC
 
 
@@ -15,9 +15,12 @@ class FakeAdmin:
 
     def __init__(self) -> None:
         self.questions: list[Future[Any]] = []
+        self.at_once: str | None = None
 
     def describe_topics(self, topics: object, /, *, request_timeout: float) -> dict[str, Future[Any]]:
         self.questions.append(Future())
+        if self.at_once is not None:
+            self.answer(self.at_once)
         return {TOPIC: self.questions[-1]}
 
     def answer(self, topic_id: str | None) -> None:
@@ -36,7 +39,7 @@ class World:
     def __init__(self) -> None:
         self.now = 0.0
         self.admin = FakeAdmin()
-        self.identity = TopicIdentity(self.admin, TOPIC, clock=lambda: self.now)
+        self.identity = TopicIdentity(self.admin, TOPIC, clock=lambda: self.now, patience=0.0)
 
 
 @pytest.fixture
@@ -69,13 +72,27 @@ def test_it_is_asked_again_only_after_a_while(world: World) -> None:
     assert world.identity.known == "two"
 
 
-def test_where_it_matters_the_first_answer_is_waited_for(world: World) -> None:
+def test_where_it_matters_only_an_answer_to_a_new_question_counts(world: World) -> None:
     world.identity.refresh()
     world.admin.answer("one")
+    world.admin.at_once = "two"
 
-    assert world.identity.wait() == "one"
-    assert world.identity.wait() == "one"
-    assert len(world.admin.questions) == 1
+    world.identity.renew()
+
+    assert world.identity.known == "two"
+
+
+def test_what_was_known_is_forgotten_while_a_new_answer_is_to_come(world: World) -> None:
+    world.identity.refresh()
+    world.admin.answer("one")
+    world.identity.refresh()
+
+    world.identity.renew()
+
+    assert world.identity.known is None
+    world.admin.answer("two")
+    world.identity.refresh()
+    assert world.identity.known == "two"
 
 
 @pytest.mark.parametrize("told", [None, NO_ID])
@@ -83,7 +100,19 @@ def test_a_broker_that_tells_no_id_leaves_it_unknown(world: World, told: str | N
     world.identity.refresh()
     world.admin.answer(told)
 
-    assert world.identity.wait() is None
+    world.identity.refresh()
+
+    assert world.identity.known is None
+
+
+@pytest.mark.parametrize("text", ["", "group metadata of ours", "D0fVE1F4Q4+FZpq1G40TZQ=", None])
+def test_what_other_programs_commit_beside_their_offsets_is_no_id(text: str | None) -> None:
+    assert not is_topic_id(text)
+
+
+@pytest.mark.parametrize("text", ["D0fVE1F4Q4+FZpq1G40TZQ", "D0fVE1F4Q4_FZpq1-40TZQ", "/0fVE1F4Q4+FZpq1G40TZQ"])
+def test_ids_are_written_in_either_base64(text: str) -> None:
+    assert is_topic_id(text)
 
 
 def test_a_broker_that_can_not_tell_leaves_what_was_known(world: World) -> None:

@@ -79,11 +79,12 @@ class ConfirmedDelivery:
     def deliver(self, parcels: Sequence[Parcel]) -> Mapping[int, KafkaError]:
         """Returns what Kafka has not confirmed within the timeout, by position; what timed out may yet be there."""
         self._complaint = ""
-        reports: dict[int, KafkaError | None] = {}
+        unreported = KafkaError(KafkaError._TIMED_OUT, "Kafka has not said what became of it")
+        reports: dict[int, KafkaError | None] = dict.fromkeys(range(len(parcels)), unreported)
         for position, parcel in enumerate(parcels):
             self._hand_over(parcel, partial(_note, reports, position))
         self._wait_for_reports()
-        failures = {position: error for position, error in sorted(reports.items()) if error is not None}
+        failures = {position: error for position, error in reports.items() if error is not None}
         if any(error.fatal() or error.code() == KafkaError._FATAL for error in failures.values()):
             self._producer = self._new_producer()  # the old one would never send again
         return failures

@@ -80,10 +80,9 @@ class MongoStore:
 
     def fetch(self, ids: Sequence[str]) -> list[Document]:
         """From the primary, which is where the ids were found taken."""
-        primary = self.collection.with_options(read_preference=ReadPreference.PRIMARY)
         with _translated():
             try:
-                return [_message(raw) for raw in primary.find({"_id": {"$in": list(ids)}}, {"kafka": 0})]
+                return [_message(raw) for raw in self._primary.find({"_id": {"$in": list(ids)}}, {"kafka": 0})]
             except DocumentTooLarge:  # the question is, where ids are megabytes long
                 middle = len(ids) // 2
                 return [*self.fetch(ids[:middle]), *self.fetch(ids[middle:])]
@@ -101,8 +100,9 @@ class MongoStore:
                 raise UnsupportedQuery(f"MongoDB refuses the query: {error}") from error
 
     def scan(self) -> Iterator[StoredMessage]:
+        """From the primary: what a secondary has not yet is not lost."""
         fields = {"kafka.topic": 1, "kafka.partition": 1, "kafka.offset": 1, "kafka.timestamp": 1}
-        with self.collection.find({}, fields, batch_size=PAGE) as cursor:
+        with self._primary.find({}, fields, batch_size=PAGE) as cursor:
             while page := _page(cursor):
                 yield from page
 
@@ -143,6 +143,10 @@ class MongoStore:
         self.collection.database.client.close()
 
     # Documents
+
+    @property
+    def _primary(self) -> Collection[Any]:
+        return self.collection.with_options(read_preference=ReadPreference.PRIMARY)
 
     def _insert_halves(self, documents: Sequence[Document], error: Exception, reason: str) -> list[Verdict]:
         """One of them fails the call for all; look for it, and store its neighbours."""

@@ -160,8 +160,11 @@ class _NeverLosing:
     def lost(self, partitions: Collection[int]) -> None:
         """Not heard."""
 
-    def stopped(self, partition: int) -> None:
-        self._listener.stopped(partition)
+    def begun(self, positions: Mapping[int, int]) -> None:
+        self._listener.begun(positions)
+
+    def replaced(self, partitions: Collection[int]) -> None:
+        self._listener.replaced(partitions)
 
     def skipped(self, partition: int, offsets: int, position: int) -> None:
         self._listener.skipped(partition, offsets, position)
@@ -176,11 +179,12 @@ class _NeverLosing:
 class StartingAtTheEnd(Consumer):
     """A partition without a committed offset is read from what comes next."""
 
-    def incremental_assign(self, partitions: list[TopicPartition]) -> None:
+    def offsets_for_times(self, partitions: list[TopicPartition], timeout: float = -1.0) -> list[TopicPartition]:
+        """The end, when asked for the beginning."""
         for partition in partitions:
             if partition.offset == OFFSET_BEGINNING:
                 partition.offset = OFFSET_END
-        super().incremental_assign(partitions)
+        return super().offsets_for_times(partitions, timeout)
 
 
 class WithoutTopicIds:

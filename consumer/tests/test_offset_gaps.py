@@ -1,0 +1,470 @@
+"""Offsets that are gone: what came before a gap is settled, what is gone is said, and nothing is passed over."""
+
+import json
+from collections.abc import Callable
+from threading import Event
+from typing import Any
+
+import pytest
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_INVALID, KafkaError
+from prometheus_client import CollectorRegistry
+
+from src.offsets import OffsetTracker
+from src.record import Record
+from src.settings import KafkaSettings
+from src.settlement import STOCK_EVERY, Settlement
+from src.source import KafkaSource
+from src.topic_identity import ASKED_EVERY
+from src.utils.metrics import ConsumerMetrics
+from src.writer import Result, Writer
+from src.writer_thread import WriterThread
+from tests.fakes import TOPIC, FakeDeadLetters, FakeProcessor, FakeStorage
+from tests.scripted_client import Arrival, ScriptedClient, Telling
+
+COMMIT_EVERY = 1.0
+OLD, NEW = "a" * 22, "b" * 22  # ids of topics
+GONE = KafkaError(KafkaError._AUTO_OFFSET_RESET, "no such offset")
+GAP = "data-topic[0]: offset 5500 is gone; see consumer.on_offset_gap"
+MADE_AGAIN = "data-topic[0]: the topic was deleted and made again; see consumer.on_offset_gap"
+
+
+class World:
+    """A member of a group of which `committed` is known, from the client to the tracker; the test is its writer."""
+
+    def __init__(
+        self, on_offset_gap: str, committed: dict[int, tuple[int, str]], commit_every: float = COMMIT_EVERY
+    ) -> None:
+        self.now = 0.0
+        self.admin = Telling(OLD)
+        self.registry = CollectorRegistry()
+        self.tracker = OffsetTracker()
+        self.in_hand: list[list[Record]] = []
+        self.source = KafkaSource(
+            KafkaSettings(),
+            on_offset_gap=on_offset_gap,
+            clock=lambda: self.now,
+            consumer=self._make_client,
+            admin=self._make_admin,
+        )
+        self.client.group = dict(committed)
+        writer = Writer(FakeProcessor(), FakeStorage(), FakeDeadLetters(), max_retries=0, stop=Event())
+        self.settlement = Settlement(
+            self.source,
+            WriterThread(writer),
+            ConsumerMetrics(self.registry, version="1", dead_letter_reasons=()),
+            topic=TOPIC,
+            commit_every=commit_every,
+            tracker=self.tracker,
+            clock=lambda: self.now,
+        )
+        self.source.subscribe(self.settlement)
+
+    def _make_client(self, settings: dict[str, Any]) -> Any:
+        self.client = ScriptedClient(settings)
+        return self.client
+
+    def _make_admin(self, _settings: dict[str, Any]) -> Any:
+        return self.admin
+
+    def arrive(self, *steps: Arrival | Callable[[], None]) -> None:
+        self.client.script.extend(steps)
+
+    def poll(self) -> list[int]:
+        """One turn of the loop, without the writer; the offsets that are in hand now."""
+        records = self.settlement.take(self.source.poll(1000, 0.0))
+        if records:
+            self.in_hand.append(records)
+        return [record.offset for record in records]
+
+    def settle(self) -> None:
+        """All that is in hand is stored."""
+        for records in self.in_hand:
+            self.settlement.settle([Result(records, records, 0, (), 0.0, 0.0)])
+        self.in_hand.clear()
+
+    def commit(self) -> dict[int, tuple[int, str]]:
+        """What the group has committed once all that is due is."""
+        self.now += STOCK_EVERY
+        self.settlement.take_stock_if_due()
+        self.settlement.commit_if_due()
+        self.poll()
+        return self.client.group
+
+    def learn(self, topic_id: str) -> None:
+        """The topic was deleted and made again, and the broker tells when it is asked."""
+        self.admin.topic_id = topic_id
+        self.now += ASKED_EVERY
+        self.poll()
+        self.poll()
+
+    def metric(self, name: str, **labels: str) -> float | None:
+        return self.registry.get_sample_value(name, labels)
+
+
+def reading(on_offset_gap: str = "stop", *, topic_id: str = "", commit_every: float = COMMIT_EVERY) -> World:
+    """A world in the middle of partition 0."""
+    world = World(on_offset_gap, {0: (5000, topic_id)}, commit_every)
+    world.client.begins[0] = 0
+    world.client.assign(0)
+    return world
+
+
+def messages(first: int, end: int, partition: int = 0) -> list[Arrival]:
+    return [Arrival(offset, partition) for offset in range(first, end)]
+
+
+# -- a part of the topic is gone
+
+
+def test_what_came_before_a_gap_is_settled_and_what_is_gone_is_counted() -> None:
+    world = reading("earliest")
+    world.client.begins[0] = 9000
+    world.arrive(*messages(5000, 5500), Arrival(5500, error=GONE))
+
+    before = world.poll()
+    world.poll()
+
+    assert before == list(range(5000, 5500))
+    assert world.client.starts == [5000, 9000]
+    assert world.metric("consumer_skipped_offsets_total") == 3500
+    assert world.tracker.due() == {0: 5000}
+    world.settle()
+    assert world.commit() == {0: (9000, OLD)}
+
+
+def test_what_is_read_behind_a_gap_waits_for_what_came_before_it() -> None:
+    world = reading("earliest")
+    world.client.begins[0] = 9000
+    world.arrive(*messages(5000, 5500), Arrival(5500, error=GONE))
+    world.poll()
+    world.poll()
+    world.arrive(*messages(9000, 9010))
+    world.poll()
+
+    before, behind = world.in_hand
+    world.settlement.settle([Result(behind, behind, 0, (), 0.0, 0.0)])
+
+    assert world.tracker.due() == {0: 5000}
+    assert all(world.tracker.owns(record) for record in before)
+
+
+def test_where_a_partition_stands_still_what_came_before_the_gap_is_settled_and_committed() -> None:
+    world = reading("stop")
+    world.client.begins[0] = 9000
+    world.arrive(*messages(5000, 5500), Arrival(5500, error=GONE))
+    world.poll()
+    world.poll()
+
+    world.settle()
+
+    assert world.source.gaps == (GAP,)
+    assert world.client.paused == {0}
+    assert world.commit() == {0: (5500, OLD)}
+
+
+def test_a_gap_is_met_only_when_what_came_with_it_is_in_hand() -> None:
+    world = reading("earliest")
+    world.client.begins[0] = 9000
+    world.arrive(*messages(5000, 5500), Arrival(5500, error=GONE), lambda: world.client.revoke(0))
+
+    world.poll()
+    world.poll()
+
+    assert world.client.group == {0: (5000, "")}
+
+
+def test_a_topic_that_is_shorter_than_what_was_committed_is_read_again_under_a_new_number() -> None:
+    world = reading("earliest")
+    world.arrive(*messages(5000, 5500), Arrival(5500, error=GONE))
+    world.poll()
+    world.poll()
+    world.arrive(*messages(0, 100))
+
+    world.poll()
+    before, _ = world.in_hand
+    world.settlement.settle([Result(before, before, 0, (), 0.0, 0.0)])
+
+    assert world.client.starts == [5000, 0]
+    assert world.tracker.due() == {0: 0}
+
+
+def test_a_gap_of_a_partition_that_is_no_longer_ours_is_no_concern_of_ours() -> None:
+    world = reading("stop")
+    world.client.revoke(0)
+    world.arrive(Arrival(5500, error=GONE))
+
+    world.poll()
+    world.poll()
+
+    assert world.source.gaps == ()
+    assert world.client.starts == [5000]
+
+
+def test_a_gap_goes_with_its_partition() -> None:
+    world = reading("stop")
+    world.arrive(Arrival(5500, error=GONE), lambda: world.client.revoke(0))
+
+    world.poll()
+    world.poll()
+
+    assert world.source.gaps == ()
+
+
+def test_a_gap_is_a_gap_while_the_broker_does_not_answer() -> None:
+    world = reading("stop")
+    world.client.begins.clear()
+    world.arrive(Arrival(5500, error=GONE))
+
+    world.poll()
+    world.poll()
+
+    assert world.source.gaps == (GAP,)
+
+
+def test_the_policy_earliest_needs_no_answer_either() -> None:
+    world = reading("earliest")
+    world.client.begins.clear()
+    world.arrive(Arrival(5500, error=GONE))
+
+    world.poll()
+    world.poll()
+
+    assert world.client.starts == [5000, OFFSET_BEGINNING]
+    assert world.source.gaps == ()
+
+
+def test_the_lag_of_a_partition_that_stands_still_is_not_shown() -> None:
+    world = reading("stop")
+    world.client.settings["stats_cb"](statistics(high=5600))
+    world.commit()
+    before = world.metric("consumer_lag_messages", topic=TOPIC, partition="0")
+    world.arrive(Arrival(5500, error=GONE))
+    world.poll()
+    world.poll()
+
+    world.commit()
+
+    assert before == 600
+    assert world.metric("consumer_lag_messages", topic=TOPIC, partition="0") is None
+
+
+def statistics(high: int) -> str:
+    ends = {"lo_offset": 0, "ls_offset": high}
+    return json.dumps({"brokers": {}, "topics": {TOPIC: {"partitions": {"0": ends}}}})
+
+
+# -- the topic is another
+
+
+def test_a_message_that_was_fetched_before_the_topic_was_made_again_does_not_count_for_the_new_one() -> None:
+    world = reading("earliest", topic_id=OLD)
+    world.admin.topic_id = NEW
+    world.now += ASKED_EVERY
+    world.arrive(Arrival(5000))
+    world.poll()
+    world.arrive(Arrival(5001))
+
+    world.poll()
+    world.settle()
+    world.arrive(*messages(0, 100))
+    read = world.poll()
+
+    assert read == list(range(100))
+    assert world.tracker.due() == {0: 0}
+    world.source.commit_now({0: 0})
+    assert world.client.group == {0: (0, NEW)}
+    world.settle()
+    assert world.commit() == {0: (100, NEW)}
+
+
+def test_a_topic_that_was_made_again_stands_still_and_nothing_more_of_the_old_one_counts() -> None:
+    world = reading("stop", topic_id=OLD)
+    world.arrive(*messages(5000, 5010))
+    world.poll()
+
+    world.learn(NEW)
+    world.settle()
+
+    assert world.source.gaps == (MADE_AGAIN,)
+    assert world.commit() == {0: (5000, OLD)}
+
+
+def test_an_offset_that_is_gone_with_its_topic_is_no_gap_of_this_one() -> None:
+    world = reading("earliest", topic_id=OLD)
+    world.admin.topic_id = NEW
+    world.arrive(Arrival(5000, error=GONE))
+    world.poll()
+
+    world.poll()
+    world.arrive(*messages(0, 10))
+    world.poll()
+    world.settle()
+
+    assert world.client.starts == [5000, 0]
+    assert world.commit() == {0: (10, NEW)}
+    world.learn(NEW)
+    assert world.client.starts == [5000, 0]
+
+
+def test_hundreds_of_partitions_of_a_topic_that_was_made_again_begin_anew() -> None:
+    partitions = range(1200)
+    world = World("earliest", dict.fromkeys(partitions, (5000, OLD)))
+    world.client.begins = dict.fromkeys(partitions, 0)
+    world.admin.topic_id = NEW
+
+    world.client.assign(*partitions)
+    world.poll()
+
+    assert world.commit() == dict.fromkeys(partitions, (0, NEW))
+
+
+def test_a_new_partition_bears_the_id_of_the_topic_as_it_is_and_not_as_it_was() -> None:
+    world = World("stop", {})
+    world.client.begins = {0: 0, 1: 0}
+    world.client.assign(0)
+    world.poll()
+    world.client.revoke(0)
+    world.admin.topic_id = NEW
+
+    world.client.assign(1)
+    world.arrive(*messages(0, 10, partition=1))
+    world.poll()
+    world.settle()
+
+    assert world.commit()[1] == (10, NEW)
+    assert world.source.gaps == ()
+
+
+def test_what_another_program_committed_beside_its_offsets_is_no_id() -> None:
+    world = reading("stop", topic_id="consumer-17 of another make")
+
+    world.poll()
+
+    assert world.source.gaps == ()
+    world.arrive(Arrival(5000))
+    world.poll()
+    world.settle()
+    assert world.commit() == {0: (5001, OLD)}
+
+
+# -- nothing was committed
+
+
+def test_a_partition_that_begins_is_committed_where_it_begins() -> None:
+    world = World("stop", {})
+    world.client.begins[0] = 700
+
+    world.client.assign(0)
+
+    assert world.client.starts == [700]
+    assert world.commit() == {0: (700, OLD)}
+
+
+def test_to_begin_past_what_is_gone_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    world = World("stop", {})
+    world.client.begins = {0: 700, 1: 0}
+
+    world.client.assign(0, 1)
+
+    line = next(line for line in caplog.records if line.message == "started without a committed offset, and not at 0")
+    assert vars(line)["oldest"] == {0: 700}
+
+
+def test_a_partition_without_a_committed_offset_starts_at_its_beginning_even_if_that_could_not_be_learnt() -> None:
+    world = World("stop", {})
+    world.client.assign(0)
+    world.arrive(Arrival(None, error=GONE))
+
+    world.poll()
+    world.poll()
+
+    assert world.client.starts == [OFFSET_BEGINNING, OFFSET_BEGINNING]
+    assert world.source.gaps == ()
+
+
+def test_where_the_committed_offsets_are_not_told_the_client_looks_for_itself() -> None:
+    world = World("stop", {0: (5000, OLD)})
+    world.client.refusing = True
+
+    world.client.assign(0)
+    world.arrive(Arrival(5000))
+
+    assert world.client.starts == [OFFSET_INVALID]
+    assert world.poll() == [5000]
+    world.settle()
+    assert world.tracker.due() == {0: 5001}
+
+
+# -- what is no message
+
+
+def test_what_is_read_and_no_message_is_committed_once_nothing_is_in_hand() -> None:
+    world = reading()
+    world.arrive(*messages(5000, 5010), lambda: world.client.read_past(0, 5011))
+    world.poll()
+
+    assert world.commit() == {0: (5000, "")}
+    world.settle()
+    assert world.commit() == {0: (5011, OLD)}
+
+
+def test_what_the_client_has_read_and_not_returned_is_not_committed_when_the_partition_goes() -> None:
+    world = reading()
+    world.arrive(Arrival(5000))
+    world.poll()
+    world.settle()
+
+    world.arrive(*messages(5001, 5010), lambda: world.client.revoke(0))
+    world.poll()
+
+    assert world.client.group == {0: (5001, OLD)}
+
+
+def test_the_lag_moves_though_commits_are_rare() -> None:
+    world = reading(commit_every=3600.0)
+    world.client.settings["stats_cb"](statistics(high=5010))
+    world.arrive(*messages(5000, 5010))
+    world.poll()
+    world.settle()
+
+    world.commit()
+
+    assert world.metric("consumer_lag_messages", topic=TOPIC, partition="0") == 0
+    assert world.client.group == {0: (5000, "")}
+
+
+# -- what can't be read
+
+
+def test_a_message_that_can_not_be_read_stops_its_partition_before_it() -> None:
+    world = reading("earliest")
+    corrupt = KafkaError(KafkaError._BAD_MSG, "MessageSet at offset 5005 failed CRC32C check")
+    world.arrive(*messages(5000, 5005), Arrival(5005, error=corrupt), *messages(5010, 5020))
+
+    read = world.poll()
+    world.settle()
+
+    assert read == list(range(5000, 5005))
+    assert world.source.gaps == (
+        "data-topic[0]: offset 5005 can't be read: MessageSet at offset 5005 failed CRC32C check",
+    )
+    assert world.commit() == {0: (5005, OLD)}
+
+
+# -- what Kafka refuses
+
+
+def test_a_complaint_about_a_partition_lasts_until_a_record_of_that_partition() -> None:
+    world = World("stop", {0: (0, ""), 1: (0, "")})
+    world.client.assign(0, 1)
+    world.client.settings["stats_cb"](json.dumps({"brokers": {"b/1": {"state": "UP", "nodeid": 1}}, "topics": {}}))
+    refusal = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED, "not authorized")
+    world.arrive(Arrival(0, error=refusal), Arrival(0, partition=1))
+    world.poll()
+
+    still = world.source.hindrances()
+    world.arrive(Arrival(0))
+    world.poll()
+
+    assert still == ["topic data-topic: not authorized"]
+    assert world.source.hindrances() == []
