@@ -51,12 +51,6 @@ class PartitionOffsets:
         begins, ends = self.begins(partitions), self.ends(partitions)
         return {partition: Ends(begins.get(partition), ends.get(partition)) for partition in partitions}
 
-    def read(self, partitions: Collection[int]) -> dict[int, int]:
-        """How far the client has read: past its last message, and past what follows and is none, as a transaction's
-        markers and what it aborted. No request is made."""
-        answers = self._consumer.position(self._at(OFFSET_INVALID, partitions))
-        return {answer.partition: answer.offset for answer in answers if answer.offset >= 0}
-
     def _told(self, where: int, partitions: Collection[int], timeout: float) -> dict[int, int]:
         if not partitions:
             return {}

@@ -35,7 +35,8 @@ class Commits(Protocol):
 
     def ends(self, partition: int) -> Ends: ...
 
-    def positions(self) -> Mapping[int, int]: ...
+    @property
+    def ends_met(self) -> Mapping[int, int]: ...
 
 
 class Settlement:
@@ -88,7 +89,7 @@ class Settlement:
     def take_stock(self) -> None:
         """Pass what was read and is no message, and show what lies ahead. Only while all that was polled is taken."""
         self._last_stock = self._clock()
-        self._tracker.reach(self._source.positions())
+        self._tracker.reach(self._source.ends_met)
         self._show_lag()
 
     # -- what the source tells

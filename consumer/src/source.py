@@ -96,6 +96,7 @@ class KafkaSource:
         self._assignments: dict[int, int] = {}
         self._number = 0
         self._topic_ids: dict[int, str] = {}
+        self._ends_met: dict[int, int] = {}
         self._missing: dict[int, int | None] = {}
         self._gaps: dict[int, str] = {}
         self._complaints: dict[int, str] = {}
@@ -162,10 +163,11 @@ class KafkaSource:
         """Where the partition begins and ends, as of some seconds ago; no request is made. Unknown in a gap."""
         return Ends(None, None) if partition in self._gaps else self._view.ends(partition)
 
-    def positions(self) -> Mapping[int, int]:
-        """How far each partition is read, by its last record and by what is no record. Not to be asked within `poll`,
-        which may have read what it has not returned."""
-        return self._offsets.read(self._unhindered())
+    @property
+    def ends_met(self) -> Mapping[int, int]:
+        """Where each partition ended when all of it was read: every record before it was returned by `poll`. Before it
+        may lie what is none, as a transaction's markers and what it aborted."""
+        return self._ends_met
 
     @property
     def gaps(self) -> Collection[str]:
@@ -208,6 +210,8 @@ class KafkaSource:
         """An event of the client that comes in place of a message."""
         code = error.code()
         if code == KafkaError._PARTITION_EOF:
+            if offset is not None and partition in self._assignments and partition not in self._gaps:
+                self._ends_met[partition] = offset
             return
         if error.fatal():
             raise SourceError(f"the Kafka client can't go on: {error.str()}")
@@ -246,7 +250,7 @@ class KafkaSource:
 
     def _let_go(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         for position in partitions:
-            for kept in (self._assignments, self._topic_ids, self._missing, self._gaps, self._complaints):
+            for kept in self._kept_by_partition:
                 kept.pop(position.partition, None)
         with self._keeping_failure():
             consumer.incremental_unassign(partitions)
@@ -257,6 +261,8 @@ class KafkaSource:
         begins = self._offsets.begins([start.partition for start in starts if start.offset == OFFSET_BEGINNING])
         self._place({start.partition: begins.get(start.partition, start.offset) for start in starts})
         self._assignments.update((start.partition, self._number) for start in starts)
+        for start in starts:
+            self._ends_met.pop(start.partition, None)
         self._topic_ids.update({start.partition: start.metadata for start in starts if is_topic_id(start.metadata)})
         committed = {start.partition: start.offset if start.offset >= 0 else None for start in starts}
         self._listener.assigned(committed, self._number)
@@ -384,6 +390,10 @@ class KafkaSource:
         if ends := self._offsets.ends(self._assignments):
             self._view.tell_ends(ends)
 
+    @property
+    def _kept_by_partition(self) -> Sequence[dict[int, Any]]:
+        return self._assignments, self._topic_ids, self._ends_met, self._missing, self._gaps, self._complaints
+
     def _unhindered(self) -> list[int]:
         return [partition for partition in self._assignments if partition not in self._gaps]
 
@@ -422,6 +432,7 @@ def client_settings(settings: KafkaSettings) -> dict[str, Any]:
         "group.id": settings.group_id,
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
+        "enable.partition.eof": True,
         "auto.offset.reset": "error",
         "partition.assignment.strategy": "cooperative-sticky",
         "logger": logging.getLogger("librdkafka"),

@@ -578,8 +578,9 @@ class Member:
     def ends(self, partition: int) -> Ends:
         return Ends(self._world.begins[partition], len(self._world.logs[partition]))
 
-    def positions(self) -> Mapping[int, int]:
-        return dict(self._positions)
+    @property
+    def ends_met(self) -> Mapping[int, int]:
+        return {partition: at for partition, at in self._positions.items() if at >= len(self._world.logs[partition])}
 
     def _fetch(self, limit: int) -> list[Record]:
         records: list[Record] = []

@@ -174,7 +174,8 @@ class FakeSource:
     def ends(self, partition: int) -> Ends:
         return Ends(0, 100)
 
-    def positions(self) -> Mapping[int, int]:
+    @property
+    def ends_met(self) -> Mapping[int, int]:
         return self.read
 
     def hindrances(self) -> list[str]:

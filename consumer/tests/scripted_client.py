@@ -59,7 +59,6 @@ class ScriptedClient:
         self.paused: set[int] = set()
         self.refusing = False
         """Whether commits, and questions for them, are refused."""
-        self._read: dict[int, int] = {}
 
     def subscribe(self, _topics: list[str], *, on_assign: Callback, on_revoke: Callback, on_lost: Callback) -> None:
         self._on_assign, self._on_revoke = on_assign, on_revoke
@@ -79,15 +78,9 @@ class ScriptedClient:
             step = self.script.popleft()
             if isinstance(step, Arrival):
                 arrived.append(step)
-                if step.error() is None:
-                    self._read[step.partition()] = (step.offset() or 0) + 1
             else:
                 step()
         return arrived
-
-    def read_past(self, partition: int, offset: int) -> None:
-        """What lies before is read, and was no message."""
-        self._read[partition] = offset
 
     def commit(self, offsets: Sequence[TopicPartition], *, asynchronous: bool) -> list[TopicPartition]:
         if self.refusing:
@@ -108,16 +101,12 @@ class ScriptedClient:
             raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "no answer"))
         return [TopicPartition(TOPIC, position.partition, self.begins[position.partition]) for position in partitions]
 
-    def position(self, partitions: list[TopicPartition]) -> list[TopicPartition]:
-        return [TopicPartition(TOPIC, p.partition, self._read.get(p.partition, OFFSET_INVALID)) for p in partitions]
-
     def incremental_assign(self, partitions: list[TopicPartition]) -> None:
         self.starts += [position.offset for position in partitions]
 
     def incremental_unassign(self, partitions: list[TopicPartition]) -> None:
         """What was fetched of them and not yet returned is gone with them."""
         gone = {position.partition for position in partitions}
-        self._read = {partition: offset for partition, offset in self._read.items() if partition not in gone}
         self.script = deque(s for s in self.script if not (isinstance(s, Arrival) and s.partition() in gone))
 
     def pause(self, partitions: list[TopicPartition]) -> None:

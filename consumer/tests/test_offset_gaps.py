@@ -398,14 +398,28 @@ def test_where_the_committed_offsets_are_not_told_the_client_looks_for_itself() 
 # -- what is no message
 
 
+def end_at(offset: int) -> Arrival:
+    return Arrival(offset, error=KafkaError(KafkaError._PARTITION_EOF))
+
+
 def test_what_is_read_and_no_message_is_committed_once_nothing_is_in_hand() -> None:
     world = reading()
-    world.arrive(*messages(5000, 5010), lambda: world.client.read_past(0, 5011))
+    world.arrive(*messages(5000, 5010), end_at(5011))
     world.poll()
 
     assert world.commit() == {0: (5000, "")}
     world.settle()
     assert world.commit() == {0: (5011, OLD)}
+
+
+def test_an_end_that_was_met_before_the_partition_went_counts_no_more_when_it_comes_back() -> None:
+    world = reading()
+    world.arrive(*messages(5000, 5010), end_at(5011))
+    world.poll()
+    world.arrive(lambda: world.client.revoke(0), lambda: world.client.assign(0))
+    world.poll()
+
+    assert world.commit() == {0: (5000, "")}
 
 
 def test_what_the_client_has_read_and_not_returned_is_not_committed_when_the_partition_goes() -> None:

@@ -341,11 +341,9 @@ def test_the_ends_of_the_partitions_are_known_without_asking(world: World) -> No
 
 def test_the_end_of_a_partition_is_no_error(world: World) -> None:
     world.produce([b"a"])
-    member = world.join({"enable.partition.eof": True})
+    member = world.join()
 
-    world.until(lambda: member.records)
-    for _ in range(5):
-        member.poll()
+    world.until(lambda: member.source.ends_met.get(0) == 1)
 
     assert member.offsets == [0]
     assert member.source.hindrances() == []
