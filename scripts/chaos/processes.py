@@ -20,6 +20,7 @@ from local.errors import CannotRun
 from local.plan import ROOT, Names
 
 ANSWERS_WITHIN = 1800.0  # seconds, a program that is asked something: an audit of millions takes minutes
+SCANS_WITHIN_MS = 300_000  # a server that reads millions of documents before it answers
 
 
 class Processes:
@@ -105,6 +106,7 @@ class Processes:
         """Raises CannotRun."""
         kafka, mongodb = self._cluster.kafka_address, self._cluster.mongodb_uri
         given = plan.consumer_settings(self._cluster, self._names, self._folder, kafka=kafka, mongodb=mongodb)
+        given["mongodb"]["timeout_ms"] = SCANS_WITHIN_MS
         done = self._ask("consumer", "src.audit", self._write("auditor", given), "--json", "--wait", "10")
         if done.returncode > 1:
             raise CannotRun(f"the audit could not be made: {done.stderr.strip()}")
