@@ -108,7 +108,7 @@ class Processes:
         given = plan.consumer_settings(self._cluster, self._names, self._folder, kafka=kafka, mongodb=mongodb)
         given["mongodb"]["timeout_ms"] = SCANS_WITHIN_MS
         done = self._ask("consumer", "src.audit", self._write("auditor", given), "--json", "--wait", "10")
-        if done.returncode > 1:
+        if done.returncode not in (0, 1):
             raise CannotRun(f"the audit could not be made: {done.stderr.strip()}")
         (self._folder / "audit.json").write_text(done.stdout, encoding="utf-8")
         return dict(json.loads(done.stdout))
