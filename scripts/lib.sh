@@ -77,7 +77,7 @@ install_requirements() {
 # The files that both services have are the same to the byte.
 twins_are_equal() {
   local twin equal=0
-  for twin in src/utils/{config,logging,shutdown,exporter}.py; do
+  for twin in src/utils/{config,locking,logging,shutdown,exporter}.py; do
     cmp "producer/$twin" "consumer/$twin" || equal=1
   done
   for twin in producer/tests/test_utils_*.py; do

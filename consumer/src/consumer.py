@@ -29,7 +29,7 @@ from src.utils.config import ConfigurationError, parse
 from src.utils.exporter import CannotServe, Exporter
 from src.utils.logging import configure
 from src.utils.metrics import ConsumerMetrics
-from src.utils.shutdown import stopping_on_signals
+from src.utils.shutdown import ended_by_signals, stopping_on_signals
 from src.writer import DeadLetters, Writer
 from src.writer_thread import WriterThread
 
@@ -266,8 +266,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     stop = Event()
     try:
+        if options.check:
+            with ended_by_signals():
+                return _check(options.config)
         with stopping_on_signals(stop):
-            return _act(options, stop)
+            return _run(options.config, stop)
     except ConfigurationError as error:
         print(f"consumer: {error}", file=sys.stderr)
         return 2
@@ -279,8 +282,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _act(options: argparse.Namespace, stop: Event) -> int:
-    settings = load_settings(options.config, os.environ)
+def _settings_from(path: Path) -> Settings:
+    settings = load_settings(path, os.environ)
     configure(
         service="consumer",
         version=VERSION,
@@ -288,9 +291,17 @@ def _act(options: argparse.Namespace, stop: Event) -> int:
         style=settings.logging.format,
         log_dir=settings.logging.log_dir,
     )
-    if options.check:
-        logging.getLogger("librdkafka").setLevel(logging.CRITICAL)  # its troubles are in the answers
-        return check(settings, options.config)
+    return settings
+
+
+def _check(path: Path) -> int:
+    settings = _settings_from(path)
+    logging.getLogger("librdkafka").setLevel(logging.CRITICAL)  # its troubles are in the answers
+    return check(settings, path)
+
+
+def _run(path: Path, stop: Event) -> int:
+    settings = _settings_from(path)
     disable_created_metrics()
     with DataConsumer(settings, stop=stop) as consumer:
         consumer.run()

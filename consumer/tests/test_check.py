@@ -1,7 +1,13 @@
 """`--check` answers before anything runs."""
 
+import os
+import signal
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from time import monotonic
 
 import pytest
 
@@ -9,6 +15,9 @@ from local.broker import EmbeddedBroker
 from src.check import check
 from src.settings import Settings
 from src.utils.config import ConfigurationError, parse
+
+SERVICE = Path(__file__).parents[1]
+DEADLINE = 30.0  # seconds
 
 
 @pytest.fixture(scope="module")
@@ -68,3 +77,20 @@ def test_a_key_that_the_client_does_not_know_is_a_wrong_setting(
 ) -> None:
     with pytest.raises(ConfigurationError, match=r"no\.such\.key"):
         answers(tmp_path, capsys, bootstrap_servers="127.0.0.1:1", client={"no.such.key": 1})
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_check_ends_as_soon_as_it_is_told_to(number: signal.Signals) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        environ = {"PATH": os.environ["PATH"], "KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{silent.getsockname()[1]}"}
+        program = [sys.executable, "-m", "src.consumer", "--check"]
+        with subprocess.Popen(program, cwd=SERVICE, env=environ, stderr=subprocess.PIPE, text=True) as process:
+            silent.settimeout(DEADLINE)
+            silent.accept()[0].close()
+            started = monotonic()
+
+            process.send_signal(number)
+            _, errors = process.communicate(timeout=DEADLINE)
+
+    assert monotonic() - started < 3
+    assert (process.returncode != 0, errors) == (True, "")

@@ -4,11 +4,9 @@ It makes the undelivered folder where there is none: only so it is known that it
 """
 
 import logging
-import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,18 +21,6 @@ from src.utils.config import ConfigurationError
 METADATA_TIMEOUT = 5.0  # seconds
 CONNECT_TIMEOUT = 2.0  # seconds for one advertised address …
 CONNECT_ALL = 5.0  # … and for all of them
-
-
-@contextmanager
-def ended_by_signals() -> Iterator[None]:
-    """While the block runs SIGINT ends the process at once, in the middle of a call of the client's too, as SIGTERM
-    does: a check leaves nothing to be tidied up.
-    """
-    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 class Finding(NamedTuple):

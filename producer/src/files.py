@@ -1,7 +1,4 @@
-"""Files that several processes may share: locked, written whole and synced, or left as they were.
-
-On Windows, which has no `flock`, nothing is locked.
-"""
+"""Files that several processes may share: locked, written whole and synced, or left as they were."""
 
 import itertools
 import os
@@ -10,10 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-if sys.platform != "win32":
-    import fcntl
+from src.utils.locking import lock
 
-LOCKS = sys.platform != "win32"
 WRITTEN_AT_ONCE = 1000  # lines
 
 Version = tuple[int, int]
@@ -38,16 +33,6 @@ def opened(path: Path) -> BinaryIO:
         return path.open("r+b")
     except OSError:
         return path.open("rb")
-
-
-def lock(file: BinaryIO) -> bool:
-    """Whether the lock is ours now; it is let go when the file is closed, however the process ends."""
-    if sys.platform != "win32":
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-    return True
 
 
 def is_at(path: Path, file: BinaryIO) -> bool:

@@ -14,7 +14,7 @@ from typing import Any, Protocol, Self
 from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
-from src.check import check, ended_by_signals
+from src.check import check
 from src.data_generator import DataGenerator
 from src.delivery import TURN, Delivery, Publisher, RetryPolicy
 from src.errors import InvalidInput
@@ -29,7 +29,7 @@ from src.utils.config import ConfigurationError
 from src.utils.exporter import CannotServe, Exporter
 from src.utils.logging import configure
 from src.utils.metrics import ProducerMetrics
-from src.utils.shutdown import stopping_on_signals
+from src.utils.shutdown import ended_by_signals, stopping_on_signals
 
 logger = logging.getLogger("producer")
 

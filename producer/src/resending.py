@@ -9,10 +9,11 @@ from threading import Event
 from typing import BinaryIO, NamedTuple, Self
 
 from src.delivery import Batch, Delivery
-from src.files import LOCKS, Version, is_gone, version_of
+from src.files import Version, is_gone, version_of
 from src.message import utc_text
 from src.segments import Kept, Remainder, Undelivered, from_line, segments, taken, to_line
 from src.shipment import Failure, Fault
+from src.utils.locking import LOCKS
 
 logger = logging.getLogger(__name__)
 

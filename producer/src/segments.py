@@ -24,7 +24,6 @@ from src.files import (
     is_gone,
     is_whole,
     lines_in,
-    lock,
     opened,
     sync,
     sync_folder,
@@ -34,6 +33,7 @@ from src.files import (
 from src.message import Encoded, utc_text
 from src.shipment import Failure, Fault
 from src.utils.config import ConfigurationError
+from src.utils.locking import lock
 
 SUFFIX = ".jsonl"
 ASIDE = ".broken"  # beside a segment: lines of it that are no whole message, as they were found

@@ -16,9 +16,7 @@ from typing import BinaryIO, TextIO
 from pythonjsonlogger.json import JsonFormatter
 
 from src.utils.config import ConfigurationError
-
-if sys.platform != "win32":
-    import fcntl
+from src.utils.locking import lock
 
 logger = logging.getLogger(__name__)
 
@@ -98,20 +96,10 @@ def _first_free(folder: Path, service: str) -> tuple[Path, BinaryIO]:
     for number in count(1):
         path = folder / f"{service}-{number}.jsonl"
         claim = path.with_suffix(".lock").open("wb")
-        if _lock(claim):
+        if lock(claim):
             break
         claim.close()
     return path, claim
-
-
-def _lock(file: BinaryIO) -> bool:
-    """Whether the lock is ours now; it is let go when the file is closed, however the process ends."""
-    if sys.platform != "win32":
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-    return True
 
 
 class RepeatedWarnings(logging.Filter):

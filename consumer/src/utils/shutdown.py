@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT set an event; whatever waits in the program waits on that event."""
+"""SIGTERM and SIGINT set an event; whatever waits in the program waits on that event. Or they end it at once."""
 
 import signal
 from collections.abc import Iterator
@@ -26,3 +26,15 @@ def stopping_on_signals(stop: Event) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """While the block runs SIGINT ends the process at once, in the middle of a call of a client's too, as SIGTERM does:
+    for what leaves nothing to be tidied up.
+    """
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
