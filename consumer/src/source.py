@@ -152,12 +152,12 @@ class KafkaSource:
     def pause(self) -> None:
         """Read nothing more; stay in the group. Partitions that come later are paused as well."""
         self._paused = True
-        self._consumer.pause(self._at(self._unhindered()))
+        self._consumer.pause(self._readable())
 
     def resume(self) -> None:
         self._paused = False
         self._view.fetching()
-        self._consumer.resume(self._at(self._unhindered()))
+        self._consumer.resume(self._readable())
 
     def ends(self, partition: int) -> Ends:
         """Where the partition begins and ends, as of some seconds ago; no request is made. Unknown in a gap."""
@@ -199,7 +199,7 @@ class KafkaSource:
             partition, error = partition_of(message), message.error()
             if error is not None:
                 self._told(error, partition, message.offset())
-            elif partition in self._assignments and partition not in self._gaps:
+            elif self._reads(partition):
                 records.append(record_of(message, self._assignments[partition]))
                 self._complaints.pop(partition, None)
         if records:
@@ -210,7 +210,7 @@ class KafkaSource:
         """An event of the client that comes in place of a message."""
         code = error.code()
         if code == KafkaError._PARTITION_EOF:
-            if offset is not None and partition in self._assignments and partition not in self._gaps:
+            if offset is not None and self._reads(partition):
                 self._ends_met[partition] = offset
             return
         if error.fatal():
@@ -394,8 +394,11 @@ class KafkaSource:
     def _kept_by_partition(self) -> Sequence[dict[int, Any]]:
         return self._assignments, self._topic_ids, self._ends_met, self._missing, self._gaps, self._complaints
 
-    def _unhindered(self) -> list[int]:
-        return [partition for partition in self._assignments if partition not in self._gaps]
+    def _reads(self, partition: int) -> bool:
+        return partition in self._assignments and partition not in self._gaps
+
+    def _readable(self) -> list[TopicPartition]:
+        return self._at([partition for partition in self._assignments if self._reads(partition)])
 
     def _at(self, partitions: Collection[int]) -> list[TopicPartition]:
         return [TopicPartition(self._topic, partition) for partition in partitions]

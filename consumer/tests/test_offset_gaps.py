@@ -109,6 +109,16 @@ def reading(on_offset_gap: str = "stop", *, topic_id: str = "", commit_every: fl
     return world
 
 
+def at_a_gap(on_offset_gap: str, *, begin: int) -> World:
+    """A world that has 5000 to 5499 in hand and finds nothing behind them; it begins elsewhere by now."""
+    world = reading(on_offset_gap)
+    world.client.begins[0] = begin
+    world.arrive(*messages(5000, 5500), Arrival(5500, error=GONE))
+    world.poll()
+    world.poll()
+    return world
+
+
 def messages(first: int, end: int, partition: int = 0) -> list[Arrival]:
     return [Arrival(offset, partition) for offset in range(first, end)]
 
@@ -133,11 +143,7 @@ def test_what_came_before_a_gap_is_settled_and_what_is_gone_is_counted() -> None
 
 
 def test_what_is_read_behind_a_gap_waits_for_what_came_before_it() -> None:
-    world = reading("earliest")
-    world.client.begins[0] = 9000
-    world.arrive(*messages(5000, 5500), Arrival(5500, error=GONE))
-    world.poll()
-    world.poll()
+    world = at_a_gap("earliest", begin=9000)
     world.arrive(*messages(9000, 9010))
     world.poll()
 
@@ -149,11 +155,7 @@ def test_what_is_read_behind_a_gap_waits_for_what_came_before_it() -> None:
 
 
 def test_where_a_partition_stands_still_what_came_before_the_gap_is_settled_and_committed() -> None:
-    world = reading("stop")
-    world.client.begins[0] = 9000
-    world.arrive(*messages(5000, 5500), Arrival(5500, error=GONE))
-    world.poll()
-    world.poll()
+    world = at_a_gap("stop", begin=9000)
 
     world.settle()
 
@@ -174,10 +176,7 @@ def test_a_gap_is_met_only_when_what_came_with_it_is_in_hand() -> None:
 
 
 def test_a_topic_that_is_shorter_than_what_was_committed_is_read_again_under_a_new_number() -> None:
-    world = reading("earliest")
-    world.arrive(*messages(5000, 5500), Arrival(5500, error=GONE))
-    world.poll()
-    world.poll()
+    world = at_a_gap("earliest", begin=0)
     world.arrive(*messages(0, 100))
 
     world.poll()

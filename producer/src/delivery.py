@@ -84,7 +84,7 @@ class Batch:
         self, messages: Sequence[Encoded], started: float, given_up: list[Failure], *, again: bool = False
     ) -> None:
         self.size = len(messages)
-        self.bytes = sum(message.size for message in messages)
+        self.bytes = _size(messages)
         self.started = started
         self.given_up = given_up
         self.again = again
@@ -319,7 +319,7 @@ class Delivery:
 
     def _give_up(self, batch: Batch, failures: Sequence[Failure]) -> None:
         batch.given_up += failures
-        self._account(batch, _size(failures), undelivered=len(failures))
+        self._account(batch, _size(each.message for each in failures), undelivered=len(failures))
 
     def _give_up_waiting(self) -> None:
         """What is not in flight now will not be sent any more."""
@@ -382,7 +382,7 @@ class Delivery:
         if self._not_kept and waiting:
             self._retries = [entry for entry in self._retries if entry[2].batch is not self._not_kept]
             heapq.heapify(self._retries)
-            self._account(self._not_kept, _size(waiting), undelivered=len(waiting))
+            self._account(self._not_kept, _size(each.message for each in waiting), undelivered=len(waiting))
 
     def _send_instead(self) -> None:
         """What can't be kept is not given up: Kafka may be back before the file is."""
@@ -398,8 +398,8 @@ class Delivery:
         return [(failure.message.key or b"").decode(errors="replace") for failure in self._given_up[:SHOWN_KEYS]]
 
 
-def _size(failures: Iterable[Failure]) -> int:
-    return sum(failure.message.size for failure in failures)
+def _size(messages: Iterable[Encoded]) -> int:
+    return sum(message.size for message in messages)
 
 
 def _judged(failure: Failure, parcel: _Parcel) -> Failure:

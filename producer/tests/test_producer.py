@@ -656,12 +656,17 @@ def test_a_pipe_that_blocks_nobody_is_read_to_its_end(start: Callable[..., Progr
     assert (exit_code, stopped["delivered"]) == (0, 2)
 
 
+def reading_a_pipe(pipe: Path, start: Callable[..., Program], broker: EmbeddedBroker) -> Program:
+    os.mkfifo(pipe)
+    program = start("--input", str(pipe), KAFKA_BOOTSTRAP_SERVERS=broker.address)
+    program.wait_for("serving metrics and health")
+    return program
+
+
 def test_a_named_pipe_is_read_once_somebody_writes_into_it(
     tmp_path: Path, start: Callable[..., Program], broker: EmbeddedBroker
 ) -> None:
-    os.mkfifo(tmp_path / "pipe")
-    program = start("--input", str(tmp_path / "pipe"), KAFKA_BOOTSTRAP_SERVERS=broker.address)
-    program.wait_for("serving metrics and health")
+    program = reading_a_pipe(tmp_path / "pipe", start, broker)
 
     (tmp_path / "pipe").write_bytes(b'{"id":"a"}\n')
     exit_code, stopped, _ = program.end()
@@ -672,9 +677,7 @@ def test_a_named_pipe_is_read_once_somebody_writes_into_it(
 def test_a_named_pipe_that_nobody_writes_into_does_not_keep_it_from_stopping(
     tmp_path: Path, start: Callable[..., Program], broker: EmbeddedBroker
 ) -> None:
-    os.mkfifo(tmp_path / "pipe")
-    program = start("--input", str(tmp_path / "pipe"), KAFKA_BOOTSTRAP_SERVERS=broker.address)
-    program.wait_for("serving metrics and health")
+    program = reading_a_pipe(tmp_path / "pipe", start, broker)
 
     program.process.send_signal(signal.SIGTERM)
     exit_code, stopped, errors = program.end()

@@ -58,12 +58,13 @@ def _embedded() -> Iterator[Cluster]:
 @contextmanager
 def _commanded(options: Options) -> Iterator[Cluster]:
     kafka, mongodb = options.kafka or "", options.mongodb or ""
-    reach_one_of("Kafka", kafka, in_kafka(kafka))
+    brokers = in_kafka(kafka)
+    reach_one_of("Kafka", kafka, brokers)
     addresses = in_mongodb(mongodb)
     reach_one_of("MongoDB", ", ".join(f"{host}:{port}" for host, port in addresses), addresses)
     yield Cluster(
         kafka,
-        Server("Kafka", _commands(options, "kafka"), kafka_asked(kafka), _only(in_kafka(kafka))),
+        Server("Kafka", _commands(options, "kafka"), kafka_asked(kafka), _only(brokers)),
         mongodb,
         Server("MongoDB", _commands(options, "mongodb"), mongodb_asked(mongodb), _only(addresses)),
     )

@@ -2,78 +2,56 @@
 
 import resource
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 
 from chaos.proxy import Proxy
 from chaos.servers import Server
 from local.children import Child
 
+Fault = AbstractContextManager[None]
+
 
 @contextmanager
-def killed(server: Server) -> Iterator[None]:
+def _between(begin: Callable[[], object], heal: Callable[[], object]) -> Iterator[None]:
+    """Healed too where it began by halves."""
     try:
-        server.kill()
+        begin()
         yield
     finally:
-        server.start()
+        heal()
 
 
-@contextmanager
-def stopped(server: Server) -> Iterator[None]:
-    try:
-        server.stop()
-        yield
-    finally:
-        server.start()
+def killed(server: Server) -> Fault:
+    return _between(server.kill, server.start)
 
 
-@contextmanager
-def frozen(server: Server) -> Iterator[None]:
-    try:
-        server.pause()
-        yield
-    finally:
-        server.resume()
+def stopped(server: Server) -> Fault:
+    return _between(server.stop, server.start)
 
 
-@contextmanager
-def asleep(child: Child) -> Iterator[None]:
+def frozen(server: Server) -> Fault:
+    return _between(server.pause, server.resume)
+
+
+def asleep(child: Child) -> Fault:
     """A process that does not run, and does not know it."""
-    child.send(signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        child.send(signal.SIGCONT)
+    return _between(partial(child.send, signal.SIGSTOP), partial(child.send, signal.SIGCONT))
 
 
-@contextmanager
-def cut(proxy: Proxy) -> Iterator[None]:
+def cut(proxy: Proxy) -> Fault:
     """Connections end, and none can be made."""
-    proxy.cut()
-    try:
-        yield
-    finally:
-        proxy.mend()
+    return _between(proxy.cut, proxy.mend)
 
 
-@contextmanager
-def silent(proxy: Proxy) -> Iterator[None]:
+def silent(proxy: Proxy) -> Fault:
     """Connections stay, and nothing arrives."""
-    proxy.freeze()
-    try:
-        yield
-    finally:
-        proxy.mend()
+    return _between(proxy.freeze, proxy.mend)
 
 
-@contextmanager
-def slow(proxy: Proxy, seconds: float) -> Iterator[None]:
-    proxy.slow(seconds)
-    try:
-        yield
-    finally:
-        proxy.mend()
+def slow(proxy: Proxy, seconds: float) -> Fault:
+    return _between(partial(proxy.slow, seconds), proxy.mend)
 
 
 def kill(child: Child) -> None:
@@ -86,15 +64,10 @@ def set_clock_back(child: Child) -> None:
     child.send(signal.SIGUSR1)
 
 
-@contextmanager
-def full_disk(child: Child, room: int) -> Iterator[None]:
+def full_disk(child: Child, room: int) -> Fault:
     """No file of this process grows beyond so many bytes."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)  # ours, which it has from us
-    _limit(child, (room, before[1]))
-    try:
-        yield
-    finally:
-        _limit(child, before)
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)  # ours, which it has from us
+    return _between(partial(_limit, child, (room, usual[1])), partial(_limit, child, usual))
 
 
 def _limit(child: Child, size: tuple[int, int]) -> None:

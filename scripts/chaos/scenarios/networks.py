@@ -1,7 +1,6 @@
 """One consumer is cut off, from Kafka or from MongoDB."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 
 from chaos import faults
 from chaos.plan import SESSION_TIMEOUT
@@ -11,8 +10,6 @@ from chaos.trial import Trial
 
 LONG_ENOUGH = SESSION_TIMEOUT + 6  # seconds, so that the group gives the partitions to others
 LOAD = LONG_ENOUGH + 10
-
-Fault = Callable[[Proxy], AbstractContextManager[None]]
 
 
 @scenario("identity")
@@ -42,5 +39,5 @@ def consumer_cut_from_mongodb(trial: Trial) -> None:
     trial.healed()
 
 
-def _any(trial: Trial) -> Fault:
+def _any(trial: Trial) -> Callable[[Proxy], faults.Fault]:
     return trial.random.choice((faults.cut, faults.silent))
