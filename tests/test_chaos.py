@@ -24,6 +24,7 @@ from chaos.suite import judged, status
 from chaos.verdict import Counts, Exit, Expectation, complaints, counted
 from chaos.wires import Address
 from local.errors import CannotRun
+from local.plan import ALLOCATOR
 from local.progress import Progress
 
 NAMES = ["consumer-killed", "consumer-stopped", "kafka-killed"]
@@ -156,6 +157,7 @@ def test_what_a_producer_took_is_the_beginning_of_its_load() -> None:
 
 LOAD = mixed(100, Random(1), broken=0.1)
 WELL: dict[str, Any] = {
+    "produced": 100,
     "stored": 90,
     "duplicates": 0,
     "dead_lettered": 10,
@@ -191,6 +193,8 @@ def test_a_trial_where_every_message_is_where_it_belongs_passes() -> None:
         ({"dead_lettered": 12}, "12 dead-lettered instead of 10"),
         ({"dead_lettered": 9}, "1 lost"),
         ({"repeated": 1}, "1 dead letters repeated without a crash"),
+        ({"produced": 102, "dead_lettered": 13}, "13 dead-lettered instead of 10"),
+        ({"produced": 102, "stored": 89, "dead_lettered": 11}, "1 lost"),
     ],
 )
 def test_whatever_is_not_where_it_belongs_fails_the_trial(audit: dict[str, int], complaint: str) -> None:
@@ -209,6 +213,10 @@ def test_a_crash_explains_a_repeated_dead_letter() -> None:
     assert verdict({"repeated": 3}, repeats=True) == []
 
 
+def test_a_broken_message_that_was_sent_twice_is_parked_twice() -> None:
+    assert verdict({"produced": 103, "duplicates": 2, "dead_lettered": 11}) == []
+
+
 def test_an_exit_code_that_nothing_explains_fails_the_trial() -> None:
     exits = (Exit("consumer-1", 0, frozenset({0})), Exit("consumer-2", 1, frozenset({0, -9})))
 
@@ -220,7 +228,7 @@ def test_a_fact_that_did_not_hold_fails_the_trial() -> None:
 
 
 def test_counts_keep_what_the_row_shows() -> None:
-    assert counted(WELL, LOAD) == Counts(lost=0, twice=0, stored=90, dead_lettered=10, repeated=0, pending=0)
+    assert counted(WELL, LOAD) == Counts(lost=0, twice=0, stored=90, dead_lettered=10, repeated=0, pending=0, copies=0)
 
 
 # -- the measures
@@ -343,7 +351,7 @@ def test_no_setting_of_the_callers_shell_reaches_a_trial() -> None:
 
     given = environment(inherited)
 
-    assert given.keys() == {"PATH", "PYTHONPATH"}
+    assert given.keys() == {*ALLOCATOR, "PATH", "PYTHONPATH"}
 
 
 def test_a_setting_takes_a_protection_out_and_the_others_stay() -> None:

@@ -1,6 +1,7 @@
 """The pure parts of the local run."""
 
 import json
+import re
 from io import StringIO
 from pathlib import Path
 
@@ -137,7 +138,18 @@ def test_real_servers_get_no_special_settings() -> None:
 def test_the_callers_environment_redirects_no_part_of_the_run() -> None:
     inherited = {"PATH": "/bin", "KAFKA_TOPIC": "other", "MONGODB_URI_FILE": "/x", "PYTHONPATH": "scripts"}
 
-    assert plan.environment(inherited) == {"PATH": "/bin"}
+    assert plan.environment(inherited) == {**plan.ALLOCATOR, "PATH": "/bin"}
+
+
+def test_the_callers_allocator_wins() -> None:
+    assert plan.environment({"MALLOC_ARENA_MAX": "4"})["MALLOC_ARENA_MAX"] == "4"
+
+
+@pytest.mark.parametrize("service", ["producer", "consumer"])
+def test_memory_is_given_back_as_in_the_services_images(service: str) -> None:
+    dockerfile = (plan.ROOT / service / "Dockerfile").read_text("utf-8")
+
+    assert dict(re.findall(r"(MALLOC_\w+)=(\d+)", dockerfile)) == plan.ALLOCATOR
 
 
 def test_what_the_user_may_copy_survives_a_path_with_blanks() -> None:

@@ -50,7 +50,8 @@ class Administrator:
         _wait(self._admin.delete_topics([topic], operation_timeout=ANSWER_WITHIN), but=KafkaError.UNKNOWN_TOPIC_OR_PART)
 
     def make_topic(self, topic: str, partitions: int) -> None:
-        _wait(self._admin.create_topics([_admin.NewTopic(topic, partitions)]), but=None)
+        """Waits for the end of one of that name that is marked for deletion, as ZooKeeper has it."""
+        once_settled(lambda: _wait(self._admin.create_topics([_admin.NewTopic(topic, partitions)]), but=None))
 
     def has_topic(self, topic: str) -> bool:
         try:

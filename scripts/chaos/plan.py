@@ -70,7 +70,7 @@ def command(module: str, settings: Path, *more: str) -> list[str]:
 def environment(inherited: Mapping[str, str]) -> dict[str, str]:
     """No setting of the caller's shell reaches a trial; the proof's own programs are to be found."""
     kept = {name: value for name, value in inherited.items() if not name.startswith(_SETTINGS)}
-    return {**kept, "PYTHONPATH": str(ROOT / "scripts")}
+    return {**plan.ALLOCATOR, **kept, "PYTHONPATH": str(ROOT / "scripts")}
 
 
 def unprotected(settings: Mapping[str, Any], protections: Collection[str]) -> dict[str, Any]:

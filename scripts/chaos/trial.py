@@ -18,6 +18,7 @@ from chaos.proxy import Proxy, kafka_proxy, mongodb_proxy
 from chaos.servers import Cluster
 from chaos.verdict import Counts, Expectation, complaints, counted
 from local.children import Child
+from local.errors import CannotRun
 from local.plan import Names
 from local.progress import Meter
 from local.reach import in_kafka, in_mongodb
@@ -210,8 +211,12 @@ class Trial:
         return complaints(counts, expected, self.processes.exits(), self.broken)
 
     def clean_up(self) -> None:
-        self.admin.delete_topics()
-        self.admin.drop_collection()
+        """What the trial has found stands, whatever becomes of its topics."""
+        try:
+            self.admin.delete_topics()
+            self.admin.drop_collection()
+        except CannotRun as error:
+            self.notes.append(f"not cleaned up: {error}")
 
     def _settled_at_least(self, before: int, share: float) -> None:
         wanted = before + share * self.accepted.size

@@ -29,6 +29,9 @@ _PRODUCER_ON_EMBEDDED = {
     "queue.buffering.max.messages": 10_000,  # so that little is under way when it is asked to stop
 }
 
+# As in the services' images: what an outage piles up goes back to the system after it.
+ALLOCATOR = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "131072"}
+
 # What a run decides itself; a shell that happens to export one of these must not redirect a part of it.
 _DECIDED_HERE = frozenset(
     {"CONSUMER_GROUP_ID", "CONSUMER_ON_OFFSET_GAP", "CONSUMER_OFFSET_COMMIT_FREQUENCY_MS"}
@@ -102,8 +105,8 @@ def consumer_settings(options: Options, names: Names, kafka: str, folder: Path =
 
 
 def environment(inherited: Mapping[str, str]) -> dict[str, str]:
-    """What a service's process gets of the caller's environment: all but what its settings file decides."""
-    return {name: value for name, value in inherited.items() if name not in _DECIDED_HERE}
+    """What a service's process gets: the caller's environment, but for what its settings file decides."""
+    return {**ALLOCATOR, **{name: value for name, value in inherited.items() if name not in _DECIDED_HERE}}
 
 
 def command(module: str, settings: Path, *more: str) -> list[str]:
