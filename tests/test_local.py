@@ -146,7 +146,7 @@ def test_the_callers_allocator_wins() -> None:
 
 
 @pytest.mark.parametrize("service", ["producer", "consumer"])
-def test_memory_is_given_back_as_in_the_services_images(service: str) -> None:
+def test_the_allocator_is_that_of_the_services_images(service: str) -> None:
     dockerfile = (plan.ROOT / service / "Dockerfile").read_text("utf-8")
 
     assert dict(re.findall(r"(MALLOC_\w+)=(\d+)", dockerfile)) == plan.ALLOCATOR

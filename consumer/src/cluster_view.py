@@ -53,6 +53,8 @@ class ClusterView:
         self._ends: Mapping[int, Ends] = {}
         self._told: Mapping[int, int] = {}
         self.joined = False
+        self.in_group = False
+        """Whether it was so in the last statistics; `joined` outlives a rebalance."""
 
     @property
     def trouble(self) -> str | None:
@@ -84,7 +86,8 @@ class ClusterView:
         """Take in librdkafka's statistics, a JSON document."""
         told = _decode(statistics)
         self._reached = any(broker.state == "UP" for broker in told.brokers.values() if broker.nodeid >= 0)
-        self.joined = self.joined or (told.cgrp is not None and told.cgrp.join_state == "steady")
+        self.in_group = told.cgrp is not None and told.cgrp.join_state == "steady"
+        self.joined = self.joined or self.in_group
         topic = told.topics.get(self._topic)
         if topic is not None:
             self._ends = {

@@ -18,6 +18,7 @@ from src.kafka_messages import partition_of, reason, record_of
 from src.partition_offsets import PartitionOffsets
 from src.record import Record
 from src.settings import KafkaSettings
+from src.stray_client import CLOSED_WITHIN, StrayWatch, let_go
 from src.topic_identity import TopicIdentity, is_topic_id
 from src.utils.config import ConfigurationError
 
@@ -26,6 +27,7 @@ logger = logging.getLogger(__name__)
 STATISTICS_EVERY = 2.0  # seconds
 ENDS_EVERY = 10.0  # seconds between two questions for the partitions' ends while nothing is fetched
 
+_REBALANCES = 2  # so many may follow on each other before a client without a group counts as lost
 _WHOLE_TOPIC = -1  # the partition of a complaint about no one of them
 _MADE_AGAIN = "the topic was deleted and made again; see consumer.on_offset_gap"
 _UNREACHABLE = (KafkaError._TRANSPORT, KafkaError._RESOLVE, KafkaError._TIMED_OUT)
@@ -76,23 +78,20 @@ class KafkaSource:
         self.committing = False
         self._topic = settings.topic
         self._on_offset_gap = on_offset_gap
-        self._view = ClusterView(settings.servers, settings.topic)
+        self._servers = settings.servers
+        self._client_settings = {
+            **client_settings(settings),
+            "statistics.interval.ms": int(statistics_every * 1000),
+        }
+        self._make_client = consumer
         try:
-            self._consumer = consumer(
-                {
-                    **client_settings(settings),
-                    "statistics.interval.ms": int(statistics_every * 1000),
-                    "on_commit": self._on_commit,
-                    "error_cb": self._on_error,
-                    "stats_cb": self._view.update,
-                }
-            )
+            self._open()
             # it says nothing of its troubles, which the consumer has as well
             asking = admin({**settings.client_settings, "log_level": 2})
         except (KafkaException, ValueError, TypeError) as error:
             raise ConfigurationError(f"kafka.client: {reason(error)}") from error
         self._identity = TopicIdentity(asking, settings.topic, clock=clock)
-        self._offsets = PartitionOffsets(self._consumer, settings.topic)
+        self._stray = StrayWatch(_REBALANCES * int(self._client_settings["max.poll.interval.ms"]) / 1000, clock)
         self._assignments: dict[int, int] = {}
         self._number = 0
         self._topic_ids: dict[int, str] = {}
@@ -110,12 +109,17 @@ class KafkaSource:
         """Join the group; the partitions come with the polls that follow."""
         self._listener = listener
         self._consumer.subscribe(
-            [self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+            [self._topic],
+            on_assign=self._heard(self._on_assign),
+            on_revoke=self._heard(self._on_revoke),
+            on_lost=self._heard(self._on_lost),
         )
         return self
 
     def poll(self, limit: int, timeout: float) -> list[Record]:
         """What has arrived, up to `limit`; waits up to `timeout` seconds for the first. Raises SourceError."""
+        if self._stray.notices(self._view) and not self._complaints:
+            self._join_anew()
         with self._keeping_failure():
             self._look_for_gaps()
             self._ask_for_ends()
@@ -182,7 +186,10 @@ class KafkaSource:
 
     def close(self) -> None:
         """Leave the group; the listener is asked first to commit what is settled."""
-        self._consumer.close()
+        if self._view.in_group:
+            self._consumer.close()
+        else:
+            let_go(self._consumer, CLOSED_WITHIN)
         self._identity.close()
         if self._failure is not None:
             logger.error("left the group in trouble", extra={"reason": reason(self._failure)})
@@ -192,6 +199,45 @@ class KafkaSource:
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+    # -- the client
+
+    def _open(self) -> None:
+        """A client with a view of its own. What an earlier one still has to say is not heard."""
+        self._view = view = ClusterView(self._servers, self._topic)
+        self._consumer = self._make_client(
+            {
+                **self._client_settings,
+                "on_commit": self._heard(self._on_commit),
+                "error_cb": self._heard(self._on_error),
+                "stats_cb": view.update,
+            }
+        )
+        self._offsets = PartitionOffsets(self._consumer, self._topic)
+
+    def _heard(self, callback: Callable[..., None]) -> Callable[..., None]:
+        view = self._view
+
+        def hear(*said: Any) -> None:
+            if self._view is view:
+                callback(*said)
+
+        return hear
+
+    def _join_anew(self) -> None:
+        """The client has lost its group for longer than it takes to find it again, which librdkafka has been seen to do
+        after a broker that did not answer; another one finds it."""
+        logger.warning("the Kafka client is in no group, another one joins", extra={"topic": self._topic})
+        if self._assignments:
+            self._listener.lost(tuple(self._assignments))
+        for kept in self._kept_by_partition:
+            kept.clear()
+        self.committing = False
+        let_go(self._consumer)
+        self._open()
+        self.subscribe(self._listener)
+
+    # -- what it returns
 
     def _records(self, messages: Sequence[Message]) -> list[Record]:
         records: list[Record] = []

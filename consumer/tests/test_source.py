@@ -362,6 +362,22 @@ def test_a_broker_that_goes_away_is_a_hindrance_until_it_is_back(world: World) -
     world.until(lambda: not member.source.hindrances() and member.records, seconds=30)
 
 
+def test_a_client_that_finds_no_group_is_let_go_and_another_reads_on(world: World) -> None:
+    class Astray(Consumer):
+        def subscribe(self, *_args: Any, **_how: Any) -> None:
+            """A broker answers it, and it never joins."""
+
+    kinds = iter((Astray, Consumer))
+    world.produce([b"a"])
+    short = {"max.poll.interval.ms": 1000, "session.timeout.ms": 1000}
+
+    member = world.join(short, consumer=lambda settings: next(kinds)(settings))
+
+    world.until(lambda: member.records)
+    assert member.offsets == [0]
+    assert not member.source.hindrances()
+
+
 def test_a_member_that_has_not_joined_yet_says_so(world: World) -> None:
     member = world.join()
 
@@ -467,6 +483,37 @@ def test_a_member_that_waits_for_its_group_is_not_ready() -> None:
     client.settings["stats_cb"](statistics(join_state="wait-join"))
 
     assert source.hindrances() == ["waiting to join the consumer group"]
+
+
+def test_a_client_that_has_lost_its_group_makes_place_for_another() -> None:
+    made: list[ScriptedClient] = []
+    now = [0.0]
+    diary = Diary()
+
+    def make(settings: dict[str, Any]) -> Any:
+        made.append(ScriptedClient(settings))
+        return made[-1]
+
+    source = KafkaSource(KafkaSettings(), consumer=make, admin=telling(NO_ID), clock=lambda: now[0]).subscribe(diary)
+    lost = made[0]
+    lost.assign(0, 1)
+    source.commit({0: 5})
+    lost.settings["stats_cb"](statistics(join_state="init"))
+    for moment in (1.0, 120.0):  # twice max.poll.interval.ms is not over
+        now[0] = moment
+        source.poll(1, 0.0)
+    assert (len(made), sorted(diary.owned)) == (1, [0, 1])
+
+    now[0] = 121.0
+    source.poll(1, 0.0)
+
+    assert (len(made), diary.losses, source.committing) == (2, [(0, 1)], False)
+    lost.assign(0)  # it comes back after all
+    lost.settings["error_cb"](KafkaError(KafkaError._FATAL, "beyond repair", fatal=True))
+    source.poll(1, 0.0)
+    assert diary.owned == {}
+    made[1].assign(0)
+    assert (sorted(diary.owned), diary.numbers) == ([0], [1, 2])
 
 
 def statistics(join_state: str = "steady") -> str:

@@ -50,12 +50,12 @@ def counted(audit: Mapping[str, Any], expected: Load) -> Counts:
 
 def complaints(counts: Counts, expected: Expectation, exits: Sequence[Exit], broken: Sequence[str] = ()) -> list[str]:
     """Why the trial failed; empty where it did not. `broken` are the scenario's own facts that did not hold."""
-    bad = len(expected.accepted.bad)
+    bad, parked = len(expected.accepted.bad), counts.dead_lettered
     found = {
         f"{counts.lost} lost": counts.lost > 0,
         f"{counts.twice} twice": counts.twice > 0,
         f"{counts.pending} not settled": counts.pending > 0,
-        f"{counts.dead_lettered} dead-lettered instead of {bad}": not bad <= counts.dead_lettered <= bad + counts.copies,
+        f"{parked} dead-lettered instead of {bad}": not bad <= parked <= bad + counts.copies,
         f"{counts.repeated} dead letters repeated without a crash": counts.repeated > 0 and not expected.repeats,
     }
     return [text for text, wrong in found.items() if wrong] + wrong_ends(exits) + list(broken)

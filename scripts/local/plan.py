@@ -29,8 +29,8 @@ _PRODUCER_ON_EMBEDDED = {
     "queue.buffering.max.messages": 10_000,  # so that little is under way when it is asked to stop
 }
 
-# As in the services' images: what an outage piles up goes back to the system after it.
-ALLOCATOR = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "131072"}
+# As in the services' images: what piles up in an outage is not kept by each thread after it.
+ALLOCATOR = {"MALLOC_ARENA_MAX": "1"}
 
 # What a run decides itself; a shell that happens to export one of these must not redirect a part of it.
 _DECIDED_HERE = frozenset(
