@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from threading import Thread
 from typing import Any, Protocol, Self
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -28,6 +29,7 @@ STATISTICS_EVERY = 2.0  # seconds
 ENDS_EVERY = 10.0  # seconds between two questions for the partitions' ends while nothing is fetched
 
 _REBALANCES = 2  # so many may follow on each other before a client without a group counts as lost
+_LEFT_BEHIND = 3  # clients that don't close; with one more the process had better start afresh
 _WHOLE_TOPIC = -1  # the partition of a complaint about no one of them
 _MADE_AGAIN = "the topic was deleted and made again; see consumer.on_offset_gap"
 _UNREACHABLE = (KafkaError._TRANSPORT, KafkaError._RESOLVE, KafkaError._TIMED_OUT)
@@ -92,6 +94,7 @@ class KafkaSource:
             raise ConfigurationError(f"kafka.client: {reason(error)}") from error
         self._identity = TopicIdentity(asking, settings.topic, clock=clock)
         self._stray = StrayWatch(_REBALANCES * int(self._client_settings["max.poll.interval.ms"]) / 1000, clock)
+        self._closing: list[Thread] = []
         self._assignments: dict[int, int] = {}
         self._number = 0
         self._topic_ids: dict[int, str] = {}
@@ -226,14 +229,17 @@ class KafkaSource:
 
     def _join_anew(self) -> None:
         """The client has lost its group for longer than it takes to find it again, which librdkafka has been seen to do
-        after a broker that did not answer; another one finds it."""
+        after a broker that did not answer; another one finds it. Raises SourceError where too many don't even close."""
+        self._closing = [closing for closing in self._closing if closing.is_alive()]
+        if len(self._closing) == _LEFT_BEHIND:
+            raise SourceError(f"the Kafka client finds no group, and the {_LEFT_BEHIND} before it do not close")
         logger.warning("the Kafka client is in no group, another one joins", extra={"topic": self._topic})
         if self._assignments:
             self._listener.lost(tuple(self._assignments))
         for kept in self._kept_by_partition:
             kept.clear()
         self.committing = False
-        let_go(self._consumer)
+        self._closing.append(let_go(self._consumer))
         self._open()
         self.subscribe(self._listener)
 

@@ -40,13 +40,14 @@ class StrayWatch:
         return True
 
 
-def let_go(client: Consumer, within: float = 0.0) -> None:
-    """Close it in a thread of its own, and wait for so many seconds: it may never come to an end."""
+def let_go(client: Consumer, within: float = 0.0) -> Thread:
+    """Close it in a thread of its own, which is returned, and wait so many seconds: it may never come to an end."""
     closing = Thread(target=_close, args=[client], name="closing", daemon=True)
     closing.start()
     closing.join(within)
     if within and closing.is_alive():
         logger.warning("the Kafka client is not closed in time and is left behind", extra={"seconds": within})
+    return closing
 
 
 def _close(client: Consumer) -> None:

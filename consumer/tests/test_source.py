@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from threading import Event
 from time import monotonic
 from typing import Any, cast
 from weakref import ReferenceType, ref
@@ -514,6 +515,36 @@ def test_a_client_that_has_lost_its_group_makes_place_for_another() -> None:
     assert diary.owned == {}
     made[1].assign(0)
     assert (sorted(diary.owned), diary.numbers) == ([0], [1, 2])
+
+
+def test_clients_that_neither_find_a_group_nor_close_are_not_piled_up() -> None:
+    told = Event()
+    now = [0.0]
+    made: list[ScriptedClient] = []
+
+    class Stuck(ScriptedClient):
+        def close(self) -> None:
+            told.wait(DEADLINE)
+
+    def make(settings: dict[str, Any]) -> Any:
+        made.append(Stuck(settings))
+        return made[-1]
+
+    source = KafkaSource(KafkaSettings(), consumer=make, admin=telling(NO_ID), clock=lambda: now[0]).subscribe(Diary())
+
+    def wait_in_vain() -> None:
+        made[-1].settings["stats_cb"](statistics(join_state="init"))
+        source.poll(1, 0.0)
+        now[0] += 120.0
+        source.poll(1, 0.0)
+
+    for _ in range(3):
+        wait_in_vain()
+
+    with pytest.raises(SourceError, match="finds no group, and the 3 before it do not close"):
+        wait_in_vain()
+    assert len(made) == 4
+    told.set()
 
 
 def statistics(join_state: str = "steady") -> str:
