@@ -33,23 +33,26 @@ def composed(settings: Settings, options: argparse.Namespace) -> DataConsumer:
     dead_letters = saboteurs.dead_letters(settings, without)
     point, _, call = options.die.partition(":")
     due = Countdown(int(call or 0))
+    if not options.clock_back:
+        due.begin()
     return DataConsumer(
         settings,
         source=saboteurs.source(settings, without),
         storage=DyingStorage(storage, point, due) if point in (STORING, STORED) else storage,
         dead_letters=DyingDeadLetters(dead_letters, due) if point == PARKED else dead_letters,
-        processor=saboteurs.processor(without)(_clock_back(options.clock_back)),
+        processor=saboteurs.processor(without)(_clock_back(options.clock_back, due)),
     )
 
 
-def _clock_back(seconds: float) -> Callable[[], datetime]:
-    """A wall clock that SIGUSR1 sets back by so much."""
+def _clock_back(seconds: float, due: Countdown) -> Callable[[], datetime]:
+    """A wall clock that SIGUSR1 sets back by so much; then the countdown begins."""
     back = timedelta()
 
     def set_back(*_: object) -> None:
         nonlocal back
         back = timedelta(seconds=seconds)
         logger.warning("clock set back", extra={"seconds": seconds})
+        due.begin()
 
     signal.signal(signal.SIGUSR1, set_back)
     return lambda: datetime.now(UTC) - back

@@ -14,14 +14,18 @@ STORING, STORED, PARKED = "storing", "stored", "parked"
 
 
 class Countdown:
-    """True at the call with this number, and never else."""
+    """True at the call with this number after it was begun, and never else."""
 
     def __init__(self, call: int) -> None:
         self._left = call
+        self._begun = False
+
+    def begin(self) -> None:
+        self._begun = True
 
     def __call__(self) -> bool:
-        self._left -= 1
-        return self._left == 0
+        self._left -= self._begun
+        return self._begun and self._left == 0
 
 
 class DyingStorage:

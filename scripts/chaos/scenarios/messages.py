@@ -67,15 +67,14 @@ def two_message_formats(trial: Trial) -> None:
 
 @scenario("identity")
 def clock_set_back(trial: Trial) -> None:
-    """Under way a consumer's clock is set back by an hour; then that consumer is killed."""
+    """Under way a consumer's clock is set back by an hour; then that consumer dies with a batch stored, not committed."""
     trial.consumer()
-    wrong = trial.consumer(program=["--clock-back", str(HOUR)])
+    wrong = trial.consumer(program=["--clock-back", str(HOUR), "--die", f"stored:{trial.random.randint(1, 5)}"])
     trial.joined(trial.consumers)
     trial.produce()
     trial.some_settled()
     _set_back(trial, wrong)
-    trial.more_settled()
-    trial.kill(wrong)
+    trial.dies(wrong)
     trial.healed()
     successor = trial.consumer(program=["--clock-back", str(HOUR)])
     trial.joined([successor])
