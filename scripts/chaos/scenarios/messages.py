@@ -67,7 +67,7 @@ def two_message_formats(trial: Trial) -> None:
 
 @scenario("identity")
 def clock_set_back(trial: Trial) -> None:
-    """Under way a consumer's clock is set back by an hour; then that consumer dies with a batch stored, not committed."""
+    """Under way a consumer's clock is set back by an hour; then it dies with a batch stored, and nothing committed."""
     trial.consumer()
     wrong = trial.consumer(program=["--clock-back", str(HOUR), "--die", f"stored:{trial.random.randint(1, 5)}"])
     trial.joined(trial.consumers)
