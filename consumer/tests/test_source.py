@@ -499,6 +499,7 @@ def test_a_client_that_has_lost_its_group_makes_place_for_another() -> None:
     lost = made[0]
     lost.assign(0, 1)
     source.commit({0: 5})
+    lost.script.clear()  # the answer does not come any more
     lost.settings["stats_cb"](statistics(join_state="init"))
     for moment in (1.0, 120.0):  # twice max.poll.interval.ms is not over
         now[0] = moment
@@ -515,6 +516,27 @@ def test_a_client_that_has_lost_its_group_makes_place_for_another() -> None:
     assert diary.owned == {}
     made[1].assign(0)
     assert (sorted(diary.owned), diary.numbers) == ([0], [1, 2])
+
+
+def test_a_stop_does_not_wait_for_a_client_without_a_group(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("src.source.CLOSED_WITHIN", 0.01)
+    told, closed = Event(), Event()
+
+    class Stuck(ScriptedClient):
+        def close(self) -> None:
+            told.wait(DEADLINE)
+            closed.set()
+
+    source = KafkaSource(KafkaSettings(), consumer=cast(Any, Stuck), admin=telling(NO_ID)).subscribe(Diary())
+
+    source.close()
+
+    assert not closed.is_set()
+    assert "the Kafka client is not closed in time and is left behind" in caplog.messages
+    told.set()
+    assert closed.wait(DEADLINE)
 
 
 def test_clients_that_neither_find_a_group_nor_close_are_not_piled_up() -> None:

@@ -102,10 +102,9 @@ class Trial:
         return consumers
 
     def some_settled(self) -> None:
-        self._settled_at_least(0, self.random.uniform(0.15, 0.6))
-
-    def more_settled(self) -> None:
-        self._settled_at_least(self.watch.course.settled, 0.1)
+        share = self.random.uniform(0.15, 0.6)
+        wanted = share * self.accepted.size
+        self.wait(lambda: self.watch.course.settled >= wanted, f"{share:.0%} of the messages settled", REACHED_WITHIN)
 
     # -- what happens to it
 
@@ -217,10 +216,6 @@ class Trial:
             self.admin.drop_collection()
         except CannotRun as error:
             self.notes.append(f"not cleaned up: {error}")
-
-    def _settled_at_least(self, before: int, share: float) -> None:
-        wanted = before + share * self.accepted.size
-        self.wait(lambda: self.watch.course.settled >= wanted, f"{share:.0%} of the messages settled", REACHED_WITHIN)
 
     def _await_end(self, child: Child) -> None:
         if not child.wait():

@@ -24,8 +24,10 @@ class Countdown:
         self._begun = True
 
     def __call__(self) -> bool:
-        self._left -= self._begun
-        return self._begun and self._left == 0
+        if not self._begun:
+            return False
+        self._left -= 1
+        return self._left == 0
 
 
 class DyingStorage:
