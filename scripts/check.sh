@@ -61,7 +61,7 @@ for service in producer consumer; do
   check "imports of the $service point down (import-linter)" in_folder "$service" "$tools/lint-imports" --no-logo
 done
 check "types of the scripts (mypy)" types_of . scripts tests
-check "the twins are equal (cmp)" twins_are_equal
+check "mirrored files are equal (cmp)" mirrored_files_are_equal
 check "shell scripts (shellcheck)" shell_scripts_are_sound
 
 exit $((failures > 0))

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# For the scripts beside it, which source it: the virtual environment that they run in, and the twins.
+# For the scripts beside it, which source it: the virtual environment that they run in, and the comparison of the mirrored files.
 # Plain enough for the bash 3.2 of macOS.
 
 fail() {
@@ -74,16 +74,16 @@ install_requirements() {
   fi
 }
 
-# The files that both services have are the same to the byte.
-twins_are_equal() {
-  local twin equal=0
-  for twin in src/utils/{config,locking,logging,shutdown,exporter}.py; do
-    cmp "producer/$twin" "consumer/$twin" || equal=1
+# Mirrored files are identical in both services.
+mirrored_files_are_equal() {
+  local file equal=0
+  for file in src/utils/{config,locking,logging,shutdown,health_server}.py; do
+    cmp "producer/$file" "consumer/$file" || equal=1
   done
-  for twin in producer/tests/test_utils_*.py; do
-    twin="${twin#producer/}"
-    if [[ -e "consumer/$twin" ]]; then
-      cmp "producer/$twin" "consumer/$twin" || equal=1
+  for file in producer/tests/test_utils_*.py; do
+    file="${file#producer/}"
+    if [[ -e "consumer/$file" ]]; then
+      cmp "producer/$file" "consumer/$file" || equal=1
     fi
   done
   return "$equal"

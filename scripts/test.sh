@@ -60,7 +60,7 @@ for service in producer consumer; do
   step "$service" tests_of "$service" -m "not docker" --cov=src --cov-branch --cov-fail-under="$COVERAGE"
 done
 step "scripts" tests_of . -m "not docker" tests
-step "twins" twins_are_equal
+step "mirrored files" mirrored_files_are_equal
 step "local run with audit" scripts/local.sh --messages 2000 --rate 0
 
 if docker info > /dev/null 2>&1; then

@@ -26,7 +26,7 @@ from src.settlement import Commits, Settlement
 from src.source import KafkaSource, Listener
 from src.storage import DataStorage
 from src.utils.config import ConfigurationError, parse
-from src.utils.exporter import CannotServe, Exporter
+from src.utils.health_server import CannotServe, HealthServer
 from src.utils.logging import configure
 from src.utils.metrics import ConsumerMetrics
 from src.utils.shutdown import ended_by_signals, stopping_on_signals
@@ -39,7 +39,7 @@ POLL = 0.1  # seconds that the loop waits for a message, or for a batch while th
 FULL_BEFORE_PAUSE = 1.0  # seconds: a pause throws away what was fetched, so a busy store gets a moment
 REASONS = sorted({*data_processor.REASONS, *storage.REASONS, writer.PROCESSING_FAILED})  # why a message is parked
 GRACE = 5.0  # seconds for the batches in hand when asked to stop
-STUCK = 60.0  # seconds without a turn of the loop
+LIVENESS_TIMEOUT = 60.0  # seconds without a turn of the loop
 LOOK_EVERY = 10.0  # seconds without work after which the store is asked whether it is there
 
 
@@ -57,7 +57,7 @@ class Source(Commits, Protocol):
 
     def resume(self) -> None: ...
 
-    def hindrances(self) -> list[str]: ...
+    def readiness_failures(self) -> list[str]: ...
 
     def __enter__(self) -> Self: ...
 
@@ -123,7 +123,7 @@ class DataConsumer:
             tracker=tracker,
             clock=clock,
         )
-        self._metrics.healthy.set_function(lambda: not self.hindrances())
+        self._metrics.healthy.set_function(lambda: not self.readiness_failures())
         self._waiting: deque[list[Record]] = deque()
         self._paused = False
         self._full_since: float | None = None
@@ -144,7 +144,12 @@ class DataConsumer:
 
     def run(self) -> None:
         """Settle batch after batch until asked to stop. Raises SourceError when the Kafka client is lost for good."""
-        with stopping_on_signals(self._stop), self._exporter(), self._writer, self._source.subscribe(self._settlement):
+        with (
+            stopping_on_signals(self._stop),
+            self._health_server(),
+            self._writer,
+            self._source.subscribe(self._settlement),
+        ):
             logger.info("consuming", extra=self._summary())
             while not self._stop.is_set():
                 self._last_turn = self._clock()
@@ -158,15 +163,15 @@ class DataConsumer:
             self._settlement.take_stock()
         logger.info("stopped")
 
-    def hindrances(self) -> list[str]:
+    def readiness_failures(self) -> list[str]:
         """Why messages are not being settled; empty while the service is ready. Safe from any thread."""
         obstacle = self._writer.obstacle
-        return self._source.hindrances() + ([f"{obstacle.cause}: {obstacle}"] if obstacle else [])
+        return self._source.readiness_failures() + ([f"{obstacle.cause}: {obstacle}"] if obstacle else [])
 
-    def stuck(self) -> list[str]:
+    def liveness_failures(self) -> list[str]:
         """Why the loop seems to be dead; empty while it turns. Safe from any thread."""
         silence = self._clock() - self._last_turn
-        return [f"the loop has not turned for {silence:.0f} s"] if silence > STUCK else []
+        return [f"the loop has not turned for {silence:.0f} s"] if silence > LIVENESS_TIMEOUT else []
 
     def close(self) -> None:
         """Let go of the store and the dead-letter topic; `run` has left the group already."""
@@ -238,17 +243,17 @@ class DataConsumer:
             self._last_work = now
             self._writer.look()
 
-    def _exporter(self) -> Exporter:
+    def _health_server(self) -> HealthServer:
         metrics = self._settings.metrics
-        exporter = Exporter(
+        server = HealthServer(
             metrics.host,
             metrics.port,
             registry=self.registry if metrics.enabled else None,
-            stuck=self.stuck,
-            hindrances=self.hindrances,
+            liveness_failures=self.liveness_failures,
+            readiness_failures=self.readiness_failures,
         )
-        logger.info("serving metrics and health", extra={"address": metrics.host, "port": exporter.port})
-        return exporter
+        logger.info("serving metrics and health", extra={"address": metrics.host, "port": server.port})
+        return server
 
     def _summary(self) -> dict[str, object]:
         kafka, consumer = self._settings.kafka, self._settings.consumer

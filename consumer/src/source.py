@@ -181,7 +181,7 @@ class KafkaSource:
         """The partitions that stand still because their committed offset is gone, and what to know of each."""
         return tuple(self._gaps.values())
 
-    def hindrances(self) -> list[str]:
+    def readiness_failures(self) -> list[str]:
         """Why no messages can come; empty while they can. Safe to call from another thread."""
         waiting = None if self._view.joined or self._view.trouble else "waiting to join the consumer group"
         complaints = tuple(self._complaints.values())

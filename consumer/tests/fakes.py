@@ -178,7 +178,7 @@ class FakeSource:
     def ends_met(self) -> Mapping[int, int]:
         return self.read
 
-    def hindrances(self) -> list[str]:
+    def readiness_failures(self) -> list[str]:
         return self.trouble
 
     def __enter__(self) -> Self:

@@ -122,7 +122,7 @@ def test_an_outage_of_the_store_pauses_and_polling_goes_on_until_it_is_over() ->
         world.source.feed(*(record(offset) for offset in range(10, 20)))
         world.wait(lambda: len(world.storage.calls) > 5)
         world.hours_passed += 1
-        world.wait(lambda: world.source.paused and world.consumer.hindrances())
+        world.wait(lambda: world.source.paused and world.consumer.readiness_failures())
         polls = world.source.polls
         world.wait(lambda: world.source.polls > polls)
         assert world.metric("consumer_paused", reason="storage") == 1
@@ -149,13 +149,13 @@ def test_a_dead_letter_storm_pauses_is_not_ready_and_says_why() -> None:
     world = World(*broken(3000), config=LARGE_BATCHES)
 
     with world.running():
-        world.wait(lambda: world.consumer.hindrances() and world.source.committed.get(0) == 999)
+        world.wait(lambda: world.consumer.readiness_failures() and world.source.committed.get(0) == 999)
         world.hours_passed += 1
         world.wait(lambda: world.source.paused)
         polls = world.source.polls
         world.wait(lambda: world.source.polls > polls)
 
-        assert world.consumer.hindrances() == [
+        assert world.consumer.readiness_failures() == [
             "dead_letter_storm: 1,000 of the last 1,000 messages would be dead-lettered, now for not_json"
             " (80 % is allowed); set consumer.dead_letter_storm_percent to 100 to let them through"
         ]
@@ -173,7 +173,9 @@ def test_what_was_parked_in_a_storm_is_committed_when_the_partition_goes_and_no_
     with world.running():
         world.wait(lambda: len(world.dead_letters.parked) > 1000)
         world.source.rebalance("revoked", 0)
-        world.wait(lambda: world.metric("consumer_assigned_partitions") == 0 and not world.consumer.hindrances())
+        world.wait(
+            lambda: world.metric("consumer_assigned_partitions") == 0 and not world.consumer.readiness_failures()
+        )
 
     assert world.source.committed == {0: len(world.dead_letters.parked)}
     assert len(world.dead_letters.parked) < 2000
@@ -311,7 +313,7 @@ def test_a_stop_in_an_outage_leaves_the_batch_to_the_next_consumer() -> None:
     world = World(record(0))
     world.storage.outages = 10**9
 
-    world.until(lambda: world.consumer.hindrances())
+    world.until(lambda: world.consumer.readiness_failures())
 
     assert world.source.committed == {}
     assert world.dead_letters.parked == []
@@ -338,7 +340,7 @@ def test_live_fails_when_the_loop_has_not_turned_for_a_while() -> None:
 
     world.hours_passed += 1
 
-    assert world.consumer.stuck() == ["the loop has not turned for 3600 s"]
+    assert world.consumer.liveness_failures() == ["the loop has not turned for 3600 s"]
 
 
 def test_a_partition_whose_offset_is_gone_shows_as_paused() -> None:
@@ -380,9 +382,9 @@ def test_an_idle_store_is_looked_after() -> None:
         world.wait(lambda: world.storage.indexed)
         world.storage.outages = 1
         world.hours_passed += 1
-        world.wait(lambda: world.consumer.hindrances() == ["unreachable: nobody answers"])
+        world.wait(lambda: world.consumer.readiness_failures() == ["unreachable: nobody answers"])
         world.hours_passed += 1
-        world.wait(lambda: not world.consumer.hindrances())
+        world.wait(lambda: not world.consumer.readiness_failures())
 
 
 def test_the_store_and_the_dead_letters_are_let_go_in_the_end() -> None:

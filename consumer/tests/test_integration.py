@@ -164,12 +164,12 @@ def test_partitions_that_are_added_while_it_runs_are_read_from_their_beginning(w
 
 def test_a_topic_that_comes_later_is_waited_for(world: World) -> None:
     with world.consuming() as consumer:
-        world.wait(lambda: any(world.topic in reason for reason in consumer.hindrances()))
+        world.wait(lambda: any(world.topic in reason for reason in consumer.readiness_failures()))
 
         world.make_topics()
         world.produce(messages(10))
         world.wait(lambda: world.committed() == 10)
-        world.wait(lambda: consumer.hindrances() == [])
+        world.wait(lambda: consumer.readiness_failures() == [])
 
     assert world.stored == ids(10)
 
@@ -187,7 +187,7 @@ def test_of_a_topic_that_was_made_again_nothing_is_skipped_in_silence(world: Wor
 
 
 def stands_still(consumer: DataConsumer) -> bool:
-    return any("made again" in reason or "is gone" in reason for reason in consumer.hindrances())
+    return any("made again" in reason or "is gone" in reason for reason in consumer.readiness_failures())
 
 
 def counted(consumer: DataConsumer, result: str) -> float | None:

@@ -475,9 +475,9 @@ def test_a_complaint_about_a_partition_lasts_until_a_record_of_that_partition() 
     world.arrive(Arrival(0, error=refusal), Arrival(0, partition=1))
     world.poll()
 
-    still = world.source.hindrances()
+    still = world.source.readiness_failures()
     world.arrive(Arrival(0))
     world.poll()
 
     assert still == ["topic data-topic: not authorized"]
-    assert world.source.hindrances() == []
+    assert world.source.readiness_failures() == []

@@ -280,7 +280,7 @@ def test_a_committed_offset_that_is_gone_stops_its_partition_alone(
 
     assert [record.value for record in member.records] == [b"b"]
     assert member.source.gaps == ("data-topic[0]: offset 1000 is gone; see consumer.on_offset_gap",)
-    assert member.source.gaps[0] in member.source.hindrances()
+    assert member.source.gaps[0] in member.source.readiness_failures()
     line = next(line for line in caplog.records if line.message == "committed offset gone")
     assert vars(line)["missing_offset"] == 1000
 
@@ -347,20 +347,20 @@ def test_the_end_of_a_partition_is_no_error(world: World) -> None:
     world.until(lambda: member.source.ends_met.get(0) == 1)
 
     assert member.offsets == [0]
-    assert member.source.hindrances() == []
+    assert member.source.readiness_failures() == []
 
 
-def test_a_broker_that_goes_away_is_a_hindrance_until_it_is_back(world: World) -> None:
+def test_a_broker_that_is_unavailable_is_a_readiness_failure_until_it_recovers(world: World) -> None:
     member = world.join()
-    world.until(lambda: member.diary.owned and not member.source.hindrances())
+    world.until(lambda: member.diary.owned and not member.source.readiness_failures())
 
     world.broker.go_down()
-    world.until(lambda: member.source.hindrances())
+    world.until(lambda: member.source.readiness_failures())
 
-    assert world.broker.address in member.source.hindrances()[0]
+    assert world.broker.address in member.source.readiness_failures()[0]
     world.broker.come_up()
     world.produce([b"a"])
-    world.until(lambda: not member.source.hindrances() and member.records, seconds=30)
+    world.until(lambda: not member.source.readiness_failures() and member.records, seconds=30)
 
 
 def test_a_client_that_finds_no_group_is_let_go_and_another_reads_on(world: World) -> None:
@@ -376,13 +376,13 @@ def test_a_client_that_finds_no_group_is_let_go_and_another_reads_on(world: Worl
 
     world.until(lambda: member.records)
     assert member.offsets == [0]
-    assert not member.source.hindrances()
+    assert not member.source.readiness_failures()
 
 
 def test_a_member_that_has_not_joined_yet_says_so(world: World) -> None:
     member = world.join()
 
-    assert "no answer yet" in member.source.hindrances()[0]
+    assert "no answer yet" in member.source.readiness_failures()[0]
 
 
 def test_a_key_that_the_client_does_not_know_is_a_wrong_setting(world: World) -> None:
@@ -427,13 +427,13 @@ def test_a_fatal_error_of_the_client_ends_the_run() -> None:
         source.poll(1, 0.0)
 
 
-def test_a_topic_that_is_not_there_is_a_hindrance_and_no_end() -> None:
+def test_a_topic_that_does_not_exist_is_a_readiness_failure_and_not_fatal() -> None:
     source, client = scripted(KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART, "no such topic"))
     client.settings["stats_cb"](statistics())
 
     assert source.poll(1, 0.0) == []
 
-    assert source.hindrances() == ["topic data-topic: no such topic"]
+    assert source.readiness_failures() == ["topic data-topic: no such topic"]
 
 
 def test_the_administrators_client_of_a_closed_source_is_gone() -> None:
@@ -456,7 +456,7 @@ def test_the_default_name_that_can_not_be_resolved_comes_with_the_mend(caplog: p
 
     client.settings["error_cb"](KafkaError(KafkaError._RESOLVE, "kafka:9092: Failed to resolve"))
 
-    assert "set KAFKA_BOOTSTRAP_SERVERS, e.g. localhost:29092" in source.hindrances()[0]
+    assert "set KAFKA_BOOTSTRAP_SERVERS, e.g. localhost:29092" in source.readiness_failures()[0]
     assert "broker not reached" in caplog.messages
 
 
@@ -466,7 +466,7 @@ def test_the_reason_why_no_broker_is_reached_is_not_lost_behind_the_fact() -> No
     client.settings["error_cb"](KafkaError(KafkaError._TRANSPORT, "kafka:9092: Connection refused"))
     client.settings["error_cb"](KafkaError(KafkaError._ALL_BROKERS_DOWN, "1/1 brokers are down"))
 
-    assert source.hindrances() == ["broker kafka:9092: kafka:9092: Connection refused"]
+    assert source.readiness_failures() == ["broker kafka:9092: kafka:9092: Connection refused"]
 
 
 def test_any_other_trouble_of_the_client_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
@@ -475,7 +475,7 @@ def test_any_other_trouble_of_the_client_is_a_warning(caplog: pytest.LogCaptureF
     client.settings["error_cb"](KafkaError(KafkaError._AUTHENTICATION, "wrong password"))
 
     assert "Kafka client in trouble" in caplog.messages
-    assert "wrong password" in source.hindrances()[0]
+    assert "wrong password" in source.readiness_failures()[0]
 
 
 def test_a_member_that_waits_for_its_group_is_not_ready() -> None:
@@ -483,7 +483,7 @@ def test_a_member_that_waits_for_its_group_is_not_ready() -> None:
 
     client.settings["stats_cb"](statistics(join_state="wait-join"))
 
-    assert source.hindrances() == ["waiting to join the consumer group"]
+    assert source.readiness_failures() == ["waiting to join the consumer group"]
 
 
 def test_a_client_that_has_lost_its_group_makes_place_for_another() -> None:

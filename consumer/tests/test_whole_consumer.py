@@ -126,13 +126,15 @@ def test_of_a_storm_every_message_is_accounted_for_once_through_a_stop_and_to_it
     world.produce([b"{"] * 3000 + good(3000))
 
     with world.consuming(probe_interval=UNTIL_STOPPED) as consumer:
-        world.wait(lambda: any("1,000 of the last 1,000 messages" in reason for reason in consumer.hindrances()))
+        world.wait(
+            lambda: any("1,000 of the last 1,000 messages" in reason for reason in consumer.readiness_failures())
+        )
 
     assert world.account() == {**NOTHING, "produced": 999, "dead_lettered": 999}
 
     with world.consuming(probe_interval=SOON) as consumer:
         world.wait(lambda: world.lag() == 0)
-        assert consumer.hindrances() == []
+        assert consumer.readiness_failures() == []
         assert (world.settled("dead_lettered"), world.settled("stored")) == (2001, 3000)
 
     assert world.account() == {**NOTHING, "produced": 6000, "stored": 3000, "dead_lettered": 3000}
@@ -144,10 +146,10 @@ def test_a_rule_of_the_store_that_is_mended_costs_only_what_was_parked_before(wo
     storage = DataStorage(world.settings.mongodb, store=store)
 
     with world.consuming(probe_interval=SOON, storage=storage) as consumer:
-        world.wait(lambda: consumer.hindrances() and world.settled("dead_lettered") > 1000)
+        world.wait(lambda: consumer.readiness_failures() and world.settled("dead_lettered") > 1000)
         store.mended = True
         world.wait(lambda: world.lag() == 0)
-        assert consumer.hindrances() == []
+        assert consumer.readiness_failures() == []
         parked = world.settled("dead_lettered")
 
     assert 1000 < parked < 2000

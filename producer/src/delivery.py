@@ -113,7 +113,7 @@ class _Parcel:
 
 
 class Delivery:
-    """Used by one thread; `hindrances` and `outstanding` may be read by any."""
+    """Used by one thread; `readiness_failures` and `outstanding` may be read by any."""
 
     def __init__(
         self,
@@ -214,7 +214,7 @@ class Delivery:
         self._abandon()
         self._keep_given_up(at_last=True)
 
-    def hindrances(self) -> list[str]:
+    def readiness_failures(self) -> list[str]:
         """Why messages are not being delivered; empty while they are."""
         silence = self._clock() - self._last_report
         silent = f"no delivery report for {silence:.0f} s" if self.outstanding and silence > SILENCE else None

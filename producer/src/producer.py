@@ -26,14 +26,14 @@ from src.segments import Undelivered
 from src.settings import DEFAULT_FILE, VERSION, KafkaSettings, ProducerSettings, Settings, load_settings
 from src.user_lines import Stream, UserLines, opened
 from src.utils.config import ConfigurationError
-from src.utils.exporter import CannotServe, Exporter
+from src.utils.health_server import CannotServe, HealthServer
 from src.utils.logging import configure
 from src.utils.metrics import ProducerMetrics
 from src.utils.shutdown import ended_by_signals, stopping_on_signals
 
 logger = logging.getLogger("producer")
 
-STUCK = 30.0  # seconds without a turn of the loop
+LIVENESS_TIMEOUT = 30.0  # seconds without a turn of the loop
 LOOK_AGAIN = 0.02  # seconds until more of the user's lines may have been read
 
 
@@ -103,7 +103,7 @@ class DataProducer:
         metrics.watch(
             queue=lambda: self._delivery.outstanding,
             undelivered=self._kept.count,
-            healthy=lambda: not self._hindrances(),
+            healthy=lambda: not self._readiness_failures(),
         )
 
     def generate_data(self, batch_size: int) -> list[Message]:
@@ -130,7 +130,7 @@ class DataProducer:
         """As `run`, with messages from the feed, until that is exhausted too; True if every one was delivered."""
         logger.info("producing", extra={"pace": describe(interval, batch_size), "topic": self._settings.kafka.topic})
         pacer = Pacer(interval, self._clock)
-        with stopping_on_signals(self._stop), self._exporter(), self:
+        with stopping_on_signals(self._stop), self._health_server(), self:
             while not self._stop.is_set() and self._is_work_left(feed):
                 self._last_turn = self._clock()
                 self._send_due_batch(feed, pacer, batch_size)
@@ -184,26 +184,26 @@ class DataProducer:
     def _tell_end(self) -> None:
         logger.info("stopped", extra={"delivered": self.delivered, "undelivered": self.undelivered})
 
-    def _exporter(self) -> Exporter:
+    def _health_server(self) -> HealthServer:
         metrics = self._settings.metrics
-        exporter = Exporter(
+        server = HealthServer(
             metrics.host,
             metrics.port,
             registry=self._registry if metrics.enabled else None,
-            stuck=self._stuck,
-            hindrances=self._hindrances,
+            liveness_failures=self._liveness_failures,
+            readiness_failures=self._readiness_failures,
         )
-        logger.info("serving metrics and health", extra={"address": metrics.host, "port": exporter.port})
-        return exporter
+        logger.info("serving metrics and health", extra={"address": metrics.host, "port": server.port})
+        return server
 
-    def _hindrances(self) -> list[str]:
-        reasons = self._delivery.hindrances() + ([self._trickle.trouble] if self._trickle.trouble else [])
+    def _readiness_failures(self) -> list[str]:
+        reasons = self._delivery.readiness_failures() + ([self._trickle.trouble] if self._trickle.trouble else [])
         waiting = self._kept.count() if reasons else 0
         return [*reasons, f"{waiting} messages are in the undelivered folder"] if waiting else reasons
 
-    def _stuck(self) -> list[str]:
+    def _liveness_failures(self) -> list[str]:
         silence = self._clock() - self._last_turn
-        return [f"the loop has not turned for {silence:.0f} s"] if silence > STUCK else []
+        return [f"the loop has not turned for {silence:.0f} s"] if silence > LIVENESS_TIMEOUT else []
 
 
 def _publisher(kafka: KafkaSettings, producer: ProducerSettings) -> KafkaPublisher:

@@ -256,17 +256,17 @@ def test_while_messages_cannot_be_kept_they_stay_and_no_new_ones_are_taken() -> 
     world.delivery.dispatch(named(1))
 
     world.delivery.turn(0)
-    hindrances, room = world.delivery.hindrances(), world.delivery.has_room
+    readiness_failures, room = world.delivery.readiness_failures(), world.delivery.has_room
     for _ in range(50):
         world.delivery.turn(TURN)
 
-    assert hindrances == [
+    assert readiness_failures == [
         "undelivered messages can't be kept: no space left on device",
         "no new messages are taken: 0 are on their way",
     ]
     assert not room
     assert world.keeper.keys == ["0"]
-    assert world.delivery.hindrances() == []
+    assert world.delivery.readiness_failures() == []
     assert world.delivery.has_room
 
 
@@ -276,7 +276,7 @@ def test_what_cannot_be_kept_is_sent_when_kafka_is_back_before_the_file() -> Non
     world.publisher.refuse("0", "away", "away", "away")
     world.delivery.dispatch(named(2))
     world.delivery.turn(0)
-    in_the_outage = world.delivery.hindrances()
+    in_the_outage = world.delivery.readiness_failures()
 
     for _ in range(200):
         world.delivery.turn(TURN)
@@ -287,7 +287,7 @@ def test_what_cannot_be_kept_is_sent_when_kafka_is_back_before_the_file() -> Non
         "no new messages are taken: 1 are on their way",
     ]
     assert world.delivered_keys == ["1", "0"]
-    assert world.delivery.hindrances() == []
+    assert world.delivery.readiness_failures() == []
     assert world.delivery.has_room
     assert (world.delivery.delivered, world.delivery.undelivered, world.delivery.outstanding) == (1, 1, 0)
 
@@ -303,7 +303,7 @@ def test_what_could_not_be_kept_is_kept_as_soon_as_the_file_can_be_written() -> 
         world.delivery.turn(TURN)
 
     assert (world.keeper.keys, world.keeper.reasons) == (["0"], ["away"])
-    assert (world.delivery.hindrances(), world.delivery.has_room) == (["away"], True)
+    assert (world.delivery.readiness_failures(), world.delivery.has_room) == (["away"], True)
     world.clock.advance(2 * 60.0)
     world.delivery.turn(TURN)
     assert (world.publisher.sizes, world.delivery.outstanding) == ([1], 0)
@@ -380,27 +380,27 @@ def test_not_ready_while_messages_fail_and_ready_with_the_next_one_delivered() -
     world.publisher.refuse("0", "no leader")
     world.delivery.dispatch([encoded("0")])
     world.delivery.turn(0)
-    while_failing = world.delivery.hindrances()
+    while_failing = world.delivery.readiness_failures()
 
     world.delivery.dispatch([encoded("1")])
     world.delivery.turn(0)
 
     assert while_failing == ["no leader"]
-    assert world.delivery.hindrances() == []
+    assert world.delivery.readiness_failures() == []
 
 
-def test_a_broker_that_stays_silent_is_a_hindrance_and_idleness_is_none() -> None:
+def test_a_broker_that_sends_no_delivery_reports_is_a_readiness_failure_and_idleness_is_not() -> None:
     world = World()
     world.clock.advance(SILENCE * 2)
-    idle = world.delivery.hindrances()
+    idle = world.delivery.readiness_failures()
     world.publisher.silent = True
     world.delivery.dispatch(named(1))
-    at_first = world.delivery.hindrances()
+    at_first = world.delivery.readiness_failures()
 
     world.clock.advance(SILENCE + 1)
 
     assert (idle, at_first) == ([], [])
-    assert world.delivery.hindrances() == ["no delivery report for 31 s"]
+    assert world.delivery.readiness_failures() == ["no delivery report for 31 s"]
 
 
 def test_what_was_given_up_is_logged_once_with_its_number(caplog: pytest.LogCaptureFixture) -> None:

@@ -26,12 +26,12 @@ from src.data_generator import DataGenerator
 from src.delivery import MAX_MESSAGES, TURN
 from src.errors import UndeliveredFileError
 from src.message import Encoded
-from src.producer import STUCK, DataProducer, Generated, main
+from src.producer import LIVENESS_TIMEOUT, DataProducer, Generated, main
 from src.resending import AT_ONCE
 from src.segments import Undelivered, from_line, segments
 from src.settings import MetricsSettings, Settings
 from src.shipment import Failure, Fault
-from src.utils.exporter import CannotServe
+from src.utils.health_server import CannotServe
 from tests.fakes import DEADLINE, FakeClock, FakePublisher, encoded
 from tests.test_publisher import stored
 
@@ -364,7 +364,7 @@ def test_not_ready_says_how_many_messages_are_in_the_folder(world: World) -> Non
     world.publisher.failing = "away"
     world.producer.send_batch([("a", {}, None)])
 
-    assert world.producer._hindrances() == ["away", "1 messages are in the undelivered folder"]
+    assert world.producer._readiness_failures() == ["away", "1 messages are in the undelivered folder"]
 
 
 def test_a_taken_port_is_a_sentence(tmp_path: Path, world: World) -> None:
@@ -386,7 +386,7 @@ def test_health_is_served_and_tells_the_reasons(world: World, caplog: pytest.Log
     def ask() -> None:
         port = next(r.__dict__["port"] for r in caplog.records if r.getMessage() == "serving metrics and health")
         world.publisher.trouble = "broker down"
-        world.clock.advance(STUCK + 1)
+        world.clock.advance(LIVENESS_TIMEOUT + 1)
         for path in ("live", "ready", "metrics"):
             answers[path] = _get(f"http://127.0.0.1:{port}/{path}")
         world.publisher.trouble = None

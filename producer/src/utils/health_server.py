@@ -1,4 +1,4 @@
-"""The HTTP side of a service: /metrics for Prometheus, /live and /ready for whoever looks after the process."""
+"""The HTTP server of a service: /metrics for Prometheus, /live and /ready for health checks."""
 
 import json
 import socket
@@ -12,33 +12,39 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 Reasons = Callable[[], Sequence[str]]
-Answer = tuple[HTTPStatus, str, bytes]
-Answers = Mapping[str, Callable[[str], Answer]]
+Response = tuple[HTTPStatus, str, bytes]
+Endpoints = Mapping[str, Callable[[str], Response]]
 
 
 class CannotServe(Exception):
-    """The HTTP port can't be had. The text names the address and the mend."""
+    """The address cannot be bound. The text names it, and what to change."""
 
 
-class Exporter:
-    """Serves from a thread of its own while the `with` block runs.
+class HealthServer:
+    """Serves requests in a background thread while the `with` block runs.
 
-    `stuck` and `hindrances` return why the service is not alive, or not ready; empty means that it is. Without a
-    registry there is no /metrics. Port 0 takes a free one; `port` tells which.
+    `liveness_failures` and `readiness_failures` return the reasons why the service is not live, or not ready; empty
+    means that it is. Without a registry there is no /metrics. Port 0 binds a free port; `port` returns it.
     """
 
     def __init__(
-        self, host: str, port: int, *, registry: CollectorRegistry | None, stuck: Reasons, hindrances: Reasons
+        self,
+        host: str,
+        port: int,
+        *,
+        registry: CollectorRegistry | None,
+        liveness_failures: Reasons,
+        readiness_failures: Reasons,
     ) -> None:
-        answers: dict[str, Callable[[str], Answer]] = {
-            "/live": lambda _accept: _verdict(stuck()),
-            "/ready": lambda _accept: _verdict(hindrances()),
+        endpoints: dict[str, Callable[[str], Response]] = {
+            "/live": lambda _accept: _health_response(liveness_failures()),
+            "/ready": lambda _accept: _health_response(readiness_failures()),
         }
         if registry is not None:
-            answers["/metrics"] = lambda accept: _exposition(registry, accept)
-        self._server = _listen(host, port, answers)
+            endpoints["/metrics"] = lambda accept: _metrics_response(registry, accept)
+        self._server = _listen(host, port, endpoints)
         self._thread = Thread(
-            target=self._server.serve_forever, kwargs={"poll_interval": 0.1}, name="exporter", daemon=True
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.1}, name="health-server", daemon=True
         )
 
     @property
@@ -55,29 +61,29 @@ class Exporter:
         self._thread.join()
 
 
-def _verdict(reasons: Sequence[str]) -> Answer:
+def _health_response(reasons: Sequence[str]) -> Response:
     status = HTTPStatus.SERVICE_UNAVAILABLE if reasons else HTTPStatus.OK
     return status, "application/json", json.dumps({"ok": not reasons, "reasons": list(reasons)}).encode()
 
 
-def _exposition(registry: CollectorRegistry, accept: str) -> Answer:
+def _metrics_response(registry: CollectorRegistry, accept: str) -> Response:
     encode, content_type = choose_encoder(accept)
     return HTTPStatus.OK, content_type, encode(registry)
 
 
 class _Handler(BaseHTTPRequestHandler):
-    timeout = 10  # seconds a client may take to say what it wants
+    timeout = 10  # seconds to wait for the request of a client
     server: "_Server"
 
     def do_GET(self) -> None:
-        answers = self.server.answers
-        answer = answers.get(self.path.partition("?")[0])
-        if answer is None:
-            self._reply(HTTPStatus.NOT_FOUND, "text/plain", f"try {', '.join(sorted(answers))}\n".encode())
+        endpoints = self.server.endpoints
+        endpoint = endpoints.get(self.path.partition("?")[0])
+        if endpoint is None:
+            self._respond(HTTPStatus.NOT_FOUND, "text/plain", f"try {', '.join(sorted(endpoints))}\n".encode())
         else:
-            self._reply(*answer(self.headers.get("Accept", "")))
+            self._respond(*endpoint(self.headers.get("Accept", "")))
 
-    def _reply(self, status: HTTPStatus, content_type: str, body: bytes) -> None:
+    def _respond(self, status: HTTPStatus, content_type: str, body: bytes) -> None:
         self.send_response(status)
         self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))
@@ -85,19 +91,19 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_args: object) -> None:
-        """A scrape is no event."""
+        """Requests are not logged."""
 
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
-    def __init__(self, host: str, port: int, answers: Answers) -> None:
-        self.answers = answers
+    def __init__(self, host: str, port: int, endpoints: Endpoints) -> None:
+        self.endpoints = endpoints
         self.address_family = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM)[0][0]
         super().__init__((host, port), _Handler)
 
     def server_bind(self) -> None:
-        """Listen on IPv4 too where the address is IPv6's "any"; look no name up."""
+        """Accept IPv4 too on the IPv6 wildcard address; do not look up the host name."""
         if self.address_family == socket.AF_INET6:
             self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -105,13 +111,13 @@ class _Server(ThreadingHTTPServer):
         self.server_address = self.socket.getsockname()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that hung up is no event either."""
+        """A client that disconnected is not logged."""
 
 
-def _listen(host: str, port: int, answers: Answers) -> _Server:
-    reachable = "" if host == "::" and not socket.has_dualstack_ipv6() else host
+def _listen(host: str, port: int, endpoints: Endpoints) -> _Server:
+    bind_address = "" if host == "::" and not socket.has_dualstack_ipv6() else host
     try:
-        return _Server(reachable, port, answers)
+        return _Server(bind_address, port, endpoints)
     except OSError as error:
         raise CannotServe(
             f"cannot serve metrics and health on {host} port {port}: {error.strerror or error};"

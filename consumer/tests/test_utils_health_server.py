@@ -7,15 +7,15 @@ import socket
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
-from src.utils.exporter import CannotServe, Exporter
+from src.utils.health_server import CannotServe, HealthServer
 
 DEADLINE = 10.0  # seconds
 
 
-def exporter(
+def health_server(
     *, host: str = "127.0.0.1", port: int = 0, registry: CollectorRegistry | None = None, reasons: tuple[str, ...] = ()
-) -> Exporter:
-    return Exporter(host, port, registry=registry, stuck=lambda: (), hindrances=lambda: reasons)
+) -> HealthServer:
+    return HealthServer(host, port, registry=registry, liveness_failures=lambda: (), readiness_failures=lambda: reasons)
 
 
 def get(port: int, path: str, host: str = "127.0.0.1", accept: str = "") -> tuple[int, str, str]:
@@ -29,7 +29,7 @@ def get(port: int, path: str, host: str = "127.0.0.1", accept: str = "") -> tupl
 
 
 def test_ready_answers_with_the_reasons() -> None:
-    with exporter(reasons=("broker down", "paused")) as serving:
+    with health_server(reasons=("broker down", "paused")) as serving:
         status, kind, body = get(serving.port, "/ready")
 
     assert (status, kind) == (503, "application/json")
@@ -37,7 +37,7 @@ def test_ready_answers_with_the_reasons() -> None:
 
 
 def test_without_reasons_all_is_well_and_a_query_changes_nothing() -> None:
-    with exporter() as serving:
+    with health_server() as serving:
         answers = [get(serving.port, path) for path in ("/live", "/ready", "/live?verbose=1")]
 
     assert [(status, json.loads(body)["ok"]) for status, _, body in answers] == [(200, True)] * 3
@@ -47,7 +47,7 @@ def test_metrics_are_served_in_the_format_that_was_asked_for() -> None:
     registry = CollectorRegistry()
     Counter("events", "Events", registry=registry).inc(3)
 
-    with exporter(registry=registry) as serving:
+    with health_server(registry=registry) as serving:
         _, _, plain = get(serving.port, "/metrics")
         _, kind, _ = get(serving.port, "/metrics", accept="application/openmetrics-text")
 
@@ -56,7 +56,7 @@ def test_metrics_are_served_in_the_format_that_was_asked_for() -> None:
 
 
 def test_without_a_registry_there_are_no_metrics_but_health() -> None:
-    with exporter() as serving:
+    with health_server() as serving:
         metrics, _, hint = get(serving.port, "/metrics")
         live, _, _ = get(serving.port, "/live")
 
@@ -69,16 +69,16 @@ def test_a_taken_port_is_a_sentence() -> None:
         port = taken.getsockname()[1]
 
         with pytest.raises(CannotServe, match=rf"port {port}: .*METRICS_PORT"):
-            exporter(port=port)
+            health_server(port=port)
 
 
 def test_a_host_that_is_none_is_a_sentence() -> None:
     with pytest.raises(CannotServe, match=r"203\.0\.113\.1"):
-        exporter(host="203.0.113.1")  # a documentation address: no machine has it
+        health_server(host="203.0.113.1")  # a documentation address: no machine has it
 
 
 def test_a_client_that_hangs_up_is_no_event(capsys: pytest.CaptureFixture[str]) -> None:
-    with exporter() as serving:
+    with health_server() as serving:
         with socket.create_connection(("127.0.0.1", serving.port)) as client:
             client.sendall(b"GET /live")
         status, _, _ = get(serving.port, "/live")
@@ -88,10 +88,10 @@ def test_a_client_that_hangs_up_is_no_event(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_the_port_is_free_again_afterwards() -> None:
-    with exporter() as first:
+    with health_server() as first:
         port = first.port
 
-    with exporter(port=port) as second:
+    with health_server(port=port) as second:
         status, _, _ = get(second.port, "/live")
 
     assert status == 200
@@ -100,7 +100,7 @@ def test_the_port_is_free_again_afterwards() -> None:
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_the_address_of_all_is_heard_on_both_protocols(host: str) -> None:
-    with exporter(host="::") as serving:
+    with health_server(host="::") as serving:
         status, _, _ = get(serving.port, "/live", host)
 
     assert status == 200
