@@ -17,7 +17,7 @@ Docker engine answers, also the tests on real Kafka and MongoDB containers, and 
 of faults; it runs in a project and on ports of its own). What is needed is installed into
 .venv and .local/venv. For one test alone:
 
-  cd consumer && ../.venv/bin/python -m pytest tests/test_offsets.py
+  cd consumer && ../.venv/bin/python -m pytest tests/test_assignment.py
 
 Exit status: 0 if all passed, 1 if something failed, 2 if what is needed can't be installed.
 END

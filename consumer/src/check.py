@@ -7,9 +7,9 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import ClusterMetadata
 
 from src.dead_letters.topic import Answer, DeadLetterTopic
-from src.kafka_messages import reason
+from src.kafka.group_member import client_settings
+from src.kafka.messages import reason
 from src.settings import KafkaSettings, Settings
-from src.source import client_settings
 from src.storage import DataStorage
 from src.utils.config import ConfigurationError
 

@@ -13,38 +13,39 @@ from typing import Any, Protocol, Self
 
 from prometheus_client import CollectorRegistry, disable_created_metrics
 
-from src import data_processor, storage, writer
+from src import data_processor, storage
 from src.check import check
-from src.circuit_breaker import CircuitBreaker
 from src.data_processor import DataProcessor
 from src.dead_letters.topic import DeadLetterTopic
-from src.errors import DeadLetterError, DeadLetterStorm, InvalidMessage
-from src.offsets import OffsetTracker
-from src.record import Record
+from src.kafka.assignment import OffsetTracker
+from src.kafka.committer import Commits, Settlement
+from src.kafka.group_member import GroupMember, Listener
+from src.model.errors import DeadLetterError, DeadLetterStorm, InvalidMessage
+from src.model.record import Record
+from src.pipeline import batch_writer
+from src.pipeline.batch_writer import BatchWriter, DeadLetters
+from src.pipeline.circuit_breaker import CircuitBreaker
+from src.pipeline.writer_thread import WriterThread
 from src.settings import DEFAULT_FILE, VERSION, Settings, load_settings
-from src.settlement import Commits, Settlement
-from src.source import KafkaSource, Listener
 from src.storage import DataStorage
 from src.utils.config import ConfigurationError, parse
 from src.utils.health_server import CannotServe, HealthServer
 from src.utils.logging import configure
 from src.utils.metrics import ConsumerMetrics
 from src.utils.shutdown import ended_by_signals, stopping_on_signals
-from src.writer import DeadLetters, Writer
-from src.writer_thread import WriterThread
 
 logger = logging.getLogger("consumer")
 
 POLL = 0.1  # seconds that the loop waits for a message, or for a batch while the writer is full
 FULL_BEFORE_PAUSE = 1.0  # seconds: a pause throws away what was fetched, so a busy store gets a moment
-REASONS = sorted({*data_processor.REASONS, *storage.REASONS, writer.PROCESSING_FAILED})  # why a message is parked
+REASONS = sorted({*data_processor.REASONS, *storage.REASONS, batch_writer.PROCESSING_FAILED})  # why a message is parked
 GRACE = 5.0  # seconds for the batches in hand when asked to stop
 LIVENESS_TIMEOUT = 60.0  # seconds without a turn of the loop
 LOOK_EVERY = 10.0  # seconds without work after which the store is asked whether it is there
 
 
 class Source(Commits, Protocol):
-    """What the loop needs of Kafka; KafkaSource is it."""
+    """What the loop needs of Kafka; GroupMember is it."""
 
     @property
     def gaps(self) -> Collection[str]: ...
@@ -64,7 +65,7 @@ class Source(Commits, Protocol):
     def __exit__(self, *exc_info: object) -> None: ...
 
 
-class Storage(writer.Storage, Protocol):
+class Storage(batch_writer.Storage, Protocol):
     """What the consumer needs of a store; DataStorage is it."""
 
     def save(self, data: Mapping[str, Any]) -> bool: ...
@@ -88,7 +89,7 @@ class DataConsumer:
         processor: DataProcessor | None = None,
         registry: CollectorRegistry | None = None,
         clock: Callable[[], float] = time.monotonic,
-        probe_interval: float = writer.PROBE_INTERVAL,
+        probe_interval: float = batch_writer.PROBE_INTERVAL,
         stop: Event | None = None,
     ) -> None:
         self._settings = settings = config if isinstance(config, Settings) else parse(Settings, config)
@@ -99,10 +100,10 @@ class DataConsumer:
         self._processor = processor or DataProcessor()
         self._storage: Storage = storage or DataStorage(settings.mongodb)
         self._dead_letters: DeadLetters = dead_letters or DeadLetterTopic(settings.kafka)
-        self._source: Source = source or KafkaSource(settings.kafka, on_offset_gap=settings.consumer.on_offset_gap)
+        self._source: Source = source or GroupMember(settings.kafka, on_offset_gap=settings.consumer.on_offset_gap)
         tracker = OffsetTracker()
         self._writer = WriterThread(
-            Writer(
+            BatchWriter(
                 self._processor,
                 self._storage,
                 self._dead_letters,

@@ -19,8 +19,8 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from src.errors import InvalidMessage
-from src.record import Record
+from src.model.errors import InvalidMessage
+from src.model.record import Record
 from src.stores.document import as_date, require_encodable
 
 REASONS = (

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from src.errors import StorageUnavailable
+from src.model.errors import StorageUnavailable
 from src.settings import DEFAULT_FILE, VERSION, load_settings
 from src.storage import DataStorage, UnsupportedQuery
 from src.utils.config import ConfigurationError

@@ -8,14 +8,14 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, Self
 
-from src.errors import InvalidMessage, StorageUnavailable
+from src.model.errors import InvalidMessage, StorageUnavailable
+from src.model.verdict import DUPLICATE, Outcome, Verdict
 from src.settings import MongoSettings
 from src.stores.document import Document, StoredMessage, as_text, checked, content
 from src.stores.mongo import MongoStore
 from src.stores.query import Query, Sort, UnsupportedQuery, normalised
 from src.stores.sqlite import SCHEME, SqliteStore
 from src.utils.config import parse
-from src.verdict import DUPLICATE, Outcome, Verdict
 
 logger = logging.getLogger(__name__)
 

@@ -16,19 +16,19 @@ from typing import Any, NamedTuple, TypeVar
 
 from prometheus_client import CollectorRegistry
 
-from src.circuit_breaker import CircuitBreaker
-from src.cluster_view import Ends
 from src.data_processor import DataProcessor
-from src.errors import DeadLetterError, StorageUnavailable
-from src.offsets import OffsetTracker
-from src.record import Record, Rejection
-from src.settlement import Settlement
+from src.kafka.assignment import OffsetTracker
+from src.kafka.committer import Settlement
+from src.kafka.statistics import Watermarks
+from src.model.errors import DeadLetterError, StorageUnavailable
+from src.model.record import Record, Rejection
+from src.model.verdict import Verdict
+from src.pipeline.batch_writer import BatchWriter, DeadLetters, Result, Storage
+from src.pipeline.circuit_breaker import CircuitBreaker
+from src.pipeline.writer_thread import WriterThread
 from src.storage import DataStorage
 from src.stores.document import Document
 from src.utils.metrics import ConsumerMetrics
-from src.verdict import Verdict
-from src.writer import DeadLetters, Result, Storage, Writer
-from src.writer_thread import WriterThread
 from tests.fake_storage import FakeStore
 from tests.fakes import DEADLINE, TOPIC, deferred, failed, refused
 
@@ -159,7 +159,7 @@ def _fulfil(outcome: Future[T], function: Callable[..., T], args: Sequence[Any])
 class SteppedThread(WriterThread):
     """The real one on a thread that the test steps; `pace` is how far the writer gets when it is waited for."""
 
-    def __init__(self, writer: Writer, turns: Turns) -> None:
+    def __init__(self, writer: BatchWriter, turns: Turns) -> None:
         super().__init__(writer)
         self.pace = 0
         self._executor = turns
@@ -192,7 +192,7 @@ class Weather:
         return self.faults.popleft() if self.faults else None
 
 
-class Shelf:
+class DeadLetterReader:
     """What the store holds, whoever writes there."""
 
     def __init__(self) -> None:
@@ -204,7 +204,7 @@ class Shelf:
 class WeatheredStore(FakeStore):
     """One consumer's connection to the store."""
 
-    def __init__(self, shelf: Shelf, weather: Weather, pause: Callable[[], None]) -> None:
+    def __init__(self, shelf: DeadLetterReader, weather: Weather, pause: Callable[[], None]) -> None:
         super().__init__()
         self.documents = shelf.documents
         self._met = shelf.met
@@ -270,7 +270,7 @@ class Parts:
 
     tracker: type[OffsetTracker] = OffsetTracker
     settlement: type[Settlement] = Settlement
-    writer: type[Writer] = Writer
+    writer: type[BatchWriter] = BatchWriter
     storage: Callable[[FakeStore], Storage] = lambda store: DataStorage({}, store=store)
     letters: Callable[[DeadLetters], DeadLetters] = _same
 
@@ -283,7 +283,7 @@ class World:
     logs: list[list[Sent]] = field(default_factory=lambda: [[] for _ in PARTITIONS])
     begins: dict[int, int] = field(default_factory=lambda: dict.fromkeys(PARTITIONS, 0))
     committed: dict[int, int] = field(default_factory=dict)
-    shelf: Shelf = field(default_factory=Shelf)
+    shelf: DeadLetterReader = field(default_factory=DeadLetterReader)
     parked: list[Rejection] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -428,7 +428,7 @@ class Member:
         )
         self._thread.__enter__()
 
-    def _made_writer(self) -> Writer:
+    def _made_writer(self) -> BatchWriter:
         world, pause = self._world, self._turns.pause
         return world.parts.writer(
             DataProcessor(),
@@ -575,8 +575,8 @@ class Member:
     def commit_now(self, offsets: Mapping[int, int]) -> None:
         self._told_answer(*self._asked(offsets))
 
-    def ends(self, partition: int) -> Ends:
-        return Ends(self._world.begins[partition], len(self._world.logs[partition]))
+    def ends(self, partition: int) -> Watermarks:
+        return Watermarks(self._world.begins[partition], len(self._world.logs[partition]))
 
     @property
     def ends_met(self) -> Mapping[int, int]:

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 
-from src.errors import StorageUnavailable
+from src.model.errors import StorageUnavailable
+from src.model.verdict import KEY_TAKEN, STORED, Outcome, Verdict
 from src.stores.document import Document, StoredMessage
 from src.stores.query import Query, Sort, in_order, matcher
-from src.verdict import KEY_TAKEN, STORED, Outcome, Verdict
 
 
 class FakeStore:

@@ -6,11 +6,11 @@ from collections.abc import Collection, Mapping, Sequence
 from threading import Event
 from typing import Any, Self
 
-from src.cluster_view import Ends
-from src.errors import DeadLetterError, InvalidMessage, StorageUnavailable
-from src.record import Record, Rejection
-from src.source import Listener
-from src.verdict import DUPLICATE, STORED, Outcome, Verdict
+from src.kafka.group_member import Listener
+from src.kafka.statistics import Watermarks
+from src.model.errors import DeadLetterError, InvalidMessage, StorageUnavailable
+from src.model.record import Record, Rejection
+from src.model.verdict import DUPLICATE, STORED, Outcome, Verdict
 
 TOPIC = "data-topic"
 DEADLINE = 10.0  # seconds; what takes longer in a test has failed
@@ -171,8 +171,8 @@ class FakeSource:
     def resume(self) -> None:
         self.paused = False
 
-    def ends(self, partition: int) -> Ends:
-        return Ends(0, 100)
+    def ends(self, partition: int) -> Watermarks:
+        return Watermarks(0, 100)
 
     @property
     def ends_met(self) -> Mapping[int, int]:

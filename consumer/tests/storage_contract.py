@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from src.model.verdict import Outcome
 from src.storage import DataStorage, StoredMessage, UnsupportedQuery
 from src.stores.document import milliseconds
-from src.verdict import Outcome
 
 Message = dict[str, Any]
 

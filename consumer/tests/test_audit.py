@@ -14,14 +14,14 @@ import pytest
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 
 from local.broker import RETENTION_BYTES, EmbeddedBroker
-from src import audit
-from src.audit import FAILED, IMPOSSIBLE, INTERRUPTED, PASSED, Audit, Report, as_json, as_table
+from src.audit import __main__ as audit
+from src.audit.__main__ import FAILED, IMPOSSIBLE, INTERRUPTED, PASSED, Audit, Report, as_json, as_table
+from src.audit.ledger import Example, Findings, Ledger
 from src.dead_letters.letter import Letter, letter, note
-from src.errors import InvalidMessage, SourceError
-from src.ledger import Example, Findings, Ledger
-from src.record import Record, Rejection
+from src.kafka.topic_reader import OffsetRange, TopicReader
+from src.model.errors import InvalidMessage, SourceError
+from src.model.record import Record, Rejection
 from src.settings import KafkaSettings, MongoSettings, Settings
-from src.snapshot import Span, TopicSnapshot
 from src.storage import DataStorage
 from src.stores.sqlite import SqliteStore
 from tests.scripted_client import Arrival
@@ -469,7 +469,7 @@ def test_a_broker_that_is_not_there_is_named_with_the_reason() -> None:
     kafka = KafkaSettings(bootstrap_servers=f"127.0.0.1:{a_closed_port()}")
 
     with (
-        TopicSnapshot(kafka, timeout=0.5) as snapshot,
+        TopicReader(kafka, timeout=0.5) as snapshot,
         pytest.raises(SourceError, match=r"^broker 127\.0\.0\.1:.* refused"),
     ):
         snapshot.partitions("any")
@@ -509,18 +509,18 @@ def test_a_broker_that_falls_silent_while_it_is_read_is_not_waited_for_for_ever(
     with EmbeddedBroker({}) as broker:
         world = World("silent", broker, a_producer(broker), tmp_path)
         world.send(message("a"))
-        with TopicSnapshot(world.kafka, patience=0.0) as snapshot:
+        with TopicReader(world.kafka, patience=0.0) as snapshot:
             broker.go_down()
 
             with pytest.raises(SourceError, match=r"^broker 127\.0\.0\.1:"):
-                list(snapshot.read(world.kafka.topic, {0: Span(0, 1)}))
+                list(snapshot.read(world.kafka.topic, {0: OffsetRange(0, 1)}))
 
 
 def test_a_span_that_reaches_beyond_the_topic_ends_where_the_topic_does(world: World) -> None:
     world.send(message("a"))
 
-    with TopicSnapshot(world.kafka) as snapshot:
-        records = list(snapshot.read(world.kafka.topic, {0: Span(0, 100)}))
+    with TopicReader(world.kafka) as snapshot:
+        records = list(snapshot.read(world.kafka.topic, {0: OffsetRange(0, 100)}))
 
     assert [record.value for record in records] == [b'{"id": "a"}']
 
@@ -528,8 +528,8 @@ def test_a_span_that_reaches_beyond_the_topic_ends_where_the_topic_does(world: W
 def test_a_replica_that_ends_before_the_topic_does_is_not_believed(world: World) -> None:
     world.send(message("a"))
 
-    with TopicSnapshot(world.kafka, consumer=EndingEarly) as snapshot:
-        records = list(snapshot.read(world.kafka.topic, {0: Span(0, 1)}))
+    with TopicReader(world.kafka, consumer=EndingEarly) as snapshot:
+        records = list(snapshot.read(world.kafka.topic, {0: OffsetRange(0, 1)}))
 
     assert [record.value for record in records] == [b'{"id": "a"}']
 
@@ -538,8 +538,8 @@ def test_what_arrives_after_the_snapshot_is_left_alone(world: World) -> None:
     world.send(message("a"), message("b"))
     world.send(message("c"), partition=1)
 
-    with TopicSnapshot(world.kafka) as snapshot:
-        records = list(snapshot.read(world.kafka.topic, {0: Span(0, 1), 1: Span(0, 1)}))
+    with TopicReader(world.kafka) as snapshot:
+        records = list(snapshot.read(world.kafka.topic, {0: OffsetRange(0, 1), 1: OffsetRange(0, 1)}))
 
     assert sorted((record.partition, record.offset) for record in records) == [(0, 0), (1, 0)]
 
@@ -548,10 +548,10 @@ def test_a_partition_that_is_not_there_is_an_error_and_no_silence(world: World) 
     world.send(message("a"))
 
     with (
-        TopicSnapshot(world.kafka, patience=1.0) as snapshot,
+        TopicReader(world.kafka, patience=1.0) as snapshot,
         pytest.raises(SourceError, match=r"^broker 127\.0\.0\.1:.*\[17\]"),
     ):
-        list(snapshot.read(world.kafka.topic, {17: Span(0, 1)}))
+        list(snapshot.read(world.kafka.topic, {17: OffsetRange(0, 1)}))
 
 
 def test_a_topic_that_may_not_be_read_is_an_error(tmp_path: Path) -> None:
@@ -560,8 +560,8 @@ def test_a_topic_that_may_not_be_read_is_an_error(tmp_path: Path) -> None:
         world.send(message("a"))
         broker.fail_next(FETCH, *[KafkaError.TOPIC_AUTHORIZATION_FAILED] * 3)
 
-        with TopicSnapshot(world.kafka) as snapshot, pytest.raises(SourceError, match="Kafka refuses secret"):
-            list(snapshot.read(world.kafka.topic, {0: Span(0, 1)}))
+        with TopicReader(world.kafka) as snapshot, pytest.raises(SourceError, match="Kafka refuses secret"):
+            list(snapshot.read(world.kafka.topic, {0: OffsetRange(0, 1)}))
 
 
 def test_a_committed_offset_that_is_not_told_is_an_error(tmp_path: Path) -> None:
@@ -569,7 +569,7 @@ def test_a_committed_offset_that_is_not_told_is_an_error(tmp_path: Path) -> None
         world = World("secret", broker, a_producer(broker), tmp_path)
         broker.fail_next(OFFSET_FETCH, *[KafkaError.GROUP_AUTHORIZATION_FAILED] * 3)
 
-        with TopicSnapshot(world.kafka) as snapshot, pytest.raises(SourceError, match="authoriz"):
+        with TopicReader(world.kafka) as snapshot, pytest.raises(SourceError, match="authoriz"):
             snapshot.committed("secret", [0])
 
 
@@ -579,7 +579,7 @@ def test_a_group_whose_coordinator_moves_is_asked_again(tmp_path: Path) -> None:
         world.send(message("a"))
         broker.fail_next(OFFSET_FETCH, *[KafkaError.NOT_COORDINATOR] * 3)
 
-        with TopicSnapshot(world.kafka) as snapshot:
+        with TopicReader(world.kafka) as snapshot:
             assert snapshot.committed("moving", [0]) == {0: None}
 
 
@@ -588,14 +588,14 @@ def test_a_group_whose_coordinator_never_settles_is_an_error(tmp_path: Path) -> 
         world = World("moving", broker, a_producer(broker), tmp_path)
         broker.fail_next(OFFSET_FETCH, *[KafkaError.NOT_COORDINATOR] * 50)
 
-        with TopicSnapshot(world.kafka, patience=0.5) as snapshot, pytest.raises(SourceError, match="oordinator"):
+        with TopicReader(world.kafka, patience=0.5) as snapshot, pytest.raises(SourceError, match="oordinator"):
             snapshot.committed("moving", [0])
 
 
 def test_a_reader_is_told_what_limits_the_numbers() -> None:
-    progress = audit.Progress({0: 5, 1: 2, 2: None}, {0: Span(0, 3), 1: Span(7, 9), 2: Span(4, 9)})
+    progress = audit.Progress({0: 5, 1: 2, 2: None}, {0: OffsetRange(0, 3), 1: OffsetRange(7, 9), 2: OffsetRange(4, 9)})
 
-    notes = list(audit._notes(progress, {0: Span(3, 9)}, in_memory=True))
+    notes = list(audit._notes(progress, {0: OffsetRange(3, 9)}, in_memory=True))
 
     assert notes == [
         "partition 0 ends at 3, before the group's 5: was the topic made again?",
@@ -672,7 +672,7 @@ def audited(
     now: Callable[[], float] = time.time,
     pause: Callable[[float], object] = lambda seconds: None,
 ) -> Report:
-    with TopicSnapshot(world.kafka) as snapshot, DataStorage(world.mongodb, store=store) as storage:
+    with TopicReader(world.kafka) as snapshot, DataStorage(world.mongodb, store=store) as storage:
         work = Audit(world.settings, snapshot, storage, clock=clock, now=now, pause=pause)
         work.wait(wait)
         return work.run()

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.ledger import EXAMPLES, Example, Expiry, Findings, Ledger, NoRoom, Place
+from src.audit.ledger import EXAMPLES, Example, Expiry, Findings, Ledger, NoRoom, Place
 
 TOPIC = "orders"
 CLEAN = Findings(

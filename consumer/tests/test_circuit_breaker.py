@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.circuit_breaker import WINDOW, CircuitBreaker
+from src.pipeline.circuit_breaker import WINDOW, CircuitBreaker
 
 DEAD, ALIVE = True, False
 

@@ -14,10 +14,10 @@ from prometheus_client import CollectorRegistry
 
 from src.consumer import DataConsumer, main
 from src.data_processor import DataProcessor
-from src.errors import SourceError
-from src.record import Record
+from src.model.errors import SourceError
+from src.model.record import Record
+from src.pipeline.batch_writer import PROBE_INTERVAL
 from src.utils.config import ConfigurationError
-from src.writer import PROBE_INTERVAL
 from tests.fakes import DEADLINE, TOPIC, FakeDeadLetters, FakeSource, FakeStorage, record
 
 CONFIG: dict[str, Any] = {

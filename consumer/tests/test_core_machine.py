@@ -18,13 +18,13 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from src.errors import DeadLetterError, StorageUnavailable
-from src.offsets import OffsetTracker
-from src.record import Record, Rejection
-from src.settlement import Settlement
+from src.kafka.assignment import OffsetTracker
+from src.kafka.committer import Settlement
+from src.model.errors import DeadLetterError, StorageUnavailable
+from src.model.record import Record, Rejection
+from src.model.verdict import DUPLICATE, STORED, Verdict
+from src.pipeline.batch_writer import BatchWriter, DeadLetters, Result, Storage
 from src.storage import DataStorage
-from src.verdict import DUPLICATE, STORED, Verdict
-from src.writer import DeadLetters, Result, Storage, Writer
 from tests.core_world import PARTITIONS, Fault, Kind, Member, Parts, World
 from tests.fake_storage import FakeStore
 from tests.fakes import refused
@@ -283,12 +283,12 @@ class DoesNotCompare(DataStorage):
         return [DUPLICATE if verdict.reason == "id_conflict" else verdict for verdict in verdicts]
 
 
-class SettlesWhatAStormHolds(Writer):
+class SettlesWhatAStormHolds(BatchWriter):
     def write(self, records: Sequence[Record]) -> Result:
         return super().write(records)._replace(records=records, rest=())
 
 
-class ForgetsWhatAStormHolds(Writer):
+class ForgetsWhatAStormHolds(BatchWriter):
     def write(self, records: Sequence[Record]) -> Result:
         return super().write(records)._replace(rest=())
 

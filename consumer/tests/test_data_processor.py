@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from src.data_processor import REASONS, DataProcessor
-from src.errors import InvalidMessage
-from src.record import Record
+from src.model.errors import InvalidMessage
+from src.model.record import Record
 from src.stores.document import DEEPEST, checked
 from tests.naughty import DATES_PARKED, DATES_TAKEN, IDS, MESSAGE, PARKED, STRINGS, TAKEN, VALUE, wrapping
 

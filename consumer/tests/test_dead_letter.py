@@ -38,8 +38,8 @@ from src.dead_letters.letter import (
     text_of,
     utc,
 )
-from src.errors import InvalidMessage
-from src.record import Record, Rejection
+from src.model.errors import InvalidMessage
+from src.model.record import Record, Rejection
 from tests.naughty import STRINGS
 
 AGENTS = (("a", None), ("a", b""), ("a", b"\xff\xfe"), ("", b"x"), ("a", b"2"))
@@ -80,7 +80,7 @@ def test_a_letter_keeps_key_value_and_headers_and_says_why_behind_them() -> None
         PARTITION: b"2",
         OFFSET: b"41",
         STAGE: b"process",
-        EXCEPTION: b"src.errors.InvalidMessage",
+        EXCEPTION: b"src.model.errors.InvalidMessage",
         TEXT: b"the value is no JSON",
         ATTEMPTS: b"3",
         FIRST_FAILURE: b"2023-11-14T22:13:20.250Z",

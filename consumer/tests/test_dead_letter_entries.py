@@ -7,7 +7,7 @@ import pytest
 
 from src.dead_letters.entries import BEGINNING, Entry, Place, Selection, State, entries
 from src.dead_letters.letter import OFFSET, PARTITION, TOPIC, Origin, Replays, identity, letter, note, sent_back
-from src.record import Record
+from src.model.record import Record
 from tests.test_dead_letter import rejection
 
 DAY = datetime(2026, 11, 23, tzinfo=UTC).timestamp()

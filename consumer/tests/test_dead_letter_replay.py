@@ -6,11 +6,11 @@ from threading import Event
 import pytest
 from confluent_kafka import KafkaError
 
-from src.dead_letters.delivery import Parcel
 from src.dead_letters.entries import State
 from src.dead_letters.letter import REPLAYS, identity, read_note, read_replays
 from src.dead_letters.replay import AT_ONCE, BYTES_AT_ONCE, Replay, ReplayError
-from src.record import Record
+from src.kafka.confirmed_producer import ProducerRecord
+from src.model.record import Record
 from tests.test_dead_letter import AGENTS
 from tests.test_dead_letter_entries import parked, read
 
@@ -21,13 +21,13 @@ class FakeDelivery:
     """Confirms everything but the values and the notes in `refused`."""
 
     def __init__(self, stop: Event) -> None:
-        self.messages: list[Parcel] = []
-        self.notes: list[Parcel] = []
+        self.messages: list[ProducerRecord] = []
+        self.notes: list[ProducerRecord] = []
         self.refused: list[bytes | None] = []
         self.stop_after = 10**9
         self._stop = stop
 
-    def deliver(self, parcels: Sequence[Parcel]) -> Mapping[int, KafkaError]:
+    def deliver(self, parcels: Sequence[ProducerRecord]) -> Mapping[int, KafkaError]:
         failures = {n: REFUSAL for n, parcel in enumerate(parcels) if parcel.value in self.refused}
         for number, parcel in enumerate(parcels):
             if number not in failures:

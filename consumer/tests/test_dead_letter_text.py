@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from src.dead_letters.letter import OFFSET, PARTITION, TOPIC, sent_back
 from src.dead_letters.text import VALUE_WIDTH, entry_as_json, escaped, page, record_as_json, shown, table
-from src.record import Record
+from src.model.record import Record
 from tests.naughty import STRINGS
 from tests.test_dead_letter import AGENTS
 from tests.test_dead_letter_entries import noted, parked, read
@@ -81,7 +81,7 @@ def test_a_page_shows_everything_of_a_letter() -> None:
     assert "dead letter   dlq 0:7, 2026-11-23T00:00:00.000Z" in text
     assert "origin        data-topic 2:41, 2023-07-15T12:35:00.123Z" in text
     assert "reason        not_json, stage process" in text
-    assert "error         src.errors.InvalidMessage: the value is no JSON" in text
+    assert "error         src.model.errors.InvalidMessage: the value is no JSON" in text
     assert "attempts      3, first failure 2023-11-14T22:13:20.250Z, last failure 2023-11-14T22:14:20.250Z" in text
     assert 'key           "\\x00key"\nvalue         "{"' in text
     assert 'own headers\n  a: null\n  a: ""\n  a: "\\xff\\xfe"\n  : "x"\n  a: "2"' in text
@@ -139,7 +139,7 @@ def test_a_letter_is_one_json_object_with_everything() -> None:
         "offset": 41,
         "reason": "not_json",
         "stage": "process",
-        "exception": "src.errors.InvalidMessage",
+        "exception": "src.model.errors.InvalidMessage",
         "text": "the value is no JSON",
         "attempts": "3",
         "first_failure": "2023-11-14T22:13:20.250Z",

@@ -13,13 +13,13 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from local.broker import EmbeddedBroker
-from src.dead_letters.delivery import ConfirmedDelivery, Parcel
 from src.dead_letters.letter import Origin, letter, own_headers, read_origin
 from src.dead_letters.topic import Answer, DeadLetterTopic
-from src.errors import DeadLetterError
-from src.record import Record, Rejection
+from src.kafka.confirmed_producer import ConfirmedProducer, ProducerRecord
+from src.kafka.topic_reader import TopicReader
+from src.model.errors import DeadLetterError
+from src.model.record import Record, Rejection
 from src.settings import KafkaSettings
-from src.snapshot import TopicSnapshot
 from src.utils.config import ConfigurationError
 from tests.test_dead_letter import AGENTS, rejection
 
@@ -56,7 +56,7 @@ def settings(broker: EmbeddedBroker) -> KafkaSettings:
 
 def parked(settings: KafkaSettings) -> list[Record]:
     topic = settings.dead_letter_topic
-    with TopicSnapshot(settings) as snapshot:
+    with TopicReader(settings) as snapshot:
         records = list(snapshot.read(topic, snapshot.spans(topic, snapshot.partitions(topic))))
     return sorted(records, key=lambda record: str(read_origin(record.headers)))
 
@@ -262,7 +262,7 @@ def test_a_full_queue_leaves_the_rest_for_the_next_try() -> None:
 def test_what_is_not_reported_in_time_is_given_up_and_so_reported() -> None:
     factory = Factory(silent=True, reported={5: [KafkaError(KafkaError._PURGE_INFLIGHT)]})
 
-    failures = ConfirmedDelivery(SETTINGS, producer=factory).deliver([Parcel("t", None, b"12345", ())])
+    failures = ConfirmedProducer(SETTINGS, producer=factory).deliver([ProducerRecord("t", None, b"12345", ())])
 
     assert [error.name() for error in failures.values()] == ["_PURGE_INFLIGHT"]
     assert factory.made[0].purged == 1
@@ -271,7 +271,7 @@ def test_what_is_not_reported_in_time_is_given_up_and_so_reported() -> None:
 def test_what_is_never_reported_is_not_confirmed() -> None:
     factory = Factory(mute=True)
 
-    failures = ConfirmedDelivery(SETTINGS, producer=factory).deliver([Parcel("t", None, b"1", ())] * 2)
+    failures = ConfirmedProducer(SETTINGS, producer=factory).deliver([ProducerRecord("t", None, b"1", ())] * 2)
 
     assert {position: error.name() for position, error in failures.items()} == {0: "_TIMED_OUT", 1: "_TIMED_OUT"}
 

@@ -16,13 +16,13 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from local.broker import EmbeddedBroker
-from src.dead_letters.__main__ import Shelf, Streams, main, send_back
+from src.dead_letters.__main__ import DeadLetterReader, Streams, main, send_back
 from src.dead_letters.entries import Place
 from src.dead_letters.letter import OFFSET, PARTITION, REPLAYS, TOPIC, own_headers, read_replays
 from src.dead_letters.topic import DeadLetterTopic
-from src.record import Record, Rejection
+from src.kafka.topic_reader import TopicReader
+from src.model.record import Record, Rejection
 from src.settings import KafkaSettings
-from src.snapshot import TopicSnapshot
 from tests.fakes import DEADLINE
 from tests.test_dead_letter import AGENTS, rejection
 
@@ -104,7 +104,7 @@ class World:
 
     def in_topic(self, topic: str = "") -> list[Record]:
         topic = topic or self.topic
-        with TopicSnapshot(self.settings) as snapshot:
+        with TopicReader(self.settings) as snapshot:
             return list(snapshot.read(topic, snapshot.spans(topic, snapshot.partitions(topic))))
 
     def process(self, *arguments: str, **options: Any) -> "subprocess.Popen[bytes]":
@@ -299,8 +299,8 @@ def test_a_replay_that_did_not_send_all_says_so(world: World) -> None:
     """As when it is asked to stop, or retention takes a letter meanwhile."""
     world.park(world.broken(1))
     streams = Streams(StringIO(), StringIO())
-    with TopicSnapshot(world.settings) as snapshot:
-        shelf = Shelf(world.settings, snapshot)
+    with TopicReader(world.settings) as snapshot:
+        shelf = DeadLetterReader(world.settings, snapshot)
         (entry,) = shelf.entries()
 
         code = send_back(world.settings, shelf, [entry, replace(entry, place=Place(0, 9))], streams)

@@ -11,8 +11,8 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from src.consumer import DataConsumer
+from src.kafka.topic_reader import TopicReader
 from src.settings import Settings
-from src.snapshot import TopicSnapshot
 from src.storage import DataStorage
 from src.utils.config import parse
 from tests.kafka_server import PATIENCE, Topics, kafka_servers, topics
@@ -80,7 +80,7 @@ class World:
 
     def committed(self, partitions: int = 4) -> int:
         """The sum of the group's committed offsets."""
-        with TopicSnapshot(parse(Settings, self.config).kafka) as snapshot:
+        with TopicReader(parse(Settings, self.config).kafka) as snapshot:
             return sum(offset or 0 for offset in snapshot.committed(self.topic, range(partitions)).values())
 
     def parked(self) -> list[bytes | None]:

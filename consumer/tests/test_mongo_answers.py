@@ -19,9 +19,9 @@ from pymongo.errors import (
     WTimeoutError,
 )
 
-from src.errors import StorageUnavailable
+from src.model.errors import StorageUnavailable
+from src.model.verdict import STORED, Outcome
 from src.stores.mongo_answers import reason, unavailable, verdicts
-from src.verdict import STORED, Outcome
 
 
 def bulk_error(*faults: dict[str, Any], unconfirmed: list[dict[str, Any]] | None = None) -> BulkWriteError:

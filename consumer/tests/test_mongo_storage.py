@@ -18,12 +18,12 @@ from pymongo.errors import (
     PyMongoError,
 )
 
-from src.errors import StorageUnavailable
+from src.model.errors import StorageUnavailable
+from src.model.verdict import Outcome
 from src.settings import MongoSettings
 from src.storage import DataStorage, StoredMessage
 from src.stores.mongo import INDEXES, MongoStore
 from src.stores.query import UnsupportedQuery
-from src.verdict import Outcome
 from tests.mongodb_server import mongodb_database, mongodb_uri
 from tests.storage_contract import DAY, StorageContract, message, origin
 

@@ -9,15 +9,15 @@ import pytest
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_INVALID, KafkaError
 from prometheus_client import CollectorRegistry
 
-from src.offsets import OffsetTracker
-from src.record import Record
+from src.kafka.assignment import OffsetTracker
+from src.kafka.committer import STOCK_EVERY, Settlement
+from src.kafka.group_member import GroupMember
+from src.kafka.topic_identity import ASKED_EVERY
+from src.model.record import Record
+from src.pipeline.batch_writer import BatchWriter, Result
+from src.pipeline.writer_thread import WriterThread
 from src.settings import KafkaSettings
-from src.settlement import STOCK_EVERY, Settlement
-from src.source import KafkaSource
-from src.topic_identity import ASKED_EVERY
 from src.utils.metrics import ConsumerMetrics
-from src.writer import Result, Writer
-from src.writer_thread import WriterThread
 from tests.fakes import TOPIC, FakeDeadLetters, FakeProcessor, FakeStorage
 from tests.scripted_client import Arrival, ScriptedClient, Telling
 
@@ -39,7 +39,7 @@ class World:
         self.registry = CollectorRegistry()
         self.tracker = OffsetTracker()
         self.in_hand: list[list[Record]] = []
-        self.source = KafkaSource(
+        self.source = GroupMember(
             KafkaSettings(),
             on_offset_gap=on_offset_gap,
             clock=lambda: self.now,
@@ -47,7 +47,7 @@ class World:
             admin=self._make_admin,
         )
         self.client.group = dict(committed)
-        writer = Writer(FakeProcessor(), FakeStorage(), FakeDeadLetters(), max_retries=0, stop=Event())
+        writer = BatchWriter(FakeProcessor(), FakeStorage(), FakeDeadLetters(), max_retries=0, stop=Event())
         self.settlement = Settlement(
             self.source,
             WriterThread(writer),

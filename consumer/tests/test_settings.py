@@ -3,8 +3,8 @@
 import pytest
 
 from src.consumer import main
+from src.kafka.group_member import GroupMember
 from src.settings import DEFAULT_FILE, RESERVED, Settings, load_settings
-from src.source import KafkaSource
 from src.utils.config import ConfigurationError, parse
 
 
@@ -55,7 +55,7 @@ def test_values_that_the_client_itself_refuses_are_a_wrong_setting() -> None:
     settings = parse(Settings, {"kafka": {"client": {"session.timeout.ms": -5}}})
 
     with pytest.raises(ConfigurationError, match=r"kafka\.client: .*session\.timeout\.ms"):
-        KafkaSource(settings.kafka)
+        GroupMember(settings.kafka)
 
 
 def test_a_secret_is_in_no_message(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

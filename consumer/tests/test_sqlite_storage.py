@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from src.errors import StorageUnavailable
+from src.model.errors import StorageUnavailable
+from src.model.verdict import Outcome
 from src.settings import MongoSettings
 from src.storage import DataStorage
 from src.stores.query import UnsupportedQuery
 from src.stores.sqlite import SqliteStore
-from src.verdict import Outcome
 from tests.storage_contract import StorageContract, message
 
 

@@ -2,11 +2,11 @@
 
 import pytest
 
-from src.errors import StorageUnavailable
+from src.model.errors import StorageUnavailable
+from src.model.verdict import KEY_TAKEN, Outcome, Verdict
 from src.settings import MongoSettings
 from src.storage import DataStorage
 from src.utils.config import ConfigurationError
-from src.verdict import KEY_TAKEN, Outcome, Verdict
 from tests.fake_storage import FakeStore
 from tests.storage_contract import StorageContract, message
 

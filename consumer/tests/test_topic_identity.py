@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from src.topic_identity import ASKED_EVERY, NO_ID, TopicIdentity, is_topic_id
+from src.kafka.topic_identity import ASKED_EVERY, NO_ID, TopicIdentity, is_topic_id
 from tests.fakes import TOPIC
 
 

@@ -13,15 +13,15 @@ from confluent_kafka import Producer
 from prometheus_client import CollectorRegistry
 
 from local.broker import EmbeddedBroker
-from src.audit import Audit
+from src.audit.__main__ import Audit
 from src.consumer import DataConsumer
 from src.dead_letters.topic import DeadLetterTopic
-from src.record import Rejection
+from src.kafka.topic_reader import TopicReader
+from src.model.record import Rejection
+from src.model.verdict import Verdict
 from src.settings import Settings
-from src.snapshot import TopicSnapshot
 from src.storage import DataStorage
 from src.utils.config import parse
-from src.verdict import Verdict
 from tests.fake_storage import FakeStore
 from tests.fakes import refused
 
@@ -85,7 +85,7 @@ class World:
         return self.registry.get_sample_value("consumer_lag_messages", {"topic": TOPIC, "partition": "0"})
 
     def account(self) -> dict[str, int]:
-        with TopicSnapshot(self.settings.kafka) as snapshot, DataStorage(self.settings.mongodb) as storage:
+        with TopicReader(self.settings.kafka) as snapshot, DataStorage(self.settings.mongodb) as storage:
             findings = Audit(self.settings, snapshot, storage).run().findings
         names = ("produced", "stored", "dead_lettered", "lost", "twice", "repeated")
         return {name: getattr(findings, name) for name in names}
@@ -170,7 +170,7 @@ def test_a_dead_letter_parked_again_after_a_crash_is_counted_as_repeated_and_nev
 
 def letters(world: World) -> int:
     topic = world.settings.kafka.dead_letter_topic
-    with TopicSnapshot(world.settings.kafka) as snapshot:
+    with TopicReader(world.settings.kafka) as snapshot:
         return sum(span.end - span.first for span in snapshot.spans(topic, snapshot.partitions(topic)).values())
 
 

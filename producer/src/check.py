@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from src.cluster_view import ClusterView
-from src.publisher import text_of
-from src.segments import prove_writable
+from src.kafka.publisher import text_of
+from src.kafka.statistics import ClusterStatistics
 from src.settings import KafkaSettings, Settings
+from src.undelivered.segments import prove_writable
 from src.utils.config import ConfigurationError
 
 METADATA_TIMEOUT = 5.0  # seconds
@@ -51,7 +51,7 @@ def _folder(path: Path) -> Finding:
 
 
 def _kafka(settings: KafkaSettings) -> Iterator[Finding]:
-    view = ClusterView(settings.servers)
+    view = ClusterStatistics(settings.servers)
 
     def on_error(error: KafkaError) -> None:
         view.complain(error.str(), unresolved=error.code() == KafkaError._RESOLVE)

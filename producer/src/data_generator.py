@@ -5,7 +5,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 
-from src.message import Message, utc_text
+from src.model.message import Message, utc_text
 
 SOURCE = "system-a"
 VERSION = "1.0.0"

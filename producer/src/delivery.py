@@ -16,9 +16,9 @@ from typing import Protocol
 
 from tenacity import RetryCallState, Retrying, wait_exponential_jitter
 
-from src.errors import BrokerError, UndeliveredFileError
-from src.message import Encoded
-from src.shipment import Failure, Fault, Shipment
+from src.kafka.produce_request import Failure, Fault, ProduceRequest
+from src.model.errors import BrokerError, UndeliveredFileError
+from src.model.message import Encoded
 from src.utils.metrics import ProducerMetrics
 
 logger = logging.getLogger(__name__)
@@ -40,16 +40,16 @@ class Publisher(Protocol):
     @property
     def trouble(self) -> str | None: ...
 
-    def send(self, messages: Sequence[Encoded]) -> Shipment: ...
+    def send(self, messages: Sequence[Encoded]) -> ProduceRequest: ...
 
-    def settled(self, timeout: float) -> Sequence[Shipment]: ...
+    def settled(self, timeout: float) -> Sequence[ProduceRequest]: ...
 
     def purge(self) -> None: ...
 
     def close(self) -> None: ...
 
 
-class Keeper(Protocol):
+class UndeliveredStore(Protocol):
     """Where messages go that were given up; Undelivered is it."""
 
     def keep(self, failures: Sequence[Failure]) -> None: ...
@@ -101,7 +101,7 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class _Parcel:
+class SendAttempt:
     """Messages of one batch that travel together; `retry` counts the times they travelled before."""
 
     batch: Batch
@@ -118,7 +118,7 @@ class Delivery:
     def __init__(
         self,
         publisher: Publisher,
-        undelivered: Keeper,
+        undelivered: UndeliveredStore,
         policy: RetryPolicy,
         metrics: ProducerMetrics,
         *,
@@ -135,10 +135,10 @@ class Delivery:
         self._metrics = metrics
         self._clock = clock
         self._stop = stop or Event()
-        self._in_flight: dict[Shipment, _Parcel] = {}
-        self._ready: deque[_Parcel] = deque()  # as soon as the client has room
-        self._suspects: deque[_Parcel] = deque()  # each alone, with nothing else in flight
-        self._retries: list[tuple[float, int, _Parcel]] = []  # a heap: due time, order, parcel
+        self._in_flight: dict[ProduceRequest, SendAttempt] = {}
+        self._ready: deque[SendAttempt] = deque()  # as soon as the client has room
+        self._suspects: deque[SendAttempt] = deque()  # each alone, with nothing else in flight
+        self._retries: list[tuple[float, int, SendAttempt]] = []  # a heap: due time, order, parcel
         self._order = itertools.count()
         self._given_up: list[Failure] = []
         self._not_kept: Batch | None = None  # what could not be kept, and is sent again instead
@@ -228,7 +228,7 @@ class Delivery:
 
     def _start(self, batch: Batch, messages: Sequence[Encoded]) -> Batch:
         self._take_in(batch)
-        self._ready.append(_Parcel(batch, messages))
+        self._ready.append(SendAttempt(batch, messages))
         self._ship()
         return batch
 
@@ -244,12 +244,12 @@ class Delivery:
             parcel = self._ready.popleft()
             rest = self._hand_over(parcel)
             if rest:
-                self._ready.appendleft(_Parcel(parcel.batch, rest, parcel.retry))
+                self._ready.appendleft(SendAttempt(parcel.batch, rest, parcel.retry))
                 return
         if self._suspects and not self._in_flight:
             self._hand_over(self._suspects.popleft())
 
-    def _hand_over(self, parcel: _Parcel) -> Sequence[Encoded]:
+    def _hand_over(self, parcel: SendAttempt) -> Sequence[Encoded]:
         """Send the parcel; returns what the client has no room for."""
         shipment = self._publisher.send(parcel.messages)
         self._in_flight[shipment] = parcel
@@ -264,19 +264,19 @@ class Delivery:
         self._metrics.retries.inc(len(failures))
         logger.warning("not delivered, to be sent again", extra={"reason": failures[0].reason, "retry": retry})
         due = self._clock() + self._policy.delay(retry)
-        again = _Parcel(batch, [failure.message for failure in failures], retry, failures=failures)
+        again = SendAttempt(batch, [failure.message for failure in failures], retry, failures=failures)
         heapq.heappush(self._retries, (due, next(self._order), again))
 
     # -- on the way back
 
-    def _settle(self, shipments: Iterable[Shipment]) -> None:
+    def _settle(self, shipments: Iterable[ProduceRequest]) -> None:
         known = len(self._given_up)
         for shipment in shipments:
             self._settle_one(self._in_flight.pop(shipment), shipment)
         for reason, count in Counter(failure.reason for failure in self._given_up[known:]).items():
             logger.error("messages given up", extra={"reason": reason, "messages": count})
 
-    def _settle_one(self, parcel: _Parcel, shipment: Shipment) -> None:
+    def _settle_one(self, parcel: SendAttempt, shipment: ProduceRequest) -> None:
         if shipment.size:
             self._last_report = self._clock()
         if shipment.delivered:
@@ -290,13 +290,13 @@ class Delivery:
         others = [failure for failure in failures if not self._is_hopeless(failure, parcel)]
         suspects = [failure.message for failure in others if failure.fault is Fault.COMPANY]
         again = [failure for failure in others if failure.fault is Fault.WORLD]
-        self._suspects.extend(_Parcel(parcel.batch, [message], parcel.retry, alone=True) for message in suspects)
+        self._suspects.extend(SendAttempt(parcel.batch, [message], parcel.retry, alone=True) for message in suspects)
         if given_up:
             self._give_up(parcel.batch, given_up)
         if again:
             self._put_off(parcel.batch, again, parcel.retry + 1)
 
-    def _is_hopeless(self, failure: Failure, parcel: _Parcel) -> bool:
+    def _is_hopeless(self, failure: Failure, parcel: SendAttempt) -> bool:
         if self._stop.is_set() or failure.fault is Fault.MESSAGE:
             return True
         return failure.fault is Fault.WORLD and not self._policy.allows(parcel.retry + 1)
@@ -402,6 +402,6 @@ def _size(messages: Iterable[Encoded]) -> int:
     return sum(message.size for message in messages)
 
 
-def _judged(failure: Failure, parcel: _Parcel) -> Failure:
+def _judged(failure: Failure, parcel: SendAttempt) -> Failure:
     """What is refused alone, too, is to blame itself."""
     return failure._replace(fault=Fault.MESSAGE) if failure.fault is Fault.COMPANY and parcel.alone else failure

@@ -17,14 +17,14 @@ from prometheus_client import CollectorRegistry
 from src.check import check
 from src.data_generator import DataGenerator
 from src.delivery import TURN, Delivery, Publisher, RetryPolicy
-from src.errors import InvalidInput
-from src.message import Encoded, Headers, Message, encode
+from src.jsonl_input import Stream, UserLines, opened
+from src.kafka.publisher import NO_TIMEOUT, KafkaPublisher
+from src.model.errors import InvalidInput
+from src.model.message import Encoded, Headers, Message, encode
 from src.pacing import Pacer, describe
-from src.publisher import NO_TIMEOUT, KafkaPublisher
-from src.resending import Trickle
-from src.segments import Undelivered
 from src.settings import DEFAULT_FILE, VERSION, KafkaSettings, ProducerSettings, Settings, load_settings
-from src.user_lines import Stream, UserLines, opened
+from src.undelivered.resender import BackgroundResender
+from src.undelivered.segments import Undelivered
 from src.utils.config import ConfigurationError
 from src.utils.health_server import CannotServe, HealthServer
 from src.utils.logging import configure
@@ -37,7 +37,7 @@ LIVENESS_TIMEOUT = 30.0  # seconds without a turn of the loop
 LOOK_AGAIN = 0.02  # seconds until more of the user's lines may have been read
 
 
-class Feed(Protocol):
+class MessageSource(Protocol):
     """Where the loop gets messages from."""
 
     @property
@@ -99,7 +99,7 @@ class DataProducer:
             clock=clock,
             stop=self._stop,
         )
-        self._trickle = Trickle(self._kept, self._delivery, stop=self._stop, clock=clock)
+        self._trickle = BackgroundResender(self._kept, self._delivery, stop=self._stop, clock=clock)
         metrics.watch(
             queue=lambda: self._delivery.outstanding,
             undelivered=self._kept.count,
@@ -126,7 +126,7 @@ class DataProducer:
         """
         self.send_all(Generated(self._generator), interval, batch_size)
 
-    def send_all(self, feed: Feed, interval: float, batch_size: int) -> bool:
+    def send_all(self, feed: MessageSource, interval: float, batch_size: int) -> bool:
         """As `run`, with messages from the feed, until that is exhausted too; True if every one was delivered."""
         logger.info("producing", extra={"pace": describe(interval, batch_size), "topic": self._settings.kafka.topic})
         pacer = Pacer(interval, self._clock)
@@ -163,11 +163,11 @@ class DataProducer:
         """Messages of this producer that are in the undelivered folder."""
         return self._kept.left()
 
-    def _is_work_left(self, feed: Feed) -> bool:
+    def _is_work_left(self, feed: MessageSource) -> bool:
         """At the end of its feed a run does not wait for what it found in the folder, nor for a Kafka that is away."""
         return not feed.exhausted or self._delivery.outstanding > self._trickle.on_its_way or self._trickle.unfinished
 
-    def _send_due_batch(self, feed: Feed, pacer: Pacer, batch_size: int) -> None:
+    def _send_due_batch(self, feed: MessageSource, pacer: Pacer, batch_size: int) -> None:
         if pacer.wait() or feed.exhausted or not self._delivery.has_room:
             return
         messages = feed.take(batch_size)
@@ -177,7 +177,7 @@ class DataProducer:
         else:
             pacer.idle(LOOK_AGAIN)
 
-    def _patience(self, feed: Feed, pacer: Pacer) -> float:
+    def _patience(self, feed: MessageSource, pacer: Pacer) -> float:
         """Seconds that the loop may wait for delivery reports."""
         return TURN if feed.exhausted or not self._delivery.has_room else pacer.wait()
 

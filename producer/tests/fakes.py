@@ -3,9 +3,9 @@
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from src.errors import BrokerError, UndeliveredFileError
-from src.message import Encoded
-from src.shipment import Failure, Fault, Shipment
+from src.kafka.produce_request import Failure, Fault, ProduceRequest
+from src.model.errors import BrokerError, UndeliveredFileError
+from src.model.message import Encoded
 
 DEADLINE = 10.0  # seconds; what takes longer in a test has failed
 
@@ -52,15 +52,15 @@ class FakePublisher:
         self.on_close: Callable[[], None] = lambda: None
         self._clock = clock or FakeClock()
         self._room = room
-        self._under_way: deque[tuple[Shipment, int, Encoded]] = deque()
-        self._settled: list[Shipment] = []
+        self._under_way: deque[tuple[ProduceRequest, int, Encoded]] = deque()
+        self._settled: list[ProduceRequest] = []
 
     def refuse(self, name: str, *reasons: str, fault: Fault = Fault.WORLD) -> None:
         """Have a message fail, once for each reason."""
         self.answers[name.encode()] = deque((fault, reason) for reason in reasons)
 
-    def send(self, messages: Sequence[Encoded]) -> Shipment:
-        shipment = Shipment(self._settled.append)
+    def send(self, messages: Sequence[Encoded]) -> ProduceRequest:
+        shipment = ProduceRequest(self._settled.append)
         for message in messages:
             if len(self._under_way) >= self._room:
                 break
@@ -70,7 +70,7 @@ class FakePublisher:
         self.sizes.append(shipment.size)
         return shipment
 
-    def settled(self, timeout: float) -> list[Shipment]:
+    def settled(self, timeout: float) -> list[ProduceRequest]:
         self.on_wait()
         if self.fatal_after is not None and len(self.delivered) >= self.fatal_after:
             raise BrokerError("the Kafka client can't go on: fenced")
@@ -91,7 +91,7 @@ class FakePublisher:
         self.on_close()
         self.closed = True
 
-    def _report(self, shipment: Shipment, number: int, message: Encoded) -> None:
+    def _report(self, shipment: ProduceRequest, number: int, message: Encoded) -> None:
         answers = self.answers.get(message.key or b"")
         if self.failing:
             shipment.report_failed(number, Fault.WORLD, self.failing)

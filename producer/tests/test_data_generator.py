@@ -4,7 +4,7 @@ import re
 from uuid import UUID
 
 from src.data_generator import DataGenerator, random_ids
-from src.message import Message
+from src.model.message import Message
 
 NOON = 1_689_424_496.789  # 2023-07-15T12:34:56.789Z
 

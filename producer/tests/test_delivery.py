@@ -21,9 +21,9 @@ from src.delivery import (
     Delivery,
     RetryPolicy,
 )
-from src.errors import UndeliveredFileError
-from src.message import Encoded
-from src.shipment import Fault
+from src.kafka.produce_request import Fault
+from src.model.errors import UndeliveredFileError
+from src.model.message import Encoded
 from src.utils.metrics import ProducerMetrics
 from tests.fakes import FakeClock, FakeKeeper, FakePublisher, encoded, named
 

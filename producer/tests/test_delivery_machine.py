@@ -26,10 +26,10 @@ from hypothesis.stateful import (
 )
 from prometheus_client import CollectorRegistry
 
-from src.delivery import MAX_BYTES, Batch, Delivery, RetryPolicy, _Parcel
-from src.errors import BrokerError, UndeliveredFileError
-from src.message import Encoded
-from src.shipment import Failure, Fault, Shipment
+from src.delivery import MAX_BYTES, Batch, Delivery, RetryPolicy, SendAttempt
+from src.kafka.produce_request import Failure, Fault, ProduceRequest
+from src.model.errors import BrokerError, UndeliveredFileError
+from src.model.message import Encoded
 from src.utils.metrics import ProducerMetrics
 from tests.fakes import FakeClock
 
@@ -67,22 +67,22 @@ class ScriptedPublisher:
         self.script: deque[Report] = deque()
         """The reports that come while somebody waits for them."""
         self.purges = True
-        self.under_way: list[tuple[Shipment, int, bytes]] = []
+        self.under_way: list[tuple[ProduceRequest, int, bytes]] = []
         self.confirmed: set[bytes] = set()
         """The keys of those whose delivery report somebody has taken in."""
         self.closed = False
         self._clock = clock
-        self._settled: list[Shipment] = []
+        self._settled: list[ProduceRequest] = []
 
-    def send(self, messages: Sequence[Encoded]) -> Shipment:
-        shipment = Shipment(self._settled.append)
+    def send(self, messages: Sequence[Encoded]) -> ProduceRequest:
+        shipment = ProduceRequest(self._settled.append)
         for message in messages[: max(0, self.room - len(self.under_way))]:
             self.under_way.append((shipment, shipment.size, message.key or b""))
             shipment.load(message)
         shipment.seal()
         return shipment
 
-    def settled(self, timeout: float) -> list[Shipment]:
+    def settled(self, timeout: float) -> list[ProduceRequest]:
         if self.fatal:
             raise BrokerError("the client can't go on")
         while self.delivers and self.under_way:
@@ -312,7 +312,7 @@ def test_every_message_is_in_one_place_in_the_end_in_every_order_of_events() -> 
 
 
 class ForgetsTheRest(Delivery):
-    def _hand_over(self, parcel: _Parcel) -> Sequence[Encoded]:
+    def _hand_over(self, parcel: SendAttempt) -> Sequence[Encoded]:
         super()._hand_over(parcel)
         return ()
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.errors import InvalidInput
-from src.message import Encoded, Headers, Message, encode, utc_text
+from src.model.errors import InvalidInput
+from src.model.message import Encoded, Headers, Message, encode, utc_text
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

@@ -24,13 +24,13 @@ from prometheus_client import CollectorRegistry
 from local.broker import EmbeddedBroker
 from src.data_generator import DataGenerator
 from src.delivery import MAX_MESSAGES, TURN
-from src.errors import UndeliveredFileError
-from src.message import Encoded
+from src.kafka.produce_request import Failure, Fault
+from src.model.errors import UndeliveredFileError
+from src.model.message import Encoded
 from src.producer import LIVENESS_TIMEOUT, DataProducer, Generated, main
-from src.resending import AT_ONCE
-from src.segments import Undelivered, from_line, segments
 from src.settings import MetricsSettings, Settings
-from src.shipment import Failure, Fault
+from src.undelivered.resender import AT_ONCE
+from src.undelivered.segments import Undelivered, from_line, segments
 from src.utils.health_server import CannotServe
 from tests.fakes import DEADLINE, FakeClock, FakePublisher, encoded
 from tests.test_publisher import stored

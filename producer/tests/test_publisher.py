@@ -9,11 +9,11 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartiti
 
 from local.broker import EmbeddedBroker
 from src.delivery import Publisher
-from src.errors import BrokerError
-from src.message import Encoded
-from src.publisher import KafkaPublisher
+from src.kafka.produce_request import Fault, ProduceRequest
+from src.kafka.publisher import KafkaPublisher
+from src.model.errors import BrokerError
+from src.model.message import Encoded
 from src.settings import KafkaSettings
-from src.shipment import Fault, Shipment
 from src.utils.config import ConfigurationError
 from tests.fakes import DEADLINE, FakePublisher, encoded, named
 
@@ -34,7 +34,7 @@ def kafka(broker: EmbeddedBroker, *, timeout: int = 10_000, **client: str | int)
     return KafkaPublisher(settings, delivery_timeout_ms=timeout)
 
 
-def settle(publisher: Publisher, shipment: Shipment) -> Shipment:
+def settle(publisher: Publisher, shipment: ProduceRequest) -> ProduceRequest:
     for _ in range(TURNS):
         if shipment in publisher.settled(0.1):
             return shipment
@@ -93,7 +93,7 @@ class TestContract:
 
     def test_several_are_in_flight_and_each_is_settled_once(self, publisher: Publisher) -> None:
         shipments = [publisher.send(named(3)) for _ in range(5)]
-        seen: list[Shipment] = []
+        seen: list[ProduceRequest] = []
 
         for _ in range(TURNS):
             seen += publisher.settled(0.1) if len(seen) < 5 else []

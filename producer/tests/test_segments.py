@@ -13,19 +13,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.errors import UndeliveredFileError
-from src.files import is_at, lines_in
-from src.message import Encoded
-from src.segments import (
+from src.kafka.produce_request import Failure, Fault
+from src.model.errors import UndeliveredFileError
+from src.model.message import Encoded
+from src.undelivered.files import is_at, lines_in
+from src.undelivered.segments import (
     SEGMENT_BYTES,
-    Remainder,
+    SegmentRewrite,
     Undelivered,
     from_line,
     segments,
     taken,
     to_line,
 )
-from src.shipment import Failure, Fault
 from src.utils.config import ConfigurationError
 from tests.fakes import encoded
 
@@ -297,7 +297,7 @@ def test_what_remains_takes_the_segments_place(tmp_path: Path) -> None:
     path = tmp_path / "s.jsonl"
     path.write_bytes(b"1\n2\n")
 
-    with Remainder(path) as remainder:
+    with SegmentRewrite(path) as remainder:
         remainder.add(b"2\n")
 
     assert path.read_bytes() == b"2\n"
@@ -308,7 +308,7 @@ def test_where_nothing_remains_the_segment_is_gone(tmp_path: Path) -> None:
     path = tmp_path / "s.jsonl"
     path.touch()
 
-    with Remainder(path):
+    with SegmentRewrite(path):
         pass
 
     assert list(tmp_path.iterdir()) == []
@@ -318,7 +318,7 @@ def test_after_an_error_the_segment_is_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "s.jsonl"
     path.write_bytes(b"1\n2\n")
 
-    with suppress(ZeroDivisionError), Remainder(path) as remainder:
+    with suppress(ZeroDivisionError), SegmentRewrite(path) as remainder:
         remainder.add(b"2\n")
         raise ZeroDivisionError
 

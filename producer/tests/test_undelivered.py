@@ -10,11 +10,11 @@ import pytest
 
 from local.broker import EmbeddedBroker
 from src.delivery import RetryPolicy
-from src.message import Encoded
-from src.resending import Outcome
-from src.segments import Undelivered, from_line, segments, taken, to_line
-from src.shipment import Failure, Fault
-from src.undelivered import Tally, list_messages, main, resend
+from src.kafka.produce_request import Failure, Fault
+from src.model.message import Encoded
+from src.undelivered.__main__ import Tally, list_messages, main, resend
+from src.undelivered.resender import Outcome
+from src.undelivered.segments import Undelivered, from_line, segments, taken, to_line
 from tests.fakes import DEADLINE, FakeClock, FakePublisher, encoded
 from tests.test_publisher import stored
 

@@ -13,15 +13,15 @@ from pathlib import Path
 from threading import Event
 from typing import NamedTuple, TextIO
 
-from src.dead_letters.delivery import ConfirmedDelivery
 from src.dead_letters.entries import Entry, Place, Selection, State, entries
 from src.dead_letters.letter import Origin, read_note, read_origin
 from src.dead_letters.replay import Replay
 from src.dead_letters.text import entry_as_json, page, record_as_json, table
-from src.errors import ConsumerError, SourceError
-from src.record import Record
+from src.kafka.confirmed_producer import ConfirmedProducer
+from src.kafka.topic_reader import OffsetRange, TopicReader
+from src.model.errors import ConsumerError, SourceError
+from src.model.record import Record
 from src.settings import DEFAULT_FILE, VERSION, KafkaSettings, load_settings
-from src.snapshot import Span, TopicSnapshot
 from src.utils.config import ConfigurationError
 from src.utils.logging import configure
 from src.utils.shutdown import stopping_on_signals
@@ -37,10 +37,10 @@ A message that is still broken is parked anew, and waits again.
 """
 
 
-class Shelf:
+class DeadLetterReader:
     """The dead-letter topic as it is at this moment. Raises SourceError where it can't be read."""
 
-    def __init__(self, settings: KafkaSettings, snapshot: TopicSnapshot) -> None:
+    def __init__(self, settings: KafkaSettings, snapshot: TopicReader) -> None:
         self._settings = settings
         self._snapshot = snapshot
         self._spans = self._snapshot.spans(settings.dead_letter_topic, self._partitions())
@@ -55,17 +55,17 @@ class Shelf:
 
     def letter_at(self, partition: int, offset: int) -> list[Record]:
         """The one letter of this place in the dead-letter topic itself."""
-        span = self._spans.get(partition, Span(0, 0))
+        span = self._spans.get(partition, OffsetRange(0, 0))
         inside = span.first <= offset < span.end
-        found = self._read({partition: Span(offset, offset + 1)} if inside else {})
+        found = self._read({partition: OffsetRange(offset, offset + 1)} if inside else {})
         return [record for record in found if read_note(record) is None]
 
     def records(self, places: Sequence[Place]) -> Iterator[Record]:
         wanted = set(places)
-        spans: dict[int, Span] = {}
+        spans: dict[int, OffsetRange] = {}
         for partition, offset in wanted:
-            first, end = spans.get(partition, Span(offset, offset))
-            spans[partition] = Span(min(first, offset), max(end, offset + 1))
+            first, end = spans.get(partition, OffsetRange(offset, offset))
+            spans[partition] = OffsetRange(min(first, offset), max(end, offset + 1))
         return (record for record in self._read(spans) if Place(record.partition, record.offset) in wanted)
 
     def _partitions(self) -> list[int]:
@@ -75,7 +75,7 @@ class Shelf:
             raise SourceError(f"there is no topic {topic} at {self._settings.servers}")
         return partitions
 
-    def _read(self, spans: dict[int, Span]) -> Iterator[Record]:
+    def _read(self, spans: dict[int, OffsetRange]) -> Iterator[Record]:
         return self._snapshot.read(self._settings.dead_letter_topic, spans)
 
 
@@ -123,11 +123,11 @@ def _run(options: argparse.Namespace, streams: Streams) -> int:
         service="dead_letters", version=VERSION, level="WARNING", style=settings.logging.format, stream=streams.err
     )
     logging.getLogger("librdkafka").setLevel(logging.CRITICAL)  # its complaint is in the sentence that ends the program
-    with TopicSnapshot(settings.kafka) as snapshot:
-        return int(options.command(options, settings.kafka, Shelf(settings.kafka, snapshot), streams))
+    with TopicReader(settings.kafka) as snapshot:
+        return int(options.command(options, settings.kafka, DeadLetterReader(settings.kafka, snapshot), streams))
 
 
-def _list(options: argparse.Namespace, _kafka: KafkaSettings, shelf: Shelf, streams: Streams) -> int:
+def _list(options: argparse.Namespace, _kafka: KafkaSettings, shelf: DeadLetterReader, streams: Streams) -> int:
     states = tuple(State) if options.all else (State.WAITING, State.FOREIGN)
     found = shelf.entries()
     chosen = _selection(options, states).of(found)[: options.limit]
@@ -137,7 +137,7 @@ def _list(options: argparse.Namespace, _kafka: KafkaSettings, shelf: Shelf, stre
     return 0
 
 
-def _show(options: argparse.Namespace, _kafka: KafkaSettings, shelf: Shelf, streams: Streams) -> int:
+def _show(options: argparse.Namespace, _kafka: KafkaSettings, shelf: DeadLetterReader, streams: Streams) -> int:
     partition, offset = options.place
     found = shelf.letter_at(partition, offset) if options.letter else shelf.letters_of(partition, offset)
     for number, record in enumerate(found):
@@ -151,7 +151,7 @@ def _show(options: argparse.Namespace, _kafka: KafkaSettings, shelf: Shelf, stre
     return 0 if found else 1
 
 
-def _replay(options: argparse.Namespace, kafka: KafkaSettings, shelf: Shelf, streams: Streams) -> int:
+def _replay(options: argparse.Namespace, kafka: KafkaSettings, shelf: DeadLetterReader, streams: Streams) -> int:
     states = (State.WAITING, State.FOREIGN) if options.any_topic else (State.WAITING,)
     found = shelf.entries()
     chosen = [entry for entry in _selection(options, states).of(found) if entry.origin][: options.limit]
@@ -163,9 +163,9 @@ def _replay(options: argparse.Namespace, kafka: KafkaSettings, shelf: Shelf, str
     return send_back(kafka, shelf, chosen, streams)
 
 
-def send_back(kafka: KafkaSettings, shelf: Shelf, chosen: Sequence[Entry], streams: Streams) -> int:
+def send_back(kafka: KafkaSettings, shelf: DeadLetterReader, chosen: Sequence[Entry], streams: Streams) -> int:
     stop = Event()
-    with closing(ConfirmedDelivery(kafka)) as delivery, stopping_on_signals(stop):
+    with closing(ConfirmedProducer(kafka)) as delivery, stopping_on_signals(stop):
         replay = Replay(delivery, kafka.dead_letter_topic, stop=stop)
         sent = replay.send(shelf.records([entry.place for entry in chosen]))
     if sent < len(chosen):

@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from src.dead_letters.letter import REASON, Origin, Replays, identity, read_note, read_origin, read_replays, text_of
-from src.record import Record
+from src.model.record import Record
 
 BEGINNING = 200  # bytes of the value that an entry keeps: all the entries are in memory at once
 

@@ -22,9 +22,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from src.record import Record, Rejection
-
-Headers = tuple[tuple[str, bytes | None], ...]
+from src.model.record import Headers, Record, Rejection
 
 REASON = "__dead_letter.reason"
 TOPIC = "__connect.errors.topic"

@@ -6,17 +6,17 @@ from typing import Protocol
 
 from confluent_kafka import KafkaError
 
-from src.dead_letters.delivery import Parcel
 from src.dead_letters.letter import identity, note, read_origin, sent_back
-from src.errors import ConsumerError
-from src.record import Record
+from src.kafka.confirmed_producer import ProducerRecord
+from src.model.errors import ConsumerError
+from src.model.record import Record
 
 AT_ONCE = 100  # messages: what a crash sends twice at most
 BYTES_AT_ONCE = 8 * 1024 * 1024
 
 
 class Delivery(Protocol):
-    def deliver(self, parcels: Sequence[Parcel]) -> Mapping[int, KafkaError]:
+    def deliver(self, parcels: Sequence[ProducerRecord]) -> Mapping[int, KafkaError]:
         """What was not confirmed, by position."""
 
     def explain(self, error: KafkaError) -> str: ...
@@ -61,17 +61,17 @@ class Replay:
                 f" so the next replay sends them again (which the store keeps once): {error}"
             )
 
-    def _noted(self, letter: Record) -> Parcel:
+    def _noted(self, letter: Record) -> ProducerRecord:
         """In the letter's own partition, behind it: retention takes the letter first."""
         key, value, headers = note(identity(letter.headers) or "")
-        return Parcel(self._dead_letter_topic, key, value, headers, letter.partition)
+        return ProducerRecord(self._dead_letter_topic, key, value, headers, letter.partition)
 
 
-def _message(letter: Record) -> Parcel:
+def _message(letter: Record) -> ProducerRecord:
     origin = read_origin(letter.headers)
     if origin is None:
         raise ValueError("a record without an origin can't be sent back")
-    return Parcel(origin.topic, letter.key, letter.value, sent_back(letter.headers))
+    return ProducerRecord(origin.topic, letter.key, letter.value, sent_back(letter.headers))
 
 
 def _portions(letters: Iterable[Record]) -> Iterator[list[Record]]:

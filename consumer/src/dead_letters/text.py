@@ -23,7 +23,7 @@ from src.dead_letters.letter import (
     text_of,
     utc,
 )
-from src.record import Record
+from src.model.record import Record
 
 KEY_WIDTH = 36  # a UUID
 VALUE_WIDTH = 60

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient, ConfigResource
 
-from src.dead_letters.delivery import TIMEOUT, ConfirmedDelivery, Parcel
 from src.dead_letters.letter import HEADROOM, Letter, letter
-from src.errors import DeadLetterError
-from src.record import Rejection
+from src.kafka.confirmed_producer import TIMEOUT, ConfirmedProducer, ProducerRecord
+from src.model.errors import DeadLetterError
+from src.model.record import Rejection
 from src.settings import KafkaSettings
 
 CHECK_TIMEOUT = 5.0  # seconds that each question of `check` may take
@@ -43,7 +43,7 @@ class DeadLetterTopic:
     ) -> None:
         self._kafka = settings
         self._topic = settings.dead_letter_topic
-        self._delivery = ConfirmedDelivery(settings, timeout=timeout, producer=producer)
+        self._delivery = ConfirmedProducer(settings, timeout=timeout, producer=producer)
         self._admin = admin
 
     def send(self, rejections: Sequence[Rejection]) -> None:
@@ -61,8 +61,8 @@ class DeadLetterTopic:
     def close(self) -> None:
         self._delivery.close()
 
-    def _parcel(self, letter: Letter) -> Parcel:
-        return Parcel(self._topic, letter.key, letter.value, letter.headers)
+    def _parcel(self, letter: Letter) -> ProducerRecord:
+        return ProducerRecord(self._topic, letter.key, letter.value, letter.headers)
 
     def _send_smaller(self, letters: Sequence[Letter], failures: dict[int, KafkaError]) -> None:
         """What was too large goes again, alone and without its trace: the limit is for all that travels together."""

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from src.errors import InvalidMessage
+from src.model.errors import InvalidMessage
 
 Document = Mapping[str, Any]
 

@@ -25,13 +25,13 @@ from pymongo.errors import (
     PyMongoError,
 )
 
-from src.errors import StorageUnavailable
+from src.model.errors import StorageUnavailable
+from src.model.verdict import STORED, Outcome, Verdict
 from src.settings import MongoSettings
 from src.stores.document import Document, StoredMessage
 from src.stores.mongo_answers import CAUSES, REFUSALS, UNENCODABLE, reason, unavailable, verdicts
 from src.stores.query import LOGICAL, Query, Sort, UnsupportedQuery
 from src.utils.config import ConfigurationError
-from src.verdict import STORED, Outcome, Verdict
 
 logger = logging.getLogger(__name__)
 

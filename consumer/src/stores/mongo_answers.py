@@ -15,8 +15,8 @@ from pymongo.errors import (
     WriteError,
 )
 
-from src.errors import StorageUnavailable
-from src.verdict import KEY_TAKEN, STORED, Outcome, Verdict
+from src.model.errors import StorageUnavailable
+from src.model.verdict import KEY_TAKEN, STORED, Outcome, Verdict
 
 # What the server says when no document is at fault: the whole call, or a single document, is to be tried again.
 CAUSES: Mapping[int, str] = {

@@ -12,7 +12,7 @@ from itertools import islice
 from operator import ge, gt, le, lt
 from typing import Any
 
-from src.errors import ConsumerError, InvalidMessage
+from src.model.errors import ConsumerError, InvalidMessage
 from src.stores.document import DATES, Document, as_date
 
 Query = Mapping[str, Any]

@@ -15,12 +15,12 @@ from typing import Any
 
 import msgspec
 
-from src.errors import StorageUnavailable
+from src.model.errors import StorageUnavailable
+from src.model.verdict import KEY_TAKEN, STORED, Outcome, Verdict
 from src.settings import MongoSettings
 from src.stores.document import Document, StoredMessage, as_text, dated, milliseconds
 from src.stores.query import Query, Sort, in_order, is_condition, matcher
 from src.utils.config import ConfigurationError
-from src.verdict import KEY_TAKEN, STORED, Outcome, Verdict
 
 logger = logging.getLogger(__name__)
 

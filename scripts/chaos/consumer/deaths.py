@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from src.consumer import Storage
-from src.record import Rejection
-from src.verdict import Verdict
-from src.writer import DeadLetters
+from src.model.record import Rejection
+from src.model.verdict import Verdict
+from src.pipeline.batch_writer import DeadLetters
 
 STORING, STORED, PARKED = "storing", "stored", "parked"
 

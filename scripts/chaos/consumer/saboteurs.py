@@ -19,12 +19,12 @@ from confluent_kafka.admin import AdminClient
 
 from src.data_processor import DataProcessor
 from src.dead_letters.topic import DeadLetterTopic
-from src.errors import DeadLetterError, InvalidMessage, StorageUnavailable
-from src.record import Record, Rejection
+from src.kafka.group_member import GroupMember, Listener
+from src.model.errors import DeadLetterError, InvalidMessage, StorageUnavailable
+from src.model.record import Record, Rejection
+from src.model.verdict import Outcome, Verdict
 from src.settings import KafkaSettings, Settings
-from src.source import KafkaSource, Listener
 from src.storage import DataStorage
-from src.verdict import Outcome, Verdict
 
 LATE = 2.0  # seconds
 
@@ -108,7 +108,7 @@ class WithoutLeniency(DataProcessor):
 # -- the source
 
 
-class CommittingFirst(KafkaSource):
+class CommittingFirst(GroupMember):
     """What was read is committed at once, before it is stored."""
 
     def poll(self, limit: int, timeout: float) -> list[Record]:
@@ -124,14 +124,14 @@ class CommittingFirst(KafkaSource):
         """Done already."""
 
 
-class LeavingWithoutCommit(KafkaSource):
+class LeavingWithoutCommit(GroupMember):
     """A partition that goes to another member goes as it was last committed by time."""
 
     def commit_now(self, offsets: Mapping[int, int]) -> None:
         """Not now."""
 
 
-class WithoutAssignmentNumbers(KafkaSource):
+class WithoutAssignmentNumbers(GroupMember):
     """A partition that came back counts as one that was never away."""
 
     def subscribe(self, listener: Listener) -> Self:
@@ -206,15 +206,15 @@ DEAD_LETTERS: Mapping[str, type[DeadLetterTopic]] = {
     "parking-again": GivingUpParking,
 }
 PROCESSORS: Mapping[str, type[DataProcessor]] = {"unknown-fields": WithoutLeniency}
-SOURCES: Mapping[str, type[KafkaSource]] = {
+SOURCES: Mapping[str, type[GroupMember]] = {
     "commit-after-store": CommittingFirst,
     "commit-on-revoke": LeavingWithoutCommit,
     "assignment-numbers": WithoutAssignmentNumbers,
 }
 
 
-def source(settings: Settings, without: Collection[str]) -> KafkaSource:
-    kind: type[KafkaSource] = _chosen(SOURCES, without, KafkaSource)
+def source(settings: Settings, without: Collection[str]) -> GroupMember:
+    kind: type[GroupMember] = _chosen(SOURCES, without, GroupMember)
     return kind(
         settings.kafka,
         on_offset_gap=settings.consumer.on_offset_gap,

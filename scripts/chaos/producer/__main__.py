@@ -9,11 +9,11 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
+from src.jsonl_input import UserLines
+from src.kafka.produce_request import Failure
 from src.producer import DataProducer
-from src.segments import Undelivered
 from src.settings import VERSION, Settings, load_settings
-from src.shipment import Failure
-from src.user_lines import UserLines
+from src.undelivered.segments import Undelivered
 from src.utils.logging import configure
 
 logger = logging.getLogger("producer")

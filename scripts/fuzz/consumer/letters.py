@@ -18,7 +18,7 @@ from src.dead_letters.letter import (
     text_of,
 )
 from src.dead_letters.text import page, record_as_json
-from src.record import Record, Rejection
+from src.model.record import Record, Rejection
 
 OURS = ("__dead_letter.", "__connect.errors.")
 

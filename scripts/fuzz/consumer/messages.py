@@ -19,13 +19,13 @@ from fuzz.messages import Sent
 from fuzz.target import require
 from src.data_processor import REASONS as INVALID
 from src.data_processor import DataProcessor
-from src.kafka_messages import record_of
-from src.record import Record, Rejection
+from src.kafka.messages import record_of
+from src.model.record import Record, Rejection
+from src.pipeline.batch_writer import BatchWriter, Result
 from src.settings import MongoSettings
 from src.storage import REASONS as REFUSED
 from src.storage import DataStorage
 from src.stores.document import LARGEST, Document, as_text, checked
-from src.writer import Result, Writer
 
 AT_ONCE = 50
 DATABASE = "fuzz"
@@ -123,7 +123,7 @@ class Way:
         self._storage = DataStorage(settings)
         self._parked = Parked()
         self._processor = DataProcessor()
-        self._writer = Writer(
+        self._writer = BatchWriter(
             self._processor, self._storage, self._parked, max_retries=0, stop=Event(), on_retry=_refuse_to_wait
         )
         self._storage.ensure_indexes()

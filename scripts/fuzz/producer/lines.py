@@ -10,9 +10,9 @@ from fuzz import messages
 from fuzz.chance import Chance
 from fuzz.shrinking import shorter
 from fuzz.target import require
-from src.errors import InvalidInput
-from src.message import Encoded
-from src.user_lines import UserLines, from_line
+from src.jsonl_input import UserLines, from_line
+from src.model.errors import InvalidInput
+from src.model.message import Encoded
 
 AT_ONCE = 50
 TIME = "2023-07-15T12:34:56.789Z"

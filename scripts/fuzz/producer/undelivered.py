@@ -10,9 +10,9 @@ from fuzz.chance import Chance
 from fuzz.messages import Sent
 from fuzz.shrinking import shorter
 from fuzz.target import require
-from src.message import Encoded
-from src.segments import Undelivered, from_line, segments, to_line
-from src.shipment import Failure, Fault
+from src.kafka.produce_request import Failure, Fault
+from src.model.message import Encoded
+from src.undelivered.segments import Undelivered, from_line, segments, to_line
 
 AT_ONCE = 50
 TOPIC = "data-topic"

@@ -1,0 +1,156 @@
+"""Sends messages so that each is known to be in Kafka, or not."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from src.model.record import Headers
+from src.settings import KafkaSettings
+from src.utils.config import ConfigurationError
+
+TIMEOUT = 10.0  # seconds: a stop must not wait for a broker that is away
+ANY_PARTITION = -1
+
+_REPORTS_LATE = 2.0  # seconds: the client looks for what timed out once a second
+
+# What an operator may have set under kafka.client for the consumer, and a producer would warn of.
+_CONSUMERS_OWN = frozenset(
+    (
+        "auto.commit.enable",
+        "auto.commit.interval.ms",
+        "auto.offset.reset",
+        "check.crcs",
+        "consume.callback.max.messages",
+        "coordinator.query.interval.ms",
+        "enable.auto.commit",
+        "enable.auto.offset.store",
+        "enable.partition.eof",
+        "fetch.error.backoff.ms",
+        "fetch.max.bytes",
+        "fetch.message.max.bytes",
+        "fetch.min.bytes",
+        "fetch.queue.backoff.ms",
+        "fetch.wait.max.ms",
+        "group.id",
+        "group.instance.id",
+        "group.protocol",
+        "group.protocol.type",
+        "group.remote.assignor",
+        "heartbeat.interval.ms",
+        "isolation.level",
+        "max.partition.fetch.bytes",
+        "max.poll.interval.ms",
+        "offset.store.method",
+        "offset.store.path",
+        "offset.store.sync.interval.ms",
+        "partition.assignment.strategy",
+        "queued.max.messages.kbytes",
+        "queued.min.messages",
+        "session.timeout.ms",
+    )
+)
+
+
+class ProducerRecord(NamedTuple):
+    """A message and where it is to go."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+    partition: int = ANY_PARTITION
+
+
+class ConfirmedProducer:
+    """A Kafka producer whose every call ends in certainty. Raises ConfigurationError for settings it can't take."""
+
+    def __init__(
+        self, settings: KafkaSettings, *, timeout: float = TIMEOUT, producer: Callable[..., Producer] = Producer
+    ) -> None:
+        self._timeout = timeout
+        self._complaint = ""
+        self._settings = self._client_settings(settings)
+        self._factory = producer
+        self._producer = self._new_producer()
+
+    def deliver(self, parcels: Sequence[ProducerRecord]) -> Mapping[int, KafkaError]:
+        """Returns what Kafka has not confirmed within the timeout, by position; what timed out may yet be there."""
+        self._complaint = ""
+        unreported = KafkaError(KafkaError._TIMED_OUT, "Kafka has not said what became of it")
+        reports: dict[int, KafkaError | None] = dict.fromkeys(range(len(parcels)), unreported)
+        for position, parcel in enumerate(parcels):
+            self._hand_over(parcel, partial(_note, reports, position))
+        self._wait_for_reports()
+        failures = {position: error for position, error in reports.items() if error is not None}
+        if any(error.fatal() or error.code() == KafkaError._FATAL for error in failures.values()):
+            self._producer = self._new_producer()  # the old one would never send again
+        return failures
+
+    def explain(self, error: KafkaError) -> str:
+        """What the client says of a failure, and of the broker meanwhile."""
+        return f"{error.str()} ({self._complaint})" if self._complaint else str(error.str())
+
+    def close(self) -> None:
+        """Nothing is in flight between two calls, so nothing is waited for."""
+        self._producer.purge()
+        self._producer.flush(0)
+
+    def _hand_over(self, parcel: ProducerRecord, report: Callable[[KafkaError | None, Message | None], None]) -> None:
+        try:
+            self._producer.produce(
+                parcel.topic,
+                parcel.value,
+                parcel.key,
+                parcel.partition,
+                on_delivery=report,
+                headers=[(_sendable(name), content) for name, content in parcel.headers],
+            )
+        except BufferError:
+            report(KafkaError(KafkaError._QUEUE_FULL), None)
+        except KafkaException as error:
+            report(error.args[0], None)
+
+    def _wait_for_reports(self) -> None:
+        """Every message handed over is reported when this returns, be it as given up."""
+        if self._producer.flush(self._timeout + _REPORTS_LATE):
+            self._producer.purge()
+            self._producer.flush(self._timeout)
+
+    def _new_producer(self) -> Producer:
+        try:
+            return self._factory(self._settings, logger=logging.getLogger("librdkafka"))
+        except (KafkaException, ValueError, TypeError) as error:
+            raise ConfigurationError(f"kafka.client: {error}") from error
+
+    def _client_settings(self, settings: KafkaSettings) -> dict[str, Any]:
+        given = {key: value for key, value in settings.client_settings.items() if key not in _CONSUMERS_OWN}
+        return {
+            # what an operator may change under kafka.client …
+            "compression.type": "zstd",  # what came in compressed must fit when it goes out
+            "socket.timeout.ms": 10_000,
+            "topic.metadata.propagation.max.ms": 5_000,  # a topic that is not there is called so within the timeout
+            **given,
+            # … and what the promise rests on
+            "acks": "all",
+            "enable.idempotence": True,
+            "message.max.bytes": 1_000_000_000,  # the topic's own limit decides
+            "message.timeout.ms": round(self._timeout * 1000),
+            "error_cb": self._on_error,
+        }
+
+    def _on_error(self, error: KafkaError) -> None:
+        self._complaint = error.str()
+
+
+def _note(
+    reports: dict[int, KafkaError | None], position: int, error: KafkaError | None, _message: Message | None
+) -> None:
+    reports[position] = error
+
+
+def _sendable(name: str) -> str:
+    """A name that the client survives: half of a surrogate pair would crash the process, a NUL would end the name."""
+    return name.encode(errors="backslashreplace").decode().replace("\0", "\\x00")

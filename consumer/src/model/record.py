@@ -1,0 +1,38 @@
+"""What is kept of a Kafka message, and what becomes of it."""
+
+from typing import NamedTuple
+
+Headers = tuple[tuple[str, bytes | None], ...]
+"""In their order, with repeats and nulls."""
+
+
+class Record(NamedTuple):
+    """A message as Kafka delivered it.
+
+    `timestamp` is in milliseconds since 1970, None where Kafka has none; `headers` keep order, repeats and nulls;
+    `assignment` numbers the assignment of the partition under which the record came.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers = ()
+    timestamp: int | None = None
+    assignment: int = 0
+
+
+class Rejection(NamedTuple):
+    """A record that is to be parked, and why.
+
+    `reason` is a short constant for labels, `stage` is "process" or "store", times are seconds since 1970.
+    """
+
+    record: Record
+    reason: str
+    stage: str
+    error: Exception
+    attempts: int
+    first_failure: float
+    last_failure: float
