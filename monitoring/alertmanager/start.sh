@@ -1,5 +1,5 @@
 #!/bin/sh
-# Alertmanager reads no environment, so the address from .env goes into files that only this container has.
+# Alertmanager does not expand environment variables, so the webhook URL is written to files inside the container.
 set -eu
 umask 077
 cp /etc/alertmanager/alertmanager.yml /tmp/alertmanager.yml
