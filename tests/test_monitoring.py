@@ -1,4 +1,4 @@
-"""Alerts, dashboards and runbook agree with one another, with the services' metrics, and with promtool."""
+"""Alerts, dashboards and runbook agree with each other and with the metrics of the services; promtool accepts them."""
 
 import json
 import re
@@ -60,7 +60,7 @@ def anchors(markdown: str) -> set[str]:
 
 
 def metrics_of(service: str) -> dict[str, set[str]]:
-    """What a service's metrics.py declares, each with the names under which it is exposed."""
+    """The metrics declared in a service's metrics.py, each with the names it exposes."""
     source = (ROOT / service / "src" / "utils" / "metrics.py").read_text("utf-8")
     declared = re.findall(r'(Counter|Gauge|Histogram)\(\s*"(\w+)"', source)
     suffixes = {"Counter": ("_total",), "Gauge": ("",), "Histogram": ("_bucket", "_sum", "_count")}
@@ -71,7 +71,7 @@ def metrics_of(service: str) -> dict[str, set[str]]:
 
 
 @pytest.mark.parametrize("alert", ALERTS)
-def test_an_alert_says_how_grave_it_is_what_is_wrong_and_where_to_read_on(alert: str) -> None:
+def test_an_alert_has_severity_summary_description_and_runbook(alert: str) -> None:
     rule = ALERTS[alert]
 
     assert re.search(r"severity: (critical|warning)\b", rule)
@@ -81,7 +81,7 @@ def test_an_alert_says_how_grave_it_is_what_is_wrong_and_where_to_read_on(alert:
 
 
 @pytest.mark.parametrize("alert", ALERTS)
-def test_an_alert_has_its_entry_in_the_runbook(alert: str) -> None:
+def test_an_alert_has_a_runbook_entry(alert: str) -> None:
     assert f"### {alert}\n\n*{_severity(alert)}. " in RUNBOOK
 
 
@@ -90,7 +90,7 @@ def _severity(alert: str) -> str:
 
 
 @pytest.mark.parametrize("alert", ALERTS)
-def test_an_alert_is_tested_firing_and_silent(alert: str) -> None:
+def test_an_alert_has_promtool_tests_for_firing_and_not_firing(alert: str) -> None:
     silent = rf"alertname: {alert}, eval_time: \w+, exp_alerts: \[\]"
     firing = rf"alertname: {alert}\n +eval_time: \w+\n +exp_alerts:\n +- exp_labels"
 
@@ -98,13 +98,13 @@ def test_an_alert_is_tested_firing_and_silent(alert: str) -> None:
     assert re.search(firing, PROMTOOL_TESTS)
 
 
-def test_the_runbook_has_no_entry_for_an_alert_that_is_gone() -> None:
-    section = RUNBOOK.split("\n## Alerts\n")[1].split("\n### What has no alert")[0]
+def test_the_runbook_covers_exactly_the_existing_alerts_in_order() -> None:
+    section = RUNBOOK.split("\n## Alerts\n")[1].split("\n### Not covered by alerts")[0]
 
     assert re.findall(r"^### (\w+)$", section, re.MULTILINE) == list(ALERTS)
 
 
-def test_every_link_inside_the_runbook_leads_somewhere() -> None:
+def test_every_internal_link_of_the_runbook_resolves() -> None:
     links = set(re.findall(r"\]\(#([\w-]+)\)", RUNBOOK))
 
     assert links - anchors(RUNBOOK) == set()
@@ -117,11 +117,11 @@ def test_the_specified_alerts_fire_at_the_specified_values() -> None:
     assert expressions()["DiskSpaceLow"] == "instance:disk_used_percent:max > 80"
 
 
-def test_no_rule_names_a_group_or_a_topic_because_they_are_settings() -> None:
+def test_no_rule_hard_codes_a_group_or_topic() -> None:
     assert re.findall(r'\b(?:topic|group|consumergroup|collection|database)=~?"[^"]', RULES) == []
 
 
-def test_alertmanager_holds_back_only_alerts_that_exist() -> None:
+def test_alertmanager_inhibits_only_existing_alerts() -> None:
     text = (MONITORING / "alertmanager" / "alertmanager.yml").read_text("utf-8")
 
     named = {name for names in re.findall(r'alertname=~?"([\w|]+)"', text) for name in names.split("|")}
@@ -133,14 +133,12 @@ def test_alertmanager_holds_back_only_alerts_that_exist() -> None:
 # --- dashboards
 
 
-def test_the_dashboards_are_those_that_the_generator_writes() -> None:
+def test_the_dashboards_are_up_to_date_with_the_generator() -> None:
     assert dashboards(["--check"]) == 0
     assert set(models()) == PAGES
 
 
-def test_the_check_names_a_dashboard_that_was_edited_by_hand(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_check_reports_a_manually_edited_dashboard(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     dashboards(["--folder", str(tmp_path)])
     edited = tmp_path / "kafka.json"
     edited.write_text(edited.read_text("utf-8").replace("Kafka Monitoring", "Mine"), "utf-8")
@@ -148,11 +146,11 @@ def test_the_check_names_a_dashboard_that_was_edited_by_hand(
     code = dashboards(["--check", "--folder", str(tmp_path)])
 
     assert code == 1
-    assert capsys.readouterr().out.startswith("kafka.json is not what")
+    assert capsys.readouterr().out.startswith("kafka.json is out of date")
 
 
 @pytest.mark.parametrize("page", sorted(PAGES))
-def test_a_dashboard_is_in_the_classic_form_that_grafana_11_to_13_load(page: str) -> None:
+def test_a_dashboard_uses_the_classic_model_that_grafana_11_to_13_load(page: str) -> None:
     model = models()[page]
 
     assert model["uid"] == page
@@ -164,7 +162,7 @@ def test_a_dashboard_is_in_the_classic_form_that_grafana_11_to_13_load(page: str
 
 
 @pytest.mark.parametrize("page", sorted(PAGES))
-def test_every_reference_to_a_data_source_is_the_variable(page: str) -> None:
+def test_every_data_source_reference_uses_the_variable(page: str) -> None:
     text = json.dumps(models()[page])
 
     references = re.findall(r'"datasource": (\{[^{}]*(?:\{\w+\}[^{}]*)*\}|"[^"]*")', text)
@@ -172,12 +170,12 @@ def test_every_reference_to_a_data_source_is_the_variable(page: str) -> None:
     assert set(references) == {'{"type": "prometheus", "uid": "${datasource}"}'}
 
 
-def test_titles_are_unique_because_grafana_mixes_up_equal_ones() -> None:
+def test_dashboard_titles_are_unique() -> None:
     assert max(Counter(model["title"] for model in models().values()).values()) == 1
 
 
-def test_every_panel_explains_itself_and_asks_something() -> None:
-    kinds = {"timeseries", "stat", "bargauge", "table", "state-timeline"}
+def test_every_panel_has_a_description_and_queries() -> None:
+    kinds = {"timeseries", "stat", "table", "state-timeline"}
 
     assert [name for name, panel in every_panel() if len(panel["description"]) < 10] == []
     assert [name for name, panel in every_panel() if not all(queries(panel))] == []
@@ -185,7 +183,7 @@ def test_every_panel_explains_itself_and_asks_something() -> None:
 
 
 @pytest.mark.parametrize("page", sorted(PAGES))
-def test_panels_lie_side_by_side_and_none_on_another(page: str) -> None:
+def test_panels_do_not_overlap(page: str) -> None:
     cells = Counter(
         (x, y)
         for grid in (panel["gridPos"] for panel in models()[page]["panels"])
@@ -202,33 +200,36 @@ def test_panels_lie_side_by_side_and_none_on_another(page: str) -> None:
     [
         ("system-overview", "Consumer lag", "HighConsumerLag"),
         ("system-overview", "Dead-lettered", "DeadLetterShareHigh"),
-        ("system-overview", "Not delivered", "DeliveriesFailing"),
-        ("system-overview", "Memory in use", "HostMemoryLow"),
-        ("system-overview", "Disk in use", "DiskSpaceLow"),
+        ("system-overview", "Failed deliveries", "DeliveriesFailing"),
+        ("system-overview", "Memory usage", "HostMemoryLow"),
+        ("system-overview", "Disk usage", "DiskSpaceLow"),
         ("kafka", "Consumer lag", "HighConsumerLag"),
-        ("producer", "Not delivered", "DeliveriesFailing"),
+        ("kafka", "Consumer lag by group", "HighConsumerLag"),
+        ("producer", "Failed deliveries", "DeliveriesFailing"),
         ("consumer", "Consumer lag", "HighConsumerLag"),
         ("consumer", "Dead-lettered", "DeadLetterShareHigh"),
         ("application", "Error rates", "DeadLetterShareHigh"),
         ("persistence", "Connections in use", "MongoConnectionsHigh"),
     ],
 )
-def test_a_panel_turns_red_where_its_alert_fires(page: str, title: str, alert: str) -> None:
+def test_a_panel_threshold_equals_the_alert_threshold(page: str, title: str, alert: str) -> None:
     found = [panel for panel in panels(page) if panel["title"] == title]
 
     assert found
     assert {threshold(panel) for panel in found} == {read_limits()[alert]}
 
 
-def test_columns_turn_red_where_their_alerts_fire() -> None:
+def test_column_thresholds_equal_the_alert_thresholds() -> None:
     (containers,) = [panel for panel in panels("system-overview") if panel["title"] == "Containers"]
 
-    assert column_threshold(containers, "Of its limit") == read_limits()["ContainerMemoryHigh"]
-    assert column_threshold(containers, "Restarts") == read_limits()["ContainerRestarting"] + 1  # it says "more than"
+    assert column_threshold(containers, "% of limit") == read_limits()["ContainerMemoryHigh"]
+    assert (
+        column_threshold(containers, "Restarts") == read_limits()["ContainerRestarting"] + 1
+    )  # the alert fires above the value
 
 
 @pytest.mark.parametrize("page", sorted(PAGES))
-def test_up_and_down_are_asked_of_now_and_silence_is_down(page: str) -> None:
+def test_status_panels_use_instant_queries_and_show_missing_data_as_down(page: str) -> None:
     states = [
         panel for panel in panels(page) if panel["type"] == "stat" and panel["fieldConfig"]["defaults"]["mappings"]
     ]
@@ -240,7 +241,7 @@ def test_up_and_down_are_asked_of_now_and_silence_is_down(page: str) -> None:
         assert panel["fieldConfig"]["defaults"]["thresholds"]["steps"] == [{"value": None, "color": "red"}]
 
 
-def test_a_number_that_is_missing_says_so_in_a_word() -> None:
+def test_every_stat_panel_has_a_text_for_missing_data() -> None:
     silent = [
         name
         for name, panel in every_panel()
@@ -252,19 +253,19 @@ def test_a_number_that_is_missing_says_so_in_a_word() -> None:
     assert silent == []
 
 
-def test_the_containers_of_other_projects_on_the_machine_are_left_out() -> None:
-    asked_of_all = [
+def test_containers_of_other_projects_are_excluded() -> None:
+    unfiltered = [
         name
         for name, panel in every_panel()
         for query in queries(panel)
         if "container_" in query and "compose:project:own" not in query
     ]
 
-    assert asked_of_all == []
+    assert unfiltered == []
     assert [name for name, query in expressions().items() if "container_" in query and ":own" not in query] == []
 
 
-def test_panels_that_do_not_fit_begin_a_new_line_below_the_highest() -> None:
+def test_a_panel_that_does_not_fit_starts_a_new_line_below_the_tallest() -> None:
     row = Row("r", [Panel("a", 12, 8, {}), Panel("b", 12, 4, {}), Panel("c", 6, 4, {})])
 
     placed = [(panel["title"], panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in place([row, row])]
@@ -272,7 +273,7 @@ def test_panels_that_do_not_fit_begin_a_new_line_below_the_highest() -> None:
     assert placed[:5] == [("r", 0, 0), ("a", 0, 1), ("b", 12, 1), ("c", 0, 9), ("r", 0, 13)]
 
 
-def test_a_dashboard_is_written_the_same_way_every_time() -> None:
+def test_dashboard_output_is_deterministic() -> None:
     page = Dashboard("u", "t", "d", [Row("r", [])])
 
     assert page.text() == page.text()
@@ -282,34 +283,34 @@ def test_a_dashboard_is_written_the_same_way_every_time() -> None:
 # --- names
 
 
-def asked() -> str:
-    """Everything that rules and dashboards ask of Prometheus."""
+def all_queries() -> str:
+    """All PromQL of rules and dashboards."""
     return RULES + "\n".join(query for _, panel in every_panel() for query in queries(panel))
 
 
 @pytest.mark.parametrize("service", ["producer", "consumer"])
-def test_every_metric_of_a_service_that_is_asked_for_exists(service: str) -> None:
-    names = set(re.findall(rf"\b{service}_\w+\b", asked()))
+def test_every_service_metric_that_is_queried_exists(service: str) -> None:
+    names = set(re.findall(rf"\b{service}_\w+\b", all_queries()))
 
     assert names
     assert names - set().union(*metrics_of(service).values()) == set()
 
 
 @pytest.mark.parametrize("service", ["producer", "consumer"])
-def test_somebody_looks_at_every_metric_of_a_service(service: str) -> None:
-    names = set(re.findall(r"\b\w+\b", asked()))
+def test_every_service_metric_is_queried(service: str) -> None:
+    names = set(re.findall(r"\b\w+\b", all_queries()))
 
     assert [metric for metric, exposed in metrics_of(service).items() if not exposed & names] == []
 
 
-def test_every_recorded_name_that_is_asked_for_is_recorded() -> None:
-    names = set(re.findall(r"\b[a-z_]+:[a-z0-9_]+:[a-z0-9]+\b", asked()))
+def test_recording_rules_and_their_uses_match() -> None:
+    names = set(re.findall(r"\b[a-z_]+:[a-z0-9_]+:[a-z0-9]+\b", all_queries()))
 
     assert names - set(RECORDED) == set()
     assert set(RECORDED) - names == set()
 
 
-def test_panels_that_may_be_empty_exist_and_have_a_reason() -> None:
+def test_panels_allowed_to_be_empty_exist_and_have_a_reason() -> None:
     blocks = (MONITORING / "grafana" / "allow-empty.txt").read_text("utf-8").strip().split("\n\n")[1:]
 
     allowed = [block.splitlines() for block in blocks]
@@ -318,20 +319,20 @@ def test_panels_that_may_be_empty_exist_and_have_a_reason() -> None:
     assert all(lines[0].startswith("# ") and lines[-1] in titles for lines in allowed)
 
 
-def test_an_alert_without_an_expression_is_an_error_and_not_a_panel_without_a_limit(tmp_path: Path) -> None:
+def test_an_alert_without_an_expression_is_an_error(tmp_path: Path) -> None:
     rules = tmp_path / "alerts.yml"
     rules.write_text("groups:\n  - name: g\n    rules:\n      - alert: Empty\n        for: 1m\n", "utf-8")
 
-    with pytest.raises(ValueError, match="without an expression"):
+    with pytest.raises(ValueError, match="has no expression"):
         read_limits(rules)
 
 
-# --- what the servers' own tools say
+# --- promtool and amtool
 
 
 def image(name: str) -> str:
     found = re.search(rf"^{name}=(\S+)$", (ROOT / ".env").read_text("utf-8"), re.MULTILINE)
-    assert found, f"{name} is missing in .env"
+    assert found, f"{name} is not set in .env"
     return found[1]
 
 
@@ -340,7 +341,7 @@ def docker() -> None:
     try:
         subprocess.run(["docker", "version"], check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError):
-        pytest.skip("no Docker engine answers, and promtool and amtool come as images")
+        pytest.skip("no Docker engine is available; promtool and amtool run in containers")
 
 
 def promtool(*arguments: str) -> None:
@@ -352,20 +353,20 @@ def promtool(*arguments: str) -> None:
 
 @pytest.mark.docker
 @pytest.mark.usefixtures("docker")
-def test_prometheus_takes_its_configuration_and_its_rules() -> None:
+def test_promtool_accepts_the_configuration_and_rules() -> None:
     promtool("check", "config", "prometheus.yml")
 
 
 @pytest.mark.docker
 @pytest.mark.usefixtures("docker")
-def test_every_alert_fires_and_is_silent_as_its_tests_say() -> None:
+def test_the_promtool_tests_of_the_alerts_pass() -> None:
     promtool("test", "rules", *sorted(f"tests/{path.name}" for path in (PROMETHEUS / "tests").glob("*.yml")))
 
 
 @pytest.mark.docker
 @pytest.mark.usefixtures("docker")
 @pytest.mark.parametrize("address", ["", "https://example.org/hook", "https://example.org/a&b|c/'$HOME\"#%41?x={y}"])
-def test_alertmanager_takes_its_configuration_whatever_the_receiver(address: str) -> None:
+def test_amtool_accepts_the_configuration_with_any_webhook_url(address: str) -> None:
     written = "sed '/^exec /d' /etc/alertmanager/start.sh | sh && amtool check-config /tmp/alertmanager.yml >&2"
     mount = ["-v", f"{MONITORING / 'alertmanager'}:/etc/alertmanager:ro", "-e", f"ALERT_WEBHOOK_URL={address}"]
     command = ["docker", "run", "--rm", *mount, "--entrypoint", "sh", image("ALERTMANAGER_IMAGE"), "-c"]

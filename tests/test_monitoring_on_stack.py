@@ -1,6 +1,6 @@
-"""What the specification wants measured, and what rules and dashboards ask, has data on a running stack.
+"""Every metric that the specification requires, and every query of rules and dashboards, has data on a running stack.
 
-PROMETHEUS_URL may name the Prometheus of a stack that runs: http://127.0.0.1:9090 after `docker compose up`.
+Set PROMETHEUS_URL to use a stack that is already running: http://127.0.0.1:9090 after `docker compose up`.
 """
 
 import json
@@ -20,12 +20,10 @@ from tests.stack import Stack
 
 ROOT = Path(__file__).parents[1]
 DASHBOARDS = ROOT / "monitoring" / "grafana" / "dashboards"
-PATIENCE = 120.0  # seconds from "healthy" until every rate has its two samples and every group its first commit
-ALERT_PATIENCE = (
-    240.0  # seconds from a fault until an alert that waits for a minute has come to Alertmanager, or has gone
-)
+TIMEOUT = 120.0  # seconds from "healthy" until every rate has two samples and every group a committed offset
+ALERT_TIMEOUT = 240.0  # seconds until an alert with `for: 1m` reaches Alertmanager, or is resolved
 
-BULLETS = [
+REQUIRED = [
     ("Kafka: broker online", 'up{job="kafka"} == 1 and on () kafka_server_kafkaserver_brokerstate == 3'),
     ("Kafka: broker response time", 'kafka_network_requestmetrics_totaltimems{request="Produce",quantile="0.99"}'),
     ("Kafka: partitions per topic", "kafka_topic_partitions"),
@@ -37,21 +35,21 @@ BULLETS = [
     ("Kafka: replication factor", "max by (topic) (kafka_topic_partition_replicas)"),
     ("Kafka: in-sync replicas", "min by (topic) (kafka_topic_partition_in_sync_replica)"),
     (
-        "Kafka: messages produced a second",
+        "Kafka: messages produced per second",
         'rate(kafka_server_brokertopicmetrics_messagesin_total{topic!=""}[1m]) > 0',
     ),
-    ("Kafka: messages consumed a second", "rate(kafka_consumergroup_current_offset[1m]) > 0"),
-    ("Kafka: bytes in a second", 'rate(kafka_server_brokertopicmetrics_bytesin_total{topic=""}[1m]) > 0'),
-    ("Kafka: bytes out a second", 'rate(kafka_server_brokertopicmetrics_bytesout_total{topic=""}[1m]) > 0'),
+    ("Kafka: messages consumed per second", "rate(kafka_consumergroup_current_offset[1m]) > 0"),
+    ("Kafka: bytes in per second", 'rate(kafka_server_brokertopicmetrics_bytesin_total{topic=""}[1m]) > 0'),
+    ("Kafka: bytes out per second", 'rate(kafka_server_brokertopicmetrics_bytesout_total{topic=""}[1m]) > 0'),
     ("Kafka: consumer lag", "kafka_consumergroup_lag_sum"),
     ("Kafka: consumer group members", "kafka_consumergroup_members > 0"),
     ("ZooKeeper: online", 'up{job="zookeeper"} == 1'),
     ("ZooKeeper: response time", 'avg_latency{job="zookeeper"}'),
     ("ZooKeeper: leader or follower", 'leader_uptime{job="zookeeper"}'),
     ("ZooKeeper: connections", 'num_alive_connections{job="zookeeper"} > 0'),
-    ("ZooKeeper: requests a second", 'rate(packets_received{job="zookeeper"}[1m]) > 0'),
+    ("ZooKeeper: requests per second", 'rate(packets_received{job="zookeeper"}[1m]) > 0'),
     ("Producer: online and healthy", 'up{job="producer"} == 1 and on (instance) producer_healthy == 1'),
-    ("Producer: messages produced a second", 'rate(producer_messages_total{result="delivered"}[1m]) > 0'),
+    ("Producer: messages produced per second", 'rate(producer_messages_total{result="delivered"}[1m]) > 0'),
     (
         "Producer: average batch size",
         "rate(producer_batch_size_messages_sum[1m]) / (rate(producer_batch_size_messages_count[1m]) > 0)",
@@ -62,8 +60,8 @@ BULLETS = [
         "histogram_quantile(0.95, sum by (le) (rate(producer_send_latency_seconds_bucket[1m]))) > 0",
     ),
     ("Consumer: online and healthy", 'up{job="consumer"} == 1 and on (instance) consumer_healthy == 1'),
-    ("Consumer: messages consumed a second", 'rate(consumer_messages_total{result="stored"}[1m]) > 0'),
-    ("Consumer: offset commits a second", 'rate(consumer_offset_commits_total{result="success"}[1m]) > 0'),
+    ("Consumer: messages consumed per second", 'rate(consumer_messages_total{result="stored"}[1m]) > 0'),
+    ("Consumer: offset commits per second", 'rate(consumer_offset_commits_total{result="success"}[1m]) > 0'),
     ("Consumer: percentage of processing failures", "consumer:dead_lettered_percent:rate5m"),
     ("MongoDB: online", "mongodb_up == 1"),
     ("MongoDB: response time", 'rate(mongodb_ss_opLatencies_latency{op_type="writes"}[1m]) > 0'),
@@ -99,11 +97,11 @@ class Prometheus:
             groups = json.load(answer)["data"]["groups"]
         return [rule["name"] for group in groups for rule in group["rules"] if rule["health"] != "ok"]
 
-    def without_data(self, questions: Sequence[tuple[str, list[str]]]) -> list[str]:
-        """Those of which no query has an answer, after a while at the most."""
-        deadline = monotonic() + PATIENCE
-        empty = list(questions)
-        while empty := [question for question in empty if not any(map(self.ask, question[1]))]:
+    def without_data(self, entries: Sequence[tuple[str, list[str]]]) -> list[str]:
+        """Names of the entries for which no query has returned data before the timeout."""
+        deadline = monotonic() + TIMEOUT
+        empty = list(entries)
+        while empty := [entry for entry in empty if not any(map(self.ask, entry[1]))]:
             if monotonic() > deadline:
                 break
             Event().wait(5)
@@ -112,7 +110,7 @@ class Prometheus:
 
 @pytest.fixture(scope="module")
 def prometheus(request: pytest.FixtureRequest) -> Prometheus:
-    """That of the stack which runs already, or of one that is started for the tests."""
+    """The Prometheus of PROMETHEUS_URL, or of a stack started for the tests."""
     url = os.environ.get("PROMETHEUS_URL", "")
     if not url:
         url = f"http://{request.getfixturevalue('stack').compose('port', 'prometheus', '9090').strip()}"
@@ -123,66 +121,69 @@ def panels_with_queries() -> list[tuple[str, list[str]]]:
     allowed = (ROOT / "monitoring" / "grafana" / "allow-empty.txt").read_text("utf-8").splitlines()
     models = [json.loads(path.read_text("utf-8")) for path in sorted(DASHBOARDS.glob("*.json"))]
     return [
-        (f"{model['title']}: {panel['title']}", [as_grafana_asks(target["expr"]) for target in panel["targets"]])
+        (
+            f"{model['title']}: {panel['title']}",
+            [expand(target["expr"]) for target in panel["targets"]],
+        )
         for model in models
         for panel in model["panels"]
         if panel["type"] != "row" and panel["title"] not in allowed
     ]
 
 
-def as_grafana_asks(expression: str) -> str:
-    """With every variable at All."""
+def expand(expression: str) -> str:
+    """Substitutes Grafana variables, each set to All."""
     return re.sub(r"\$\w+", ".+", expression.replace("$__rate_interval", "1m"))
 
 
-def test_everything_that_the_specification_wants_measured_is_measured(prometheus: Prometheus) -> None:
-    assert prometheus.without_data([(bullet, [query]) for bullet, query in BULLETS]) == []
+def test_every_metric_that_the_specification_requires_has_data(prometheus: Prometheus) -> None:
+    assert prometheus.without_data([(requirement, [query]) for requirement, query in REQUIRED]) == []
 
 
 def test_every_panel_has_data(prometheus: Prometheus) -> None:
     assert prometheus.without_data(panels_with_queries()) == []
 
 
-def test_every_rule_can_be_evaluated(prometheus: Prometheus) -> None:
+def test_every_rule_evaluates(prometheus: Prometheus) -> None:
     assert prometheus.failing_rules() == []
 
 
-# --- alerts, from the fault to Alertmanager
+# --- alerts, from fault to Alertmanager
 
 
 def alerts(stack: Stack, *options: str) -> dict[str, str]:
-    """The summary of every alert that Alertmanager would send now, or of those that the options choose."""
+    """The summaries of the active alerts in Alertmanager, filtered by the options."""
     query = ["amtool", "--alertmanager.url=http://127.0.0.1:9093", "--output=json", "alert", "query", *options]
     found = json.loads(stack.compose("exec", "-T", "alertmanager", *query))
     return {alert["labels"]["alertname"]: alert["annotations"]["summary"] for alert in found}
 
 
 def wait_for(stack: Stack, holds: Callable[[dict[str, str]], bool], *options: str) -> dict[str, str]:
-    deadline = monotonic() + ALERT_PATIENCE
+    deadline = monotonic() + ALERT_TIMEOUT
     while not holds(found := alerts(stack, *options)):
-        assert monotonic() < deadline, f"after {ALERT_PATIENCE:.0f} s these are told: {found}"
+        assert monotonic() < deadline, f"alerts after {ALERT_TIMEOUT:.0f} s: {found}"
         Event().wait(2)
     return found
 
 
-def test_a_stopped_consumer_is_told_once_and_no_more_when_it_is_back(stack: Stack) -> None:
+def test_a_stopped_consumer_fires_one_alert_that_resolves_when_it_is_back(stack: Stack) -> None:
     stack.compose("stop", "consumer")
-    told = wait_for(stack, lambda found: "ServiceUnavailable" in found)
+    first = wait_for(stack, lambda found: "ServiceUnavailable" in found)
     wait_for(stack, lambda found: "NoPartitionsConsumed" in found, "--inhibited")
-    told_later = alerts(stack)
+    later = alerts(stack)
     stack.compose("start", "consumer")
 
     wait_for(stack, lambda found: "ServiceUnavailable" not in found)
 
-    assert told["ServiceUnavailable"] == "consumer is unreachable"
-    assert "NoPartitionsConsumed" not in told_later
+    assert first["ServiceUnavailable"] == "consumer is unreachable"
+    assert "NoPartitionsConsumed" not in later
     stack.wait_until_healthy()
 
 
-def test_a_broken_message_is_told_with_its_reason(stack: Stack) -> None:
+def test_an_invalid_message_fires_an_alert_with_the_reason(stack: Stack) -> None:
     produce = "from confluent_kafka import Producer as P; p = P({'bootstrap.servers': 'kafka:9092'})"
-    stack.python("producer", "-c", f"{produce}; p.produce('data-topic', b'broken'); assert p.flush(30) == 0")
+    stack.python("producer", "-c", f"{produce}; p.produce('data-topic', b'invalid'); assert p.flush(30) == 0")
 
-    told = wait_for(stack, lambda found: "DeadLettersArriving" in found)
+    found = wait_for(stack, lambda found: "DeadLettersArriving" in found)
 
-    assert told["DeadLettersArriving"] == "Messages are parked: not_json"
+    assert found["DeadLettersArriving"] == "Messages are being dead-lettered: not_json"

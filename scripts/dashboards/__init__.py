@@ -1,1 +1,1 @@
-"""The Grafana dashboards, written as Python and kept as JSON: `python -m dashboards`, from scripts/."""
+"""Generates the Grafana dashboards: `python -m dashboards`, run from scripts/."""

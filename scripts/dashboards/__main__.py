@@ -1,4 +1,4 @@
-"""Writes the dashboards into monitoring/grafana/dashboards, or with --check says which of them are not as written."""
+"""Generate the Grafana dashboards, or with --check compare them with the generated files."""
 
 import argparse
 import sys
@@ -20,8 +20,10 @@ def dashboards() -> Iterator[Dashboard]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m dashboards", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a file differs")
-    parser.add_argument("--folder", type=Path, default=FOLDER, help="default: monitoring/grafana/dashboards")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if any file is out of date")
+    parser.add_argument(
+        "--folder", type=Path, default=FOLDER, help="output folder (default: monitoring/grafana/dashboards)"
+    )
     options = parser.parse_args(arguments)
     files = {options.folder / f"{page.uid}.json": page.text() for page in dashboards()}
     return _compare(files) if options.check else _write(files)
@@ -36,7 +38,7 @@ def _write(files: dict[Path, str]) -> int:
 def _compare(files: dict[Path, str]) -> int:
     differing = [path.name for path, text in files.items() if not path.exists() or path.read_text("utf-8") != text]
     for name in differing:
-        print(f"{name} is not what scripts/dashboards makes; write it with: cd scripts && python -m dashboards")
+        print(f"{name} is out of date; regenerate it: cd scripts && python -m dashboards")
     return 1 if differing else 0
 
 

@@ -1,6 +1,6 @@
-"""Producer and consumer side by side: rate, errors, duration."""
+"""Application Monitoring: producer and consumer side by side, by rate, errors and duration (RED)."""
 
-from dashboards.grafana import BLUE, GREEN, READY, RED, Column, Dashboard, Query, Row, graph, stat, table
+from dashboards.grafana import BLUE, GREEN, READY, RED, Column, Dashboard, Row, graph, stat
 from dashboards.shared import (
     DEAD_LETTERED_PERCENT,
     FAILED_PERCENT,
@@ -14,22 +14,21 @@ from dashboards.shared import (
     dead_letter_share,
     failed_share,
     percentiles,
+    rate,
     ready,
+    replicas_table,
     undelivered,
 )
 
-RATES = (
-    "sum by (job, instance) (rate(producer_messages_total[$__rate_interval])) "
-    "or sum by (job, instance) (rate(consumer_messages_total[$__rate_interval]))"
-)
+PER_REPLICA = " or ".join(rate(f"{service}_messages_total", by="job, instance") for service in ("producer", "consumer"))
 
 
 def dashboard(limits: Limits) -> Dashboard:
     return Dashboard(
         "application",
         "Application Monitoring",
-        "Producer and consumer side by side: are they well, and do they lose pace with one another?",
-        [_status(limits), _rates(), _errors(limits), _duration(), _programs()],
+        "Producer and consumer side by side: status, rate, errors and latency.",
+        [_status(limits), _rates(), _errors(limits), _latency(), _replicas()],
         annotations=[STARTS, REBALANCES],
     )
 
@@ -41,11 +40,10 @@ def _status(limits: Limits) -> Row:
             ready("producer", "Producer"),
             ready("consumer", "Consumer"),
             stat(
-                "Replicas",
-                "Producers and consumers that answer.",
+                "Replicas up",
+                "Producer and consumer replicas that Prometheus can scrape.",
                 'sum(up{job=~"producer|consumer"})',
                 missing="none",
-                decimals=0,
             ),
             failed_share(limits),
             dead_letter_share(limits),
@@ -59,26 +57,20 @@ def _rates() -> Row:
         "Rate",
         [
             graph(
-                "Produced and settled",
-                "Messages a second. Settled: stored, a duplicate, or dead-lettered.",
-                [
-                    Query('sum(rate(producer_messages_total{result="delivered"}[$__rate_interval]))', "produced"),
-                    Query("sum(rate(consumer_messages_total[$__rate_interval]))", "settled"),
-                ],
+                "Produced and settled messages",
+                "Messages per second. Settled: stored, recognised as a duplicate, or dead-lettered.",
+                {
+                    "produced": rate('producer_messages_total{result="delivered"}'),
+                    "settled": rate("consumer_messages_total"),
+                },
                 "mps",
                 colours={"produced": BLUE, "settled": GREEN},
                 missing=NO_MESSAGES,
             ),
             graph(
-                "Batch sizes",
-                "Messages in a batch, on average.",
-                [
-                    Query(
-                        average(f"{service}_batch_size_messages"),
-                        service,
-                    )
-                    for service in ("producer", "consumer")
-                ],
+                "Batch size",
+                "Average number of messages per batch.",
+                {service: average(f"{service}_batch_size_messages") for service in ("producer", "consumer")},
                 colours={"producer": BLUE, "consumer": GREEN},
                 missing=NO_MESSAGES,
             ),
@@ -92,24 +84,21 @@ def _errors(limits: Limits) -> Row:
         [
             graph(
                 "Error rates",
-                "Share of messages not delivered, and of messages dead-lettered. The line is where the alerts fire.",
-                [
-                    Query(FAILED_PERCENT, "not delivered"),
-                    Query(DEAD_LETTERED_PERCENT, "dead-lettered"),
-                ],
+                "Share of failed deliveries and of dead-lettered messages. Dashed line: alert threshold.",
+                {"failed deliveries": FAILED_PERCENT, "dead-lettered": DEAD_LETTERED_PERCENT},
                 "percent",
                 limit=min(limits["DeliveriesFailing"], limits["DeadLetterShareHigh"]),
                 soft_highest=10,
-                colours={"not delivered": BLUE, "dead-lettered": RED},
+                colours={"failed deliveries": BLUE, "dead-lettered": RED},
                 missing=NO_MESSAGES,
             ),
             graph(
                 "Retries",
-                "A second: what did not work at first and is tried again.",
-                [
-                    Query("sum(rate(producer_retries_total[$__rate_interval]))", "producer"),
-                    Query("sum(rate(consumer_retries_total[$__rate_interval])) or vector(0)", "consumer"),
-                ],
+                "Retries per second. Producer: messages resent. Consumer: failed operations retried.",
+                {
+                    "producer": rate("producer_retries_total"),
+                    "consumer": f"{rate('consumer_retries_total')} or vector(0)",
+                },
                 "cps",
                 colours={"producer": BLUE, "consumer": GREEN},
             ),
@@ -117,19 +106,19 @@ def _errors(limits: Limits) -> Row:
     )
 
 
-def _duration() -> Row:
+def _latency() -> Row:
     return Row(
-        "Duration",
+        "Latency",
         [
             percentiles(
-                "Producer: time to deliver a batch",
-                "From handing a batch to the client to the last of its delivery reports.",
+                "Producer: batch delivery time",
+                "From handing a batch to the Kafka client until its last delivery report, retries included.",
                 "producer_send_latency_seconds",
                 missing=NO_MESSAGES,
             ),
             percentiles(
-                "Consumer: from Kafka to stored",
-                "From a message's Kafka timestamp to its document.",
+                "Consumer: end-to-end latency",
+                "From a message's Kafka timestamp until it is stored.",
                 "consumer_end_to_end_latency_seconds",
                 missing=NOTHING_SETTLED,
             ),
@@ -137,21 +126,13 @@ def _duration() -> Row:
     )
 
 
-def _programs() -> Row:
+def _replicas() -> Row:
     return Row(
-        "Programs",
+        "Replicas",
         [
-            table(
-                "Programs",
-                "Host is the container's id, as docker ps shows it.",
-                [
-                    Column("Service", label="job", width=140),
-                    Column("Replica", label="instance"),
-                    Column("Host", label="hostname"),
-                    Column("Version", label="version", width=100),
-                    Column("State", by_replica("(1 + (producer_healthy or consumer_healthy))"), texts=READY),
-                    Column("Messages a second", by_replica(RATES), unit="mps"),
-                ],
+            replicas_table(
+                Column("State", by_replica("(1 + (producer_healthy or consumer_healthy))"), texts=READY),
+                Column("Message rate", by_replica(PER_REPLICA), unit="mps"),
                 height=8,
             )
         ],

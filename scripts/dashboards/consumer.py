@@ -1,11 +1,12 @@
-"""The consumer: what comes in, where it ends, and who has which partition."""
+"""Consumer: message rate, errors, lag, latency and partition assignment."""
 
-from dashboards.grafana import GREEN, ORANGE, READY, RED, Column, Dashboard, Query, Row, graph, stat, states, table
+from dashboards.grafana import GREEN, ORANGE, READY, RED, Column, Dashboard, Row, graph, stat, states
 from dashboards.shared import (
     DEAD_LETTERED_PERCENT,
     NO_CONSUMER,
     NO_MESSAGES,
     NOTHING_SETTLED,
+    OF,
     PAUSES,
     REBALANCES,
     RESULTS,
@@ -16,57 +17,56 @@ from dashboards.shared import (
     dead_letter_share,
     highest_lag,
     lag_by_group,
+    message_rate,
     percentiles,
     process_of,
+    rate,
     ready,
     replicas_of,
+    replicas_table,
 )
 
-OF = '{instance=~"$instance"}'
+PAUSED = (
+    'max by (reason) (consumer_paused{reason!="backpressure",instance=~"$instance"}) '
+    'or 2 * max by (reason) (consumer_paused{reason="backpressure",instance=~"$instance"})'
+)
 
 
 def dashboard(limits: Limits) -> Dashboard:
     return Dashboard(
         "consumer",
         "Consumer",
-        "Is every message settled, how soon, and who has which partition?",
-        [_now(limits), _rate(limits), _waiting(limits), _duration(), _group(), _replicas()],
-        choices=[replicas_of("consumer")],
+        "Message rate, errors, lag, latency and partition assignment of the consumer.",
+        [_status(limits), _rate(limits), _lag(limits), _latency(), _group(), _replicas()],
+        variables=[replicas_of("consumer")],
         annotations=[STARTS, REBALANCES],
     )
 
 
-def _now(limits: Limits) -> Row:
+def _status(limits: Limits) -> Row:
     return Row(
-        "Now",
+        "Status",
         [
             ready("consumer", "Consumer"),
-            stat(
+            message_rate(
                 "Stored",
-                "Messages stored in MongoDB, a second.",
-                'sum(rate(consumer_messages_total{result="stored",instance=~"$instance"}[$__rate_interval]))',
-                "mps",
-                missing="none",
-                decimals=1,
+                "Messages stored in MongoDB per second.",
+                'consumer_messages_total{result="stored",instance=~"$instance"}',
             ),
             highest_lag(limits),
             dead_letter_share(limits),
             stat(
-                "Dead letters, 1 h",
-                "Messages parked in the last hour, by any consumer.",
+                "Dead letters, last hour",
+                "Messages dead-lettered by all consumers in the last hour.",
                 'sum(increase(consumer_messages_total{result="dead_lettered"}[1h]))',
                 limit=1,
                 limit_colour=ORANGE,
-                missing="unknown",
-                decimals=0,
             ),
             stat(
                 "Offsets skipped",
-                "Messages that were gone from Kafka before they could be read, and were passed over; since the start.",
+                "Messages skipped because Kafka no longer had them, since the consumers started.",
                 "sum(consumer_skipped_offsets_total)",
                 limit=1,
-                missing="unknown",
-                decimals=0,
             ),
         ],
     )
@@ -77,22 +77,17 @@ def _rate(limits: Limits) -> Row:
         "Rate and errors",
         [
             graph(
-                "Messages a second",
-                "Settled messages. A duplicate was there already: it came twice and is stored once.",
-                [
-                    Query(
-                        'sum by (result) (rate(consumer_messages_total{instance=~"$instance"}[$__rate_interval]))',
-                        "{{result}}",
-                    )
-                ],
+                "Message rate",
+                "Settled messages per second, by result. A duplicate was already stored.",
+                {"{{result}}": rate(f"consumer_messages_total{OF}", by="result")},
                 "mps",
                 colours=RESULTS,
                 missing=NO_CONSUMER,
             ),
             graph(
                 "Dead-lettered",
-                "Share of messages parked. The line is where DeadLetterShareHigh fires.",
-                [Query(DEAD_LETTERED_PERCENT, "dead-lettered")],
+                "Share of messages dead-lettered. Dashed line: alert threshold (DeadLetterShareHigh).",
+                {"dead-lettered": DEAD_LETTERED_PERCENT},
                 "percent",
                 limit=limits["DeadLetterShareHigh"],
                 soft_highest=10,
@@ -101,14 +96,11 @@ def _rate(limits: Limits) -> Row:
             ),
             graph(
                 "Dead letters by reason",
-                "How many a minute, the ten most frequent reasons.",
-                [
-                    Query(
-                        f"topk(10, sum by (reason) (60 * rate(consumer_dead_letters_total{OF}[$__rate_interval])) > 0) "
-                        'or label_replace(vector(0), "reason", "none", "", "")',
-                        "{{reason}}",
-                    )
-                ],
+                "Dead letters per minute, for the ten most frequent reasons.",
+                {
+                    "{{reason}}": f"topk(10, 60 * {rate(f'consumer_dead_letters_total{OF}', by='reason')} > 0) "
+                    'or label_replace(vector(0), "reason", "none", "", "")'
+                },
                 "cpm",
                 bars=True,
                 stacked=True,
@@ -117,14 +109,11 @@ def _rate(limits: Limits) -> Row:
             ),
             graph(
                 "Offset commits and retries",
-                "Commits a second, by Kafka's answer; tries again of what did not work at first.",
-                [
-                    Query(
-                        f"sum by (result) (rate(consumer_offset_commits_total{OF}[$__rate_interval]))",
-                        "commit: {{result}}",
-                    ),
-                    Query(f"sum(rate(consumer_retries_total{OF}[$__rate_interval])) or vector(0)", "retries"),
-                ],
+                "Per second: offset commits, by result, and retries of failed operations.",
+                {
+                    "commit: {{result}}": rate(f"consumer_offset_commits_total{OF}", by="result"),
+                    "retries": f"{rate(f'consumer_retries_total{OF}')} or vector(0)",
+                },
                 "cps",
                 colours={"commit: success": GREEN, "commit: failure": RED, "retries": ORANGE},
             ),
@@ -132,41 +121,34 @@ def _rate(limits: Limits) -> Row:
     )
 
 
-def _waiting(limits: Limits) -> Row:
+def _lag(limits: Limits) -> Row:
     return Row(
-        "Waiting",
+        "Lag and pauses",
         [
             lag_by_group(limits),
             states(
-                "Paused, and why",
-                "storage: MongoDB does not answer. dead_letters: the dead-letter topic does not. "
-                "dead_letter_storm: too many messages are broken. offset_gap: a partition waits for a decision. "
-                "backpressure: the store is slower than Kafka, which is no fault.",
-                [
-                    Query(
-                        'max by (reason) (consumer_paused{reason!="backpressure",instance=~"$instance"})', "{{reason}}"
-                    ),
-                    Query(
-                        '2 * max by (reason) (consumer_paused{reason="backpressure",instance=~"$instance"})',
-                        "{{reason}}",
-                    ),
-                ],
+                "Pauses by reason",
+                "storage: MongoDB is unavailable. dead_letters: the dead-letter topic is unavailable. "
+                "dead_letter_storm: nearly all messages are rejected. offset_gap: a partition needs an operator. "
+                "backpressure: MongoDB is slower than Kafka, which is normal under load.",
+                {"{{reason}}": PAUSED},
                 PAUSES,
-                height=8,
                 missing=NO_CONSUMER,
             ),
             graph(
-                "Since the last batch was settled",
-                "Grows while a consumer is idle, too: it is a fault only while there is lag.",
-                [Query(f"time() - (consumer_last_progress_timestamp_seconds{OF} > 0)", "{{instance}}")],
+                "Time since last progress",
+                "Time since a batch was last settled. It also grows while a consumer is idle, "
+                "so it is a problem only if there is lag.",
+                {"{{instance}}": f"time() - (consumer_last_progress_timestamp_seconds{OF} > 0)"},
                 "s",
                 height=7,
                 missing=NOTHING_SETTLED,
             ),
             graph(
                 "Lag by partition",
-                "The ten furthest behind, as their owner sees them; while it is paused it looks every 10 s.",
-                [Query(f"topk(10, max by (topic, partition) (consumer_lag_messages{OF}))", "{{topic}}/{{partition}}")],
+                "The ten partitions with the highest lag, as reported by their consumer; "
+                "updated every 10 seconds while it is paused.",
+                {"{{topic}}/{{partition}}": f"topk(10, max by (topic, partition) (consumer_lag_messages{OF}))"},
                 height=7,
                 missing=NO_CONSUMER,
             ),
@@ -174,35 +156,30 @@ def _waiting(limits: Limits) -> Row:
     )
 
 
-def _duration() -> Row:
+def _latency() -> Row:
     return Row(
-        "Duration and size",
+        "Latency and batch size",
         [
             percentiles(
-                "From Kafka to stored",
-                "From a message's Kafka timestamp to its document; a backlog shows here.",
+                "End-to-end latency",
+                "From a message's Kafka timestamp until it is stored, including time spent in a backlog.",
                 "consumer_end_to_end_latency_seconds",
                 selector=OF,
                 width=8,
                 missing=NOTHING_SETTLED,
             ),
             percentiles(
-                "Time to store a batch",
-                "What MongoDB takes.",
+                "Storage latency",
+                "Time to store a batch in MongoDB.",
                 "consumer_storage_latency_seconds",
                 selector=OF,
                 width=8,
                 missing=NOTHING_SETTLED,
             ),
             graph(
-                "Messages in a batch",
-                "On average; it grows with the lag.",
-                [
-                    Query(
-                        average("consumer_batch_size_messages", OF),
-                        "average",
-                    )
-                ],
+                "Batch size",
+                "Average number of messages per batch; it grows with the lag.",
+                {"average": average("consumer_batch_size_messages", OF)},
                 width=8,
                 missing=NOTHING_SETTLED,
             ),
@@ -212,19 +189,19 @@ def _duration() -> Row:
 
 def _group() -> Row:
     return Row(
-        "Group",
+        "Consumer group",
         [
             graph(
-                "Partitions by replica",
-                "Each partition has one owner; a replica beyond the number of partitions has none.",
-                [Query(f"consumer_assigned_partitions{OF}", "{{instance}}")],
+                "Assigned partitions",
+                "Each partition has one owner; replicas in excess of the number of partitions are idle.",
+                {"{{instance}}": f"consumer_assigned_partitions{OF}"},
                 stacked=True,
                 missing=NO_CONSUMER,
             ),
             graph(
                 "Rebalances",
-                "Changes of the assignment within a minute.",
-                [Query(f"sum by (event) (increase(consumer_rebalances_total{OF}[$__rate_interval]))", "{{event}}")],
+                "Changes of the partition assignment, by event.",
+                {"{{event}}": f"sum by (event) (increase(consumer_rebalances_total{OF}[$__rate_interval]))"},
                 bars=True,
                 colours={"assigned": GREEN, "revoked": ORANGE, "lost": RED},
                 missing=NO_CONSUMER,
@@ -237,23 +214,13 @@ def _replicas() -> Row:
     return Row(
         "Replicas",
         [
-            table(
-                "Replicas",
-                "Host is the container's id, as docker ps shows it.",
-                [
-                    Column("Service", label="job", width=140),
-                    Column("Replica", label="instance"),
-                    Column("Host", label="hostname"),
-                    Column("Version", label="version"),
-                    Column("State", by_replica(f"1 + consumer_healthy{OF}"), texts=READY),
-                    Column("Partitions", by_replica(f"consumer_assigned_partitions{OF}")),
-                    Column("Lag", by_replica(f"sum by (job, instance) (consumer_lag_messages{OF})"), unit="short"),
-                    Column(
-                        "Messages a second",
-                        by_replica(f"sum by (job, instance) (rate(consumer_messages_total{OF}[$__rate_interval]))"),
-                        unit="mps",
-                    ),
-                ],
+            replicas_table(
+                Column("State", by_replica(f"1 + consumer_healthy{OF}"), texts=READY),
+                Column("Partitions", by_replica(f"consumer_assigned_partitions{OF}")),
+                Column("Lag", by_replica(f"sum by (job, instance) (consumer_lag_messages{OF})")),
+                Column(
+                    "Message rate", by_replica(rate(f"consumer_messages_total{OF}", by="job, instance")), unit="mps"
+                ),
                 height=7,
             ),
             *process_of("consumer", NO_CONSUMER),

@@ -1,4 +1,4 @@
-"""Panels, rows and dashboards as Grafana's classic JSON. Knows nothing of what is shown."""
+"""Builds panels, rows and dashboards in Grafana's classic JSON model, independent of what they show."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -7,29 +7,26 @@ from typing import Any, Final
 
 Json = dict[str, Any]
 
-SCHEMA_VERSION: Final = 41  # the classic model, which Grafana 11 to 13 load as it is
+SCHEMA_VERSION: Final = 41  # classic model, loaded unchanged by Grafana 11 to 13
 COLUMNS: Final = 24
 DATASOURCE: Final = {"type": "prometheus", "uid": "${datasource}"}
 TAG: Final = "kafka-pubsub"
 
 GREEN, ORANGE, RED, BLUE, GREY = "green", "orange", "red", "blue", "text"
 
+Queries = Mapping[str, str]
+"""The legend of each series, with its PromQL expression."""
+
 Texts = Mapping[int | str, tuple[str, str]]
-"""What to write, and in which colour, in place of a number or a label."""
+"""Value mappings: the text and colour shown instead of a value."""
 
 RUNNING: Final[Texts] = {0: ("DOWN", RED), 1: ("UP", GREEN)}
 READY: Final[Texts] = {0: ("DOWN", RED), 1: ("NOT READY", ORANGE), 2: ("UP", GREEN)}
 
 
 @dataclass(frozen=True)
-class Query:
-    expression: str
-    legend: str = ""
-
-
-@dataclass(frozen=True)
 class Column:
-    """One of a table's: a query's value, or a label where the expression is empty."""
+    """A table column: the value of a query, or a label if the expression is empty."""
 
     title: str
     expression: str = ""
@@ -56,8 +53,8 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Choice:
-    """A variable: which values of a label are shown."""
+class Variable:
+    """A dashboard variable that filters by the values of a label."""
 
     name: str
     label: str
@@ -80,9 +77,8 @@ class Dashboard:
     title: str
     description: str
     rows: Sequence[Row]
-    choices: Sequence[Choice] = ()
+    variables: Sequence[Variable] = ()
     annotations: Sequence[Annotation] = ()
-    refresh: str = "30s"
 
     def text(self) -> str:
         return json.dumps(self._model(), indent=2, ensure_ascii=False) + "\n"
@@ -96,22 +92,22 @@ class Dashboard:
             "schemaVersion": SCHEMA_VERSION,
             "editable": False,
             "graphTooltip": 1,
-            "refresh": self.refresh,
+            "refresh": "30s",
             "time": {"from": "now-1h", "to": "now"},
             "timezone": "browser",
-            "links": [_link_to_the_others()],
+            "links": [_dashboard_links()],
             "annotations": {"list": [_annotation(annotation) for annotation in self.annotations]},
-            "templating": {"list": [_datasource_choice(), *(_choice(choice) for choice in self.choices)]},
+            "templating": {"list": [_datasource_variable(), *(_variable(variable) for variable in self.variables)]},
             "panels": place(self.rows),
         }
 
 
 def place(rows: Sequence[Row]) -> list[Json]:
-    """Panels from left to right; one that does not fit begins a new line, below the highest of the last."""
+    """Lay out panels from left to right; one that does not fit starts a new line below the tallest panel before it."""
     placed: list[Json] = []
     y = 0
     for row in rows:
-        placed.append(_heading(row.title, y) | {"id": len(placed) + 1})
+        placed.append(_row_header(row.title, y) | {"id": len(placed) + 1})
         y += 1
         x = line_height = 0
         for panel in row.panels:
@@ -130,39 +126,40 @@ def stat(
     expression: str,
     unit: str = "short",
     *,
-    width: int = 4,
     limit: float | None = None,
     limit_colour: str = RED,
     texts: Texts | None = None,
-    missing: str | None = None,
+    missing: str | None = "unknown",
     decimals: int | None = None,
-    legend: str = "",
+    width: int = 4,
 ) -> Panel:
-    """One number as it is now, never an old one: the query is instant. `missing` stands for none."""
+    """A single current value. The query is instant, so no stale value is shown; `missing` is shown if there is none."""
     defaults: Json = {"unit": unit, "color": {"mode": "thresholds"}, "mappings": _mappings(texts or {})}
+    decimals = 0 if decimals is None and unit == "short" else decimals
     if texts:
         defaults["thresholds"] = _steps((None, RED))
     elif limit is not None:
-        defaults["thresholds"] = _steps((None, ORANGE), (0, GREEN), (limit, limit_colour))  # the first is for none
+        defaults["thresholds"] = _steps(
+            (None, ORANGE), (0, GREEN), (limit, limit_colour)
+        )  # the first applies to a missing value
     else:
         defaults["thresholds"] = _steps((None, ORANGE), (0, BLUE))
-    defaults |= {"noValue": missing} if missing is not None else {}
-    defaults |= {"decimals": decimals} if decimals is not None else {}
+    defaults |= _without_none(noValue=missing, decimals=decimals)
     options = {
         "colorMode": "background" if texts else "value",
         "graphMode": "none",
         "justifyMode": "auto",
         "orientation": "auto",
-        "textMode": "value_and_name" if legend else "value",
-        "reduceOptions": _last(),
+        "textMode": "value",
+        "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
     }
-    return _panel("stat", title, description, [Query(expression, legend)], width, 4, defaults, options, instant=True)
+    return _panel("stat", title, description, [("", expression)], width, 4, defaults, options, instant=True)
 
 
 def graph(
     title: str,
     description: str,
-    queries: Sequence[Query],
+    queries: Queries,
     unit: str = "short",
     *,
     width: int = 12,
@@ -177,11 +174,11 @@ def graph(
     shades_of: str | None = None,
     missing: str | None = None,
 ) -> Panel:
-    """`missing` says why there may be nothing to draw."""
+    """A time series. `missing` is shown if there is no data, and says why."""
     defaults: Json = {
         "unit": unit,
         "min": 0,
-        "color": {"mode": "palette-classic"},
+        "color": {"mode": "shades", "fixedColor": shades_of} if shades_of else {"mode": "palette-classic"},
         "custom": {
             "drawStyle": "bars" if bars else "line",
             "lineWidth": 0 if bars else 2,
@@ -190,53 +187,32 @@ def graph(
             "spanNulls": False,
             "stacking": {"mode": "normal" if stacked else "none", "group": "A"},
             "thresholdsStyle": {"mode": "off" if limit is None else "dashed"},
+            **_without_none(axisSoftMax=soft_highest),
         },
         "thresholds": _steps((None, GREEN)) if limit is None else _steps((None, GREEN), (limit, limit_colour)),
     }
-    defaults |= {"max": highest} if highest is not None else {}
-    defaults |= {"noValue": missing} if missing is not None else {}
-    defaults |= {"color": {"mode": "shades", "fixedColor": shades_of}} if shades_of is not None else {}
-    if soft_highest is not None:
-        defaults["custom"]["axisSoftMax"] = soft_highest
+    defaults |= _without_none(max=highest, noValue=missing)
     options = {
         "legend": {"displayMode": "list", "placement": "bottom", "showLegend": True, "calcs": []},
         "tooltip": {"mode": "multi", "sort": "desc"},
     }
-    overrides = [_named(name, {"id": "color", "value": _fixed(colour)}) for name, colour in (colours or {}).items()]
-    return _panel("timeseries", title, description, queries, width, height, defaults, options, overrides)
-
-
-def bars(
-    title: str,
-    description: str,
-    queries: Sequence[Query],
-    unit: str,
-    *,
-    width: int = 12,
-    height: int = 8,
-    limit: float | None = None,
-    limit_colour: str = RED,
-    highest: float | None = None,
-) -> Panel:
-    """One bar a series, as they are now."""
-    steps = _steps((None, BLUE)) if limit is None else _steps((None, GREEN), (limit, limit_colour))
-    defaults: Json = {"unit": unit, "min": 0, "color": {"mode": "thresholds"}, "thresholds": steps}
-    defaults |= {"max": highest} if highest is not None else {}
-    options = {"displayMode": "basic", "orientation": "horizontal", "valueMode": "color", "reduceOptions": _last()}
-    return _panel("bargauge", title, description, queries, width, height, defaults, options, instant=True)
+    overrides = [
+        _named(name, {"id": "color", "value": {"mode": "fixed", "fixedColor": colour}})
+        for name, colour in (colours or {}).items()
+    ]
+    return _panel("timeseries", title, description, [*queries.items()], width, height, defaults, options, overrides)
 
 
 def states(
     title: str,
     description: str,
-    queries: Sequence[Query],
+    queries: Queries,
     texts: Texts,
     *,
-    width: int = 12,
-    height: int = 6,
+    height: int = 8,
     missing: str,
 ) -> Panel:
-    """What held when: a coloured band a series."""
+    """A state timeline: one coloured band per series."""
     defaults: Json = {
         "color": {"mode": "thresholds"},
         "custom": {"fillOpacity": 80, "lineWidth": 0},
@@ -251,7 +227,7 @@ def states(
         "legend": {"displayMode": "list", "placement": "bottom", "showLegend": True},
         "tooltip": {"mode": "single"},
     }
-    return _panel("state-timeline", title, description, queries, width, height, defaults, options)
+    return _panel("state-timeline", title, description, [*queries.items()], 12, height, defaults, options)
 
 
 def table(
@@ -263,7 +239,7 @@ def table(
     height: int = 8,
     sorted_by: Sequence[str] = (),
 ) -> Panel:
-    """One line for each set of labels that the queries share; columns in the order given, other labels left out."""
+    """One row per label set shared by the queries; only the given columns are shown, in this order."""
     queried = [column for column in columns if column.expression]
     names = [column.label or f"Value #{_letter(queried.index(column))}" for column in columns]
     if len(queried) == 1:
@@ -272,7 +248,7 @@ def table(
         "table",
         title,
         description,
-        [Query(column.expression) for column in queried],
+        [("", column.expression) for column in queried],
         width,
         height,
         {"custom": {"align": "left", "cellOptions": {"type": "auto"}}, "thresholds": _steps((None, GREY))},
@@ -304,7 +280,7 @@ def _panel(
     kind: str,
     title: str,
     description: str,
-    queries: Sequence[Query],
+    queries: Sequence[tuple[str, str]],
     width: int,
     height: int,
     defaults: Json,
@@ -317,29 +293,33 @@ def _panel(
         "type": kind,
         "description": description,
         "datasource": DATASOURCE,
-        "targets": [_target(index, query, instant) for index, query in enumerate(queries)],
+        "targets": [_target(index, *query, instant) for index, query in enumerate(queries)],
         "fieldConfig": {"defaults": defaults, "overrides": list(overrides)},
         "options": options,
     }
     return Panel(title, width, height, body)
 
 
-def _target(index: int, query: Query, instant: bool) -> Json:
+def _target(index: int, legend: str, expression: str, instant: bool) -> Json:
     return {
         "refId": _letter(index),
         "datasource": DATASOURCE,
-        "expr": query.expression,
-        "legendFormat": query.legend,
+        "expr": expression,
+        "legendFormat": legend,
         "instant": instant,
         "range": not instant,
     }
+
+
+def _without_none(**properties: object) -> Json:
+    return {name: value for name, value in properties.items() if value is not None}
 
 
 def _letter(index: int) -> str:
     return chr(ord("A") + index)
 
 
-def _heading(title: str, y: int) -> Json:
+def _row_header(title: str, y: int) -> Json:
     grid = {"x": 0, "y": y, "w": COLUMNS, "h": 1}
     return {"type": "row", "title": title, "gridPos": grid, "collapsed": False, "panels": []}
 
@@ -358,16 +338,8 @@ def _mappings(texts: Texts) -> list[Json]:
     return [{"type": "value", "options": options}]
 
 
-def _last() -> Json:
-    return {"calcs": ["lastNotNull"], "fields": "", "values": False}
-
-
 def _named(name: str, *properties: Json) -> Json:
     return {"matcher": {"id": "byName", "options": name}, "properties": list(properties)}
-
-
-def _fixed(colour: str) -> Json:
-    return {"mode": "fixed", "fixedColor": colour}
 
 
 def _column_properties(column: Column) -> list[Json]:
@@ -383,7 +355,7 @@ def _column_properties(column: Column) -> list[Json]:
     return properties
 
 
-def _link_to_the_others() -> Json:
+def _dashboard_links() -> Json:
     return {
         "type": "dashboards",
         "title": "Dashboards",
@@ -411,7 +383,7 @@ def _annotation(annotation: Annotation) -> Json:
     }
 
 
-def _datasource_choice() -> Json:
+def _datasource_variable() -> Json:
     return {
         "name": "datasource",
         "label": "Data source",
@@ -425,14 +397,14 @@ def _datasource_choice() -> Json:
     }
 
 
-def _choice(choice: Choice) -> Json:
+def _variable(variable: Variable) -> Json:
     return {
-        "name": choice.name,
-        "label": choice.label,
+        "name": variable.name,
+        "label": variable.label,
         "type": "query",
         "datasource": DATASOURCE,
-        "definition": choice.query,
-        "query": {"query": choice.query, "refId": choice.name},
+        "definition": variable.query,
+        "query": {"query": variable.query, "refId": variable.name},
         "refresh": 2,
         "sort": 1,
         "multi": True,

@@ -1,4 +1,4 @@
-"""Where a panel turns red: at the value where the alert fires."""
+"""Panel thresholds, read from the alert rules so that both agree."""
 
 import re
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ COMPARISON = re.compile(r"[<>] (\d+)\b")
 
 
 def read_limits(path: Path = ALERTS) -> dict[str, float]:
-    """The value that each alert compares with; alerts that compare with 0 or with none are left out."""
+    """The threshold of each alert; alerts that compare with 0 or with nothing are left out."""
     return {name: value for name, text in expressions(path).items() if (value := _compared_with(text))}
 
 
@@ -23,7 +23,7 @@ def expressions(path: Path = ALERTS) -> Mapping[str, str]:
 def _expression(rule: str) -> str:
     match = EXPRESSION.search(rule)
     if match is None:
-        raise ValueError(f"an alert without an expression: {rule.strip()[:60]}")
+        raise ValueError(f"alert rule has no expression: {rule.strip()[:60]}")
     return (match["block"] or match["line"]).strip()
 
 

@@ -1,6 +1,6 @@
-"""System overview: is everything up, do messages flow, does the machine suffice?"""
+"""System Overview: health of all services, message flow, containers and host."""
 
-from dashboards.grafana import BLUE, GREEN, ORANGE, RED, Column, Dashboard, Query, Row, Texts, graph, stat, table
+from dashboards.grafana import BLUE, GREEN, ORANGE, RED, Column, Dashboard, Row, Texts, graph, stat, table
 from dashboards.shared import (
     NO_MESSAGES,
     REBALANCES,
@@ -10,6 +10,8 @@ from dashboards.shared import (
     failed_share,
     highest_lag,
     lag_by_group,
+    message_rate,
+    rate,
     ready,
     running,
     undelivered,
@@ -18,40 +20,40 @@ from dashboards.shared import (
 CONTAINERS: Texts = {
     1: ("healthy", GREEN),
     0: ("UNHEALTHY", RED),
-    -1: ("running", GREEN),  # its image allows no healthcheck
+    -1: ("running", GREEN),  # the image has no health check
     -2: ("stopped", ORANGE),
 }
-LASTING = '{service!~"topics|mongodb-users|logs-.+"}'  # not the set-ups, which end
+LONG_RUNNING = '{service!~"topics|mongodb-users|logs-.+"}'  # excludes setup jobs, which exit when done
 FIRING = 'ALERTS{alertstate="firing"}'
-NAMED = f'label_join({FIRING}, "about", " ", "job", "service", "consumergroup", "device", "reason")'
-NONE = 'label_replace(label_replace(vector(0), "alertname", "none", "", ""), "severity", "all is well", "", "")'
-SEVERITIES: Texts = {
-    "critical": ("critical", RED),
-    "warning": ("warning", ORANGE),
-    "all is well": ("all is well", GREEN),
-}
+AFFECTED = f'label_join({FIRING}, "affected", " ", "job", "service", "consumergroup", "device", "reason")'
+OK = 'label_replace(label_replace(vector(0), "alertname", "none", "", ""), "severity", "OK", "", "")'
+SEVERITIES: Texts = {"critical": ("critical", RED), "warning": ("warning", ORANGE), "OK": ("OK", GREEN)}
+
+PRODUCED = 'producer_messages_total{result="delivered"}'
+STORED = 'consumer_messages_total{result="stored"}'
+DEAD_LETTERED = 'consumer_messages_total{result="dead_lettered"}'
 
 
 def dashboard(limits: Limits) -> Dashboard:
     return Dashboard(
         "system-overview",
         "System Overview",
-        "Is everything up, do messages flow, does the machine suffice?",
-        [_health(), _messages(limits), _containers(limits), _machine(limits)],
+        "Health of all services, message flow, containers and host.",
+        [_health(), _messages(limits), _containers(limits), _host(limits)],
         annotations=[STARTS, REBALANCES],
     )
 
 
 def _health() -> Row:
     return Row(
-        "Is everything up?",
+        "Health",
         [
             stat(
                 "Alerts firing",
-                "How many alerts fire now; the table below names them.",
+                "Number of firing alerts, listed in the table below.",
                 f"count({FIRING}) or vector(0)",
                 limit=1,
-                decimals=0,
+                missing=None,
             ),
             running("zookeeper", "ZooKeeper"),
             running("kafka", "Kafka"),
@@ -60,29 +62,27 @@ def _health() -> Row:
             ready("consumer", "Consumer"),
             table(
                 "Firing alerts",
-                "Each has an entry in docs/operations.md.",
+                "The runbook entry for each alert is in docs/operations.md.",
                 [
                     Column("Severity", label="severity", texts=SEVERITIES, width=90),
                     Column("Alert", label="alertname", width=215),
-                    Column("About", label="about", width=205),
+                    Column("Affected", label="affected", width=205),
                     Column(
-                        "Number",
-                        f"sum by (alertname, severity, about) ({NAMED}) or {NONE} unless on () count({FIRING})",
+                        "Count",
+                        f"sum by (alertname, severity, affected) ({AFFECTED}) or {OK} unless on () count({FIRING})",
                         width=80,
                     ),
                 ],
-                height=8,
                 width=12,
                 sorted_by=["Severity", "Alert"],
             ),
             graph(
                 "Alerts over time",
-                "How many fired when, by severity.",
-                [Query(f"count by (severity) ({FIRING}) or {NONE} unless on () count({FIRING})", "{{severity}}")],
+                "Number of firing alerts, by severity.",
+                {"{{severity}}": f"count by (severity) ({FIRING}) or {OK} unless on () count({FIRING})"},
                 stacked=True,
                 bars=True,
-                colours={"critical": RED, "warning": ORANGE, "all is well": GREEN},
-                height=8,
+                colours={"critical": RED, "warning": ORANGE, "OK": GREEN},
             ),
         ],
     )
@@ -90,38 +90,18 @@ def _health() -> Row:
 
 def _messages(limits: Limits) -> Row:
     return Row(
-        "Do messages flow?",
+        "Message flow",
         [
-            stat(
-                "Produced",
-                "Messages that Kafka has confirmed, a second.",
-                'sum(rate(producer_messages_total{result="delivered"}[$__rate_interval]))',
-                "mps",
-                missing="none",
-                decimals=1,
-            ),
-            stat(
-                "Stored",
-                "Messages stored in MongoDB, a second.",
-                'sum(rate(consumer_messages_total{result="stored"}[$__rate_interval]))',
-                "mps",
-                missing="none",
-                decimals=1,
-            ),
+            message_rate("Produced", "Messages confirmed by Kafka per second.", PRODUCED),
+            message_rate("Stored", "Messages stored in MongoDB per second.", STORED),
             highest_lag(limits),
             dead_letter_share(limits),
             failed_share(limits),
             undelivered(),
             graph(
-                "Messages a second",
-                "What goes in and what comes out; in the long run the two are equal.",
-                [
-                    Query('sum(rate(producer_messages_total{result="delivered"}[$__rate_interval]))', "produced"),
-                    Query('sum(rate(consumer_messages_total{result="stored"}[$__rate_interval]))', "stored"),
-                    Query(
-                        'sum(rate(consumer_messages_total{result="dead_lettered"}[$__rate_interval]))', "dead-lettered"
-                    ),
-                ],
+                "Message rate",
+                "Messages per second. In a steady state, produced equals stored plus dead-lettered.",
+                {"produced": rate(PRODUCED), "stored": rate(STORED), "dead-lettered": rate(DEAD_LETTERED)},
                 "mps",
                 colours={"produced": BLUE, "stored": GREEN, "dead-lettered": RED},
                 missing=NO_MESSAGES,
@@ -138,24 +118,24 @@ def _containers(limits: Limits) -> Row:
         [
             table(
                 "Containers",
-                "Every service of the compose file; one that stopped within the last hour is still listed. "
-                "Restarts: in 15 minutes. CPU: 100 % is one core. Memory: of the container's own limit.",
+                "Containers of this Compose project. A stopped service stays listed for one hour. "
+                "Restarts: last 15 minutes. CPU: 100% is one core. % of limit: of the container's memory limit.",
                 [
                     Column("Service", label="service", width=160),
                     Column(
                         "State",
                         f"min {by} ({_own('container_health_state')}) "
-                        f"or 0 * max {by} ({_own(f'max_over_time(container_last_seen{LASTING}[1h])')}) - 2",
+                        f"or 0 * max {by} ({_own(f'max_over_time(container_last_seen{LONG_RUNNING}[1h])')}) - 2",
                         texts=CONTAINERS,
                         width=120,
                     ),
-                    Column("Running", f"count {by} ({_own('container_last_seen')})", width=110),
+                    Column("Replicas", f"count {by} ({_own('container_last_seen')})", width=110),
                     Column(
-                        "Up for", f"time() - max {by} ({_own('container_start_time_seconds')})", unit="s", width=130
+                        "Uptime", f"time() - max {by} ({_own('container_start_time_seconds')})", unit="s", width=130
                     ),
                     Column(
                         "Restarts",
-                        f"max {by} (service:restarts:changes15m{LASTING})",
+                        f"max {by} (service:restarts:changes15m{LONG_RUNNING})",
                         limit=limits["ContainerRestarting"] + 1,
                         width=110,
                     ),
@@ -169,7 +149,7 @@ def _containers(limits: Limits) -> Row:
                         "Memory", f"sum {by} ({_own('container_memory_working_set_bytes')})", unit="bytes", width=130
                     ),
                     Column(
-                        "Of its limit",
+                        "% of limit",
                         f"max {by} (service:memory_percent:max)",
                         unit="percent",
                         limit=limits["ContainerMemoryHigh"],
@@ -184,31 +164,26 @@ def _containers(limits: Limits) -> Row:
 
 
 def _own(series: str) -> str:
-    """Without the containers of other projects on the machine, all of which cadvisor tells of."""
+    """Excludes containers of other projects on the host, which cAdvisor reports too."""
     return f"{series} and on (project) compose:project:own"
 
 
-def _machine(limits: Limits) -> Row:
+def _host(limits: Limits) -> Row:
     return Row(
-        "Machine",
+        "Host",
         [
             graph(
-                "CPU in use",
-                "All cores together.",
-                [
-                    Query(
-                        '100 * (1 - avg by (instance) (rate(node_cpu_seconds_total{mode="idle"}[$__rate_interval])))',
-                        "CPU",
-                    )
-                ],
+                "CPU usage",
+                "All cores combined.",
+                {"CPU": '100 * (1 - avg by (instance) (rate(node_cpu_seconds_total{mode="idle"}[$__rate_interval])))'},
                 "percent",
                 width=8,
                 highest=100,
             ),
             graph(
-                "Memory in use",
-                "What could not be had without taking it from somebody. The line is where HostMemoryLow fires.",
-                [Query("instance:memory_used_percent:max", "memory")],
+                "Memory usage",
+                "Memory that is not available to processes. Dashed line: alert threshold (HostMemoryLow).",
+                {"memory": "instance:memory_used_percent:max"},
                 "percent",
                 width=8,
                 highest=100,
@@ -216,9 +191,9 @@ def _machine(limits: Limits) -> Row:
                 limit_colour=ORANGE,
             ),
             graph(
-                "Disk in use",
-                "The line is where DiskSpaceLow fires.",
-                [Query("instance:disk_used_percent:max", "{{device}}")],
+                "Disk usage",
+                "Dashed line: alert threshold (DiskSpaceLow).",
+                {"{{device}}": "instance:disk_used_percent:max"},
                 "percent",
                 width=8,
                 highest=100,

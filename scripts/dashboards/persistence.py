@@ -1,9 +1,8 @@
-"""MongoDB: is it well, what does it do, how does it grow?"""
+"""Persistence Monitoring: health, operations, growth and resources of MongoDB."""
 
-from dashboards.grafana import Dashboard, Query, Row, bars, graph, stat, states
-from dashboards.shared import NO_CONSUMER, NOTHING_SETTLED, PAUSES, STARTS, Limits, percentiles, running
+from dashboards.grafana import Dashboard, Row, graph, stat, states
+from dashboards.shared import NO_CONSUMER, NOTHING_SETTLED, PAUSES, STARTS, Limits, percentiles, rate, running
 
-OPERATIONS = "sum by (legacy_op_type) (rate(mongodb_ss_opcounters[$__rate_interval]))"
 LATENCY = (
     "max by (op_type) (rate(mongodb_ss_opLatencies_latency[$__rate_interval]) "
     "/ (rate(mongodb_ss_opLatencies_ops[$__rate_interval]) > 0))"
@@ -13,54 +12,47 @@ WRITE_LATENCY = (
     '/ (rate(mongodb_ss_opLatencies_ops{op_type="writes"}[5m]) > 0)'
 )
 CACHE = "mongodb_ss_wt_cache_bytes_currently_in_the_cache / mongodb_ss_wt_cache_maximum_bytes_configured"
+MEMORY_LIMIT = 'max(container_spec_memory_limit_bytes{service="mongodb"} > 0 and on (project) compose:project:own)'
 
 
 def dashboard(limits: Limits) -> Dashboard:
     return Dashboard(
         "persistence",
         "Persistence Monitoring",
-        "Is MongoDB well, what does it do, and how does it grow?",
-        [_now(limits), _operations(), _growth(), _resources()],
+        "Health, operations, growth and resources of MongoDB.",
+        [_status(limits), _operations(), _growth(), _resources()],
         annotations=[STARTS],
     )
 
 
-def _now(limits: Limits) -> Row:
+def _status(limits: Limits) -> Row:
     return Row(
-        "Now",
+        "Status",
         [
             running("mongodb", "MongoDB"),
-            stat("Up for", "Since its last start.", "max(mongodb_ss_uptime)", "s", missing="down", decimals=1),
+            stat("Uptime", "Time since MongoDB started.", "max(mongodb_ss_uptime)", "s", missing="down", decimals=1),
             stat(
                 "Connections in use",
-                "Of those that it allows.",
+                "Share of the connection limit.",
                 "max(mongodb:connections_percent:max)",
                 "percent",
                 limit=limits["MongoConnectionsHigh"],
-                missing="unknown",
                 decimals=2,
             ),
             stat(
-                "Response time",
-                "Of a write, on average.",
+                "Write latency",
+                "Average of the last 5 minutes.",
                 f"max({WRITE_LATENCY})",
                 "µs",
                 missing="none",
                 decimals=0,
             ),
+            stat("Documents", "Documents in the collection.", "sum(mongodb_collstats_storageStats_count)"),
             stat(
-                "Documents",
-                "Messages in the collection.",
-                "sum(mongodb_collstats_storageStats_count)",
-                missing="unknown",
-                decimals=0,
-            ),
-            stat(
-                "Data",
-                "Bytes of the collection's documents.",
+                "Data size",
+                "Uncompressed size of the documents in the collection.",
                 "sum(mongodb_collstats_storageStats_size)",
                 "bytes",
-                missing="unknown",
             ),
         ],
     )
@@ -71,29 +63,23 @@ def _operations() -> Row:
         "Operations",
         [
             graph(
-                "Operations a second",
-                "By kind; inserting a batch counts every document.",
-                [Query(OPERATIONS, "{{legacy_op_type}}")],
+                "Operations",
+                "Operations per second, by type. A batch insert counts every document.",
+                {"{{legacy_op_type}}": rate("mongodb_ss_opcounters", by="legacy_op_type")},
                 "ops",
             ),
-            graph(
-                "Response times",
-                "On average, by kind of operation.",
-                [Query(LATENCY, "{{op_type}}")],
-                "µs",
-            ),
+            graph("Operation latency", "Average latency, by type of operation.", {"{{op_type}}": LATENCY}, "µs"),
             percentiles(
-                "Storing a batch, as the consumer sees it",
-                "Network and journal included.",
+                "Storage latency measured by the consumer",
+                "Time to store a batch, including network and journal.",
                 "consumer_storage_latency_seconds",
                 missing=NOTHING_SETTLED,
             ),
             states(
-                "Consumers waiting for MongoDB",
-                "PAUSED: a consumer's store does not answer, so it does not read on.",
-                [Query('max by (instance) (consumer_paused{reason="storage"})', "{{instance}}")],
+                "Consumers paused for MongoDB",
+                "PAUSED: MongoDB is unavailable, so the consumer has stopped reading.",
+                {"{{instance}}": 'max by (instance) (consumer_paused{reason="storage"})'},
                 PAUSES,
-                height=8,
                 missing=NO_CONSUMER,
             ),
         ],
@@ -106,25 +92,25 @@ def _growth() -> Row:
         [
             graph(
                 "Documents",
-                "Messages in the collection.",
-                [Query("sum by (collection) (mongodb_collstats_storageStats_count)", "{{collection}}")],
+                "Documents in the collection.",
+                {"{{collection}}": "sum by (collection) (mongodb_collstats_storageStats_count)"},
                 width=8,
             ),
             graph(
                 "Size",
-                "Documents before compression, the space that they take on disk, and their indexes.",
-                [
-                    Query("sum(mongodb_collstats_storageStats_size)", "documents"),
-                    Query("sum(mongodb_collstats_storageStats_storageSize)", "on disk"),
-                    Query("sum(mongodb_collstats_storageStats_totalIndexSize)", "indexes"),
-                ],
+                "Uncompressed documents, disk space that they use, and indexes.",
+                {
+                    "documents": "sum(mongodb_collstats_storageStats_size)",
+                    "on disk": "sum(mongodb_collstats_storageStats_storageSize)",
+                    "indexes": "sum(mongodb_collstats_storageStats_totalIndexSize)",
+                },
                 "bytes",
                 width=8,
             ),
             graph(
-                "Growth of the data",
-                "Bytes a second over the last hour.",
-                [Query("sum by (collection) (deriv(mongodb_collstats_storageStats_size[1h]))", "{{collection}}")],
+                "Growth rate",
+                "Bytes per second, averaged over the last hour.",
+                {"{{collection}}": "sum by (collection) (deriv(mongodb_collstats_storageStats_size[1h]))"},
                 "Bps",
                 width=8,
             ),
@@ -138,38 +124,21 @@ def _resources() -> Row:
         [
             graph(
                 "Connections",
-                "current: open; active: at work just now.",
-                [
-                    Query(
-                        'sum by (conn_type) (mongodb_ss_connections{conn_type=~"current|active"})',
-                        "{{conn_type}}",
-                    )
-                ],
+                "current: open connections. active: connections that are executing an operation.",
+                {"{{conn_type}}": 'sum by (conn_type) (mongodb_ss_connections{conn_type=~"current|active"})'},
                 width=8,
             ),
             graph(
-                "Memory of the process",
-                "Resident, beside the container's limit.",
-                [
-                    Query("1048576 * max(mongodb_ss_mem_resident)", "resident"),
-                    Query(
-                        'max(container_spec_memory_limit_bytes{service="mongodb"} > 0 '
-                        "and on (project) compose:project:own)",
-                        "limit",
-                    ),
-                ],
+                "Memory",
+                "Resident memory of mongod, and the memory limit of its container.",
+                {"resident": "1048576 * max(mongodb_ss_mem_resident)", "limit": MEMORY_LIMIT},
                 "bytes",
                 width=8,
             ),
-            bars(
+            graph(
                 "WiredTiger cache in use",
-                "Of the size it is given; above 80 % MongoDB evicts, above 95 % it makes clients do so and slows down.",
-                [
-                    Query(
-                        f"100 * max({CACHE})",
-                        "cache",
-                    )
-                ],
+                "Share of the configured cache size. Eviction starts above 80%; above 95% it slows client operations.",
+                {"cache": f"100 * max({CACHE})"},
                 "percent",
                 width=8,
                 highest=100,

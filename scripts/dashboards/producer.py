@@ -1,64 +1,61 @@
-"""The producer: its rate, its errors, its duration."""
+"""Producer: delivery rate, errors and latency."""
 
-from dashboards.grafana import ORANGE, READY, RED, Column, Dashboard, Query, Row, graph, stat, table
+from dashboards.grafana import ORANGE, READY, RED, Column, Dashboard, Row, graph, stat
 from dashboards.shared import (
     FAILED_PERCENT,
     NO_MESSAGES,
     NO_PRODUCER,
+    OF,
     RESULTS,
     STARTS,
     Limits,
     average,
     by_replica,
     failed_share,
+    message_rate,
     percentiles,
     process_of,
+    rate,
     ready,
     replicas_of,
+    replicas_table,
     undelivered,
 )
 
-OF = '{instance=~"$instance"}'
+DELIVERED = 'producer_messages_total{result="delivered",instance=~"$instance"}'
 
 
 def dashboard(limits: Limits) -> Dashboard:
     return Dashboard(
         "producer",
         "Producer",
-        "Does the producer deliver, how fast, and what is left?",
-        [_now(limits), _rate(limits), _duration(), _replicas()],
-        choices=[replicas_of("producer")],
+        "Delivery rate, errors and latency of the producer.",
+        [_status(limits), _rate(limits), _latency(), _replicas()],
+        variables=[replicas_of("producer")],
         annotations=[STARTS],
     )
 
 
-def _now(limits: Limits) -> Row:
+def _status(limits: Limits) -> Row:
     return Row(
-        "Now",
+        "Status",
         [
             ready("producer", "Producer"),
+            message_rate("Delivered", "Messages confirmed by Kafka per second.", DELIVERED),
             stat(
-                "Delivered",
-                "Messages that Kafka has confirmed, a second.",
-                'sum(rate(producer_messages_total{result="delivered",instance=~"$instance"}[$__rate_interval]))',
-                "mps",
+                "Delivered per hour",
+                "The rate of the last 5 minutes, extrapolated to one hour. The default rate is 100,000.",
+                f"3600 * sum(rate({DELIVERED}[5m]))",
                 missing="none",
                 decimals=1,
-            ),
-            stat(
-                "An hour",
-                "The same, as messages an hour; the default pace is 100,000.",
-                '3600 * sum(rate(producer_messages_total{result="delivered",instance=~"$instance"}[5m]))',
-                missing="none",
             ),
             failed_share(limits),
             undelivered(),
             stat(
-                "On their way",
-                "Handed to Kafka's client, delivery report not yet there.",
+                "In flight",
+                "Messages handed to the Kafka client that have no delivery report yet.",
                 f"sum(producer_queue_messages{OF})",
                 missing="none",
-                decimals=0,
             ),
         ],
     )
@@ -69,43 +66,38 @@ def _rate(limits: Limits) -> Row:
         "Rate and errors",
         [
             graph(
-                "Messages a second",
-                "Settled messages: delivered, or given up and kept in the undelivered folder.",
-                [
-                    Query(
-                        'sum by (result) (rate(producer_messages_total{instance=~"$instance"}[$__rate_interval]))',
-                        "{{result}}",
-                    )
-                ],
+                "Message rate",
+                "Messages per second: delivered, or failed after all retries and kept in the undelivered folder.",
+                {"{{result}}": rate(f"producer_messages_total{OF}", by="result")},
                 "mps",
                 colours=RESULTS,
                 missing=NO_PRODUCER,
             ),
             graph(
-                "Not delivered",
-                "Share of messages given up. The line is where DeliveriesFailing fires.",
-                [Query(FAILED_PERCENT, "not delivered")],
+                "Failed deliveries",
+                "Share of messages that failed after all retries. Dashed line: alert threshold (DeliveriesFailing).",
+                {"failed deliveries": FAILED_PERCENT},
                 "percent",
                 limit=limits["DeliveriesFailing"],
                 soft_highest=10,
-                colours={"not delivered": RED},
+                colours={"failed deliveries": RED},
                 missing=NO_MESSAGES,
             ),
             graph(
-                "Tried again",
-                "Messages sent again, a second; they go up while the broker is away.",
-                [Query(f"sum(rate(producer_retries_total{OF}[$__rate_interval]))", "retries")],
+                "Retries",
+                "Messages resent per second; rises while the broker is unavailable.",
+                {"retries": rate(f"producer_retries_total{OF}")},
                 "mps",
                 colours={"retries": ORANGE},
                 missing=NO_PRODUCER,
             ),
             graph(
-                "On their way, and undelivered",
-                "On their way: in Kafka's client. Undelivered: in the folder, waiting for resend.",
-                [
-                    Query(f"sum(producer_queue_messages{OF})", "on their way"),
-                    Query("max(producer_undelivered_messages)", "undelivered"),
-                ],
+                "In flight and undelivered messages",
+                "In flight: no delivery report yet. Undelivered: in the undelivered folder, waiting to be resent.",
+                {
+                    "in flight": f"sum(producer_queue_messages{OF})",
+                    "undelivered": "max(producer_undelivered_messages)",
+                },
                 colours={"undelivered": RED},
                 missing=NO_PRODUCER,
             ),
@@ -113,26 +105,21 @@ def _rate(limits: Limits) -> Row:
     )
 
 
-def _duration() -> Row:
+def _latency() -> Row:
     return Row(
-        "Duration and size",
+        "Latency and batch size",
         [
             percentiles(
-                "Time to deliver a batch",
-                "From handing a batch to the client to the last of its delivery reports, retries included.",
+                "Batch delivery time",
+                "From handing a batch to the Kafka client until its last delivery report, retries included.",
                 "producer_send_latency_seconds",
                 selector=OF,
                 missing=NO_MESSAGES,
             ),
             graph(
-                "Messages in a batch",
-                "On average.",
-                [
-                    Query(
-                        average("producer_batch_size_messages", OF),
-                        "average",
-                    )
-                ],
+                "Batch size",
+                "Average number of messages per batch.",
+                {"average": average("producer_batch_size_messages", OF)},
                 missing=NO_MESSAGES,
             ),
         ],
@@ -143,23 +130,7 @@ def _replicas() -> Row:
     return Row(
         "Replicas",
         [
-            table(
-                "Replicas",
-                "Host is the container's id, as docker ps shows it.",
-                [
-                    Column("Service", label="job", width=140),
-                    Column("Replica", label="instance"),
-                    Column("Host", label="hostname"),
-                    Column("Version", label="version"),
-                    Column(
-                        "State",
-                        by_replica(f"1 + producer_healthy{OF}"),
-                        texts=READY,
-                    ),
-                ],
-                width=24,
-                height=5,
-            ),
+            replicas_table(Column("State", by_replica(f"1 + producer_healthy{OF}"), texts=READY), height=5),
             *process_of("producer", NO_PRODUCER),
         ],
     )

@@ -1,4 +1,6 @@
-"""Questions that more than one dashboard asks, in one wording."""
+"""Queries and panels used by several dashboards."""
+
+from collections.abc import Sequence
 
 from dashboards.grafana import (
     BLUE,
@@ -8,27 +10,30 @@ from dashboards.grafana import (
     RED,
     RUNNING,
     Annotation,
-    Choice,
+    Column,
     Panel,
-    Query,
     Texts,
+    Variable,
     graph,
     stat,
+    table,
 )
+
+OF = '{instance=~"$instance"}'
 
 FAILED_PERCENT = "max(producer:failed_percent:rate5m)"
 DEAD_LETTERED_PERCENT = "max(consumer:dead_lettered_percent:rate5m)"
 
 NO_MESSAGES = "no messages"
-NO_PRODUCER = "no producer answers"
-NO_CONSUMER = "no consumer answers"
-NOTHING_SETTLED = "no message was settled"
-NO_COMMIT = "no group has committed an offset, or kafka-exporter is silent"
+NO_PRODUCER = "no producer is up"
+NO_CONSUMER = "no consumer is up"
+NOTHING_SETTLED = "no messages settled"
+NO_COMMIT = "no committed offsets, or kafka-exporter is down"
 
 Limits = dict[str, float]
 
 STARTS = Annotation(
-    "Starts",
+    "Container starts",
     '1000 * (container_start_time_seconds{service=~"zookeeper|kafka|mongodb|producer|consumer"} '
     "and on (project) compose:project:own)",
     ORANGE,
@@ -41,23 +46,22 @@ REBALANCES = Annotation(
     "sum by (event) (increase(consumer_rebalances_total[1m])) > 0",
     BLUE,
     "Partitions {{event}}",
-    "The group gave its partitions out anew.",
+    "The consumer group rebalanced.",
 )
 
 RESULTS = {"delivered": BLUE, "stored": GREEN, "duplicate": ORANGE, "dead_lettered": RED, "failed": RED}
 
-PAUSES: Texts = {0: ("reading", GREEN), 1: ("PAUSED", RED), 2: ("slowed", ORANGE)}
+PAUSES: Texts = {0: ("reading", GREEN), 1: ("PAUSED", RED), 2: ("throttled", ORANGE)}
 
 
-def replicas_of(job: str) -> Choice:
-    return Choice("instance", "Replica", f'label_values(up{{job="{job}"}}, instance)')
+def replicas_of(job: str) -> Variable:
+    return Variable("instance", "Replica", f'label_values(up{{job="{job}"}}, instance)')
 
 
 def running(job: str, title: str, *, width: int = 4) -> Panel:
-    """A server that answers, or does not."""
     return stat(
         title,
-        "DOWN when it does not answer Prometheus, or when nothing is known of it.",
+        "DOWN if it is unreachable or if no target exists.",
         f'service:up:min{{job="{job}"}}',
         texts=RUNNING,
         missing="DOWN",
@@ -65,74 +69,69 @@ def running(job: str, title: str, *, width: int = 4) -> Panel:
     )
 
 
-def ready(job: str, title: str, *, width: int = 4) -> Panel:
-    """A service of ours, which also says itself whether it can work."""
+def ready(job: str, title: str) -> Panel:
     return stat(
         title,
-        "DOWN: a replica does not answer, or none is left. NOT READY: /ready says what it waits for.",
+        "DOWN: a replica is unreachable, or none exists. NOT READY: /ready fails and lists the reasons.",
         f'service:up:min{{job="{job}"}} * on () (1 + min({job}_healthy))',
         texts=READY,
         missing="DOWN",
-        width=width,
     )
 
 
-def failed_share(limits: Limits, *, width: int = 4) -> Panel:
+def message_rate(title: str, description: str, selector: str) -> Panel:
+    return stat(title, description, rate(selector), "mps", missing="none", decimals=1)
+
+
+def failed_share(limits: Limits) -> Panel:
     return stat(
-        "Not delivered",
-        "Share of messages given up after all retries, last 5 minutes. They are kept in the undelivered folder.",
+        "Failed deliveries",
+        "Share of messages that failed after all retries, last 5 minutes. They are kept in the undelivered folder.",
         FAILED_PERCENT,
         "percent",
         limit=limits["DeliveriesFailing"],
         missing=NO_MESSAGES,
-        width=width,
         decimals=1,
     )
 
 
-def dead_letter_share(limits: Limits, *, width: int = 4) -> Panel:
+def dead_letter_share(limits: Limits) -> Panel:
     return stat(
         "Dead-lettered",
-        "Share of messages parked in the dead-letter topic, last 5 minutes.",
+        "Share of messages written to the dead-letter topic, last 5 minutes.",
         DEAD_LETTERED_PERCENT,
         "percent",
         limit=limits["DeadLetterShareHigh"],
         missing=NO_MESSAGES,
-        width=width,
         decimals=1,
     )
 
 
-def undelivered(*, width: int = 4) -> Panel:
+def undelivered() -> Panel:
     return stat(
         "Undelivered",
-        "Messages in the undelivered folder, which replicas share: sent when Kafka is back, but for refused ones.",
+        "Messages in the undelivered folder, which replicas share. Once Kafka recovers they are resent, "
+        "except those that Kafka rejected.",
         "max(producer_undelivered_messages)",
         limit=1,
         limit_colour=ORANGE,
-        missing="unknown",
-        width=width,
-        decimals=0,
     )
 
 
-def highest_lag(limits: Limits, *, width: int = 4) -> Panel:
+def highest_lag(limits: Limits) -> Panel:
     return stat(
         "Consumer lag",
-        "Messages between the end of the topic and what the slowest group has committed.",
+        "Messages after the last committed offset, for the consumer group with the highest lag.",
         "max(group_topic:lag:sum)",
         limit=limits["HighConsumerLag"],
-        missing="unknown",
-        width=width,
-        decimals=0,
     )
 
 
 def lag_by_group(limits: Limits, *, width: int = 12, height: int = 8) -> Panel:
     return graph(
-        "Consumer lag",
-        "Messages that wait, by group. The line is where HighConsumerLag fires.",
-        [Query("group_topic:lag:sum", "{{consumergroup}}: {{topic}}")],
+        "Consumer lag by group",
+        "Messages after the last committed offset. Dashed line: alert threshold (HighConsumerLag).",
+        {"{{consumergroup}}: {{topic}}": "group_topic:lag:sum"},
         limit=limits["HighConsumerLag"],
         width=width,
         height=height,
@@ -141,62 +140,78 @@ def lag_by_group(limits: Limits, *, width: int = 12, height: int = 8) -> Panel:
 
 
 def percentiles(
-    title: str, description: str, histogram: str, *, selector: str = "", width: int = 12, height: int = 8, missing: str
+    title: str, description: str, histogram: str, *, selector: str = "", width: int = 12, missing: str
 ) -> Panel:
+    buckets = rate(f"{histogram}_bucket{selector}", by="le")
     return graph(
         title,
         description,
-        [
-            Query(
-                f"histogram_quantile({share}, sum by (le) (rate({histogram}_bucket{selector}[$__rate_interval])))", name
-            )
-            for share, name in ((0.5, "p50"), (0.95, "p95"), (0.99, "p99"))
-        ],
+        {
+            name: f"histogram_quantile({quantile}, {buckets})"
+            for name, quantile in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
+        },
         "s",
         width=width,
-        height=height,
         colours={"p50": GREEN, "p95": ORANGE, "p99": RED},
         missing=missing,
     )
 
 
-def process_of(service: str, missing: str) -> list[Panel]:
-    """What each replica takes of its machine, as it says itself: so in a container as outside of one."""
+def replicas_table(*columns: Column, height: int) -> Panel:
+    return table(
+        "Replicas",
+        "Host is the container ID shown by docker ps.",
+        [
+            Column("Service", label="job", width=140),
+            Column("Replica", label="instance"),
+            Column("Host", label="hostname"),
+            Column("Version", label="version", width=100),
+            *columns,
+        ],
+        height=height,
+    )
+
+
+def process_of(service: str, missing: str) -> Sequence[Panel]:
+    """Resource usage as the process itself reports it, so it works outside of containers too."""
     of = f'{{job="{service}",instance=~"$instance"}}'
-    legend = "{{instance}}"
     return [
         graph(
             "CPU",
-            "Each replica, of one core.",
-            [Query(f"100 * rate(process_cpu_seconds_total{of}[$__rate_interval])", legend)],
+            "CPU usage per replica; 100% is one core.",
+            {"{{instance}}": f"100 * rate(process_cpu_seconds_total{of}[$__rate_interval])"},
             "percent",
             width=8,
             missing=missing,
         ),
         graph(
             "Memory",
-            "Resident, each replica. Its container's limit is on System Overview.",
-            [Query(f"process_resident_memory_bytes{of}", legend)],
+            "Resident memory per replica. Memory limits are shown on System Overview.",
+            {"{{instance}}": f"process_resident_memory_bytes{of}"},
             "bytes",
             width=8,
             missing=missing,
         ),
         graph(
             "Open files",
-            "Each replica's, connections to the servers among them. A number that only grows is a leak.",
-            [Query(f"process_open_fds{of}", legend)],
+            "Open file descriptors per replica, including connections. Steady growth indicates a leak.",
+            {"{{instance}}": f"process_open_fds{of}"},
             width=8,
             missing=missing,
         ),
     ]
 
 
-def by_replica(expression: str) -> str:
-    """A number a replica, with the host and the version that its metrics name."""
-    labels = "job, instance, hostname, version"
-    return f"sum by ({labels}) (({expression}) * on (instance) group_left (hostname, version) app_info)"
+def rate(selector: str, *, by: str = "") -> str:
+    grouping = f" by ({by})" if by else ""
+    return f"sum{grouping} (rate({selector}[$__rate_interval]))"
 
 
 def average(histogram: str, selector: str = "") -> str:
-    total, number = (f"sum(rate({histogram}_{part}{selector}[$__rate_interval]))" for part in ("sum", "count"))
-    return f"{total} / ({number} > 0)"
+    return f"{rate(f'{histogram}_sum{selector}')} / ({rate(f'{histogram}_count{selector}')} > 0)"
+
+
+def by_replica(expression: str) -> str:
+    """The expression per replica, with the host and version labels of app_info."""
+    labels = "job, instance, hostname, version"
+    return f"sum by ({labels}) (({expression}) * on (instance) group_left (hostname, version) app_info)"

@@ -1,4 +1,4 @@
-"""What the producer counts. To add a metric: declare it here, set it where a batch is settled."""
+"""Prometheus metrics of the producer. To add one, declare it here and update it where delivery reports are handled."""
 
 import socket
 from collections.abc import Callable
@@ -10,38 +10,45 @@ SEND_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5,
 
 
 class ProducerMetrics:
-    """Children are resolved once and incremented a batch at a time, not a message."""
+    """Labelled children are resolved once and incremented per batch, not per message."""
 
     def __init__(self, registry: CollectorRegistry, *, version: str) -> None:
         messages = Counter(
-            "producer_messages", "Messages settled, by what became of them", ["result"], registry=registry
+            "producer_messages",
+            "Messages by result: delivered, or failed after all retries",
+            ["result"],
+            registry=registry,
         )
         self.delivered = messages.labels("delivered")
         self.failed = messages.labels("failed")
-        self.retries = Counter("producer_retries", "Messages sent again", registry=registry)
+        self.retries = Counter("producer_retries", "Messages resent", registry=registry)
         self.batch_size = Histogram(
-            "producer_batch_size_messages", "Messages in a batch", buckets=BATCH_SIZES, registry=registry
+            "producer_batch_size_messages", "Messages per batch", buckets=BATCH_SIZES, registry=registry
         )
         self.send_latency = Histogram(
             "producer_send_latency_seconds",
-            "From handing a batch to the client to the last of its delivery reports, retries included",
+            "Time from handing a batch to the Kafka client until its last delivery report, retries included",
             buckets=SEND_SECONDS,
             registry=registry,
         )
-        self._queue = Gauge("producer_queue_messages", "Messages on their way", registry=registry)
+        self._queue = Gauge(
+            "producer_queue_messages",
+            "Messages in flight: handed to the Kafka client, without a delivery report",
+            registry=registry,
+        )
         self._undelivered = Gauge(
             "producer_undelivered_messages", "Messages in the undelivered folder", registry=registry
         )
-        self._healthy = Gauge("producer_healthy", "1 while the service is ready", registry=registry)
-        Gauge("app_info", "The program behind these metrics", ["version", "hostname"], registry=registry).labels(
+        self._healthy = Gauge("producer_healthy", "1 if the service is ready, else 0", registry=registry)
+        Gauge("app_info", "Version and host of the program", ["version", "hostname"], registry=registry).labels(
             version, socket.gethostname()
         ).set(1)
-        ProcessCollector(registry=registry)  # CPU, memory, open files; a registry of one's own comes without it
+        ProcessCollector(registry=registry)  # CPU, memory, open files; a custom registry does not include it
 
     def watch(
         self, *, queue: Callable[[], float], undelivered: Callable[[], float], healthy: Callable[[], float]
     ) -> None:
-        """Gauges that are read when somebody asks."""
+        """Set the gauges whose values are computed at each scrape."""
         self._queue.set_function(queue)
         self._undelivered.set_function(undelivered)
         self._healthy.set_function(healthy)
