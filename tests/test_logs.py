@@ -465,7 +465,7 @@ def test_an_operator_finds_what_he_asks_for(found: Elasticsearch) -> None:
 
     assert "messages given up" in [hit["_source"]["message"] for hit in errors]
     assert "partitions assigned" in [hit["_source"]["message"] for hit in partitions]
-    assert {hit["_source"]["message"] for hit in reasons} == {"broker not reached"}
+    assert {hit["_source"]["message"] for hit in reasons} == {"broker unreachable"}
     assert [hit["_source"]["message"] for hit in parked] == ["messages parked"]
 
 

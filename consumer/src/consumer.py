@@ -172,7 +172,7 @@ class DataConsumer:
     def liveness_failures(self) -> list[str]:
         """Why the loop seems to be dead; empty while it turns. Safe from any thread."""
         silence = self._clock() - self._last_turn
-        return [f"the loop has not turned for {silence:.0f} s"] if silence > LIVENESS_TIMEOUT else []
+        return [f"the main loop has stalled for {silence:.0f} s"] if silence > LIVENESS_TIMEOUT else []
 
     def close(self) -> None:
         """Let go of the store and the dead-letter topic; `run` has left the group already."""
@@ -268,7 +268,7 @@ class DataConsumer:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The program. Exit codes: 0 asked to stop, 1 could not go on, 2 wrong configuration."""
+    """The program. Exit codes: 0 asked to stop, 1 failed, 2 wrong configuration."""
     options = _parser().parse_args(arguments)
     stop = Event()
     try:
@@ -284,7 +284,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logger.error("cannot serve metrics and health", extra={"reason": str(error)})
         return 1
     except Exception:
-        logger.exception("could not go on")
+        logger.exception("stopped by an error")
         return 1
 
 
@@ -319,7 +319,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m src.consumer",
         description="Stores every message of a Kafka topic in MongoDB, or parks it in the dead-letter topic.",
         epilog="Settings come from the file, and from environment variables, which win; the README lists them."
-        " Exit codes: 0 asked to stop; 1 could not go on; 2 wrong configuration.",
+        " Exit codes: 0 asked to stop; 1 failed; 2 wrong configuration.",
     )
     parser.add_argument("--config", type=Path, default=DEFAULT_FILE, metavar="PATH", help="settings file (%(default)s)")
     parser.add_argument(

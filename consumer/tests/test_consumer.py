@@ -322,14 +322,14 @@ def test_a_stop_in_an_outage_leaves_the_batch_to_the_next_consumer() -> None:
 def test_ready_says_why_not_and_live_stays_while_the_loop_turns(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     world = World()
-    world.source.trouble = ["broker nowhere:9092: no answer yet"]
+    world.source.trouble = ["broker nowhere:9092: not connected yet"]
 
     with world.running():
         world.wait(lambda: "serving metrics and health" in caplog.messages)
         port = next(vars(line)["port"] for line in caplog.records if line.message == "serving metrics and health")
 
         assert get(port, "/live") == (200, {"ok": True, "reasons": []})
-        assert get(port, "/ready") == (503, {"ok": False, "reasons": ["broker nowhere:9092: no answer yet"]})
+        assert get(port, "/ready") == (503, {"ok": False, "reasons": ["broker nowhere:9092: not connected yet"]})
         world.source.trouble = []
         assert get(port, "/ready") == (200, {"ok": True, "reasons": []})
         assert world.metric("consumer_healthy") == 1
@@ -340,7 +340,7 @@ def test_live_fails_when_the_loop_has_not_turned_for_a_while() -> None:
 
     world.hours_passed += 1
 
-    assert world.consumer.liveness_failures() == ["the loop has not turned for 3600 s"]
+    assert world.consumer.liveness_failures() == ["the main loop has stalled for 3600 s"]
 
 
 def test_a_partition_whose_offset_is_gone_shows_as_paused() -> None:

@@ -382,7 +382,7 @@ def test_a_client_that_finds_no_group_is_let_go_and_another_reads_on(world: Worl
 def test_a_member_that_has_not_joined_yet_says_so(world: World) -> None:
     member = world.join()
 
-    assert "no answer yet" in member.source.readiness_failures()[0]
+    assert "not connected yet" in member.source.readiness_failures()[0]
 
 
 def test_a_key_that_the_client_does_not_know_is_a_wrong_setting(world: World) -> None:
@@ -457,7 +457,7 @@ def test_the_default_name_that_can_not_be_resolved_comes_with_the_mend(caplog: p
     client.settings["error_cb"](KafkaError(KafkaError._RESOLVE, "kafka:9092: Failed to resolve"))
 
     assert "set KAFKA_BOOTSTRAP_SERVERS, e.g. localhost:29092" in source.readiness_failures()[0]
-    assert "broker not reached" in caplog.messages
+    assert "broker unreachable" in caplog.messages
 
 
 def test_the_reason_why_no_broker_is_reached_is_not_lost_behind_the_fact() -> None:

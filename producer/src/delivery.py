@@ -188,7 +188,7 @@ class Delivery:
             while not (batch.settled or self._stop.is_set()):
                 self.turn(TURN)
         except BrokerError as error:
-            logger.error("could not go on", extra={"reason": str(error)})
+            logger.error("Kafka client failed", extra={"reason": str(error)})
         if not batch.settled:
             self.finish()
         return batch

@@ -203,7 +203,7 @@ class DataProducer:
 
     def _liveness_failures(self) -> list[str]:
         silence = self._clock() - self._last_turn
-        return [f"the loop has not turned for {silence:.0f} s"] if silence > LIVENESS_TIMEOUT else []
+        return [f"the main loop has stalled for {silence:.0f} s"] if silence > LIVENESS_TIMEOUT else []
 
 
 def _publisher(kafka: KafkaSettings, producer: ProducerSettings) -> KafkaPublisher:
@@ -237,7 +237,7 @@ def _settings_from(path: Path) -> Settings:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The program. Exit codes: 0 asked to stop or all delivered, 1 could not go on, 2 wrong configuration."""
+    """The program. Exit codes: 0 asked to stop or all delivered, 1 failed, 2 wrong configuration."""
     options = _parser().parse_args(arguments)
     stop = Event()
     try:
@@ -253,7 +253,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logger.error("cannot serve metrics and health", extra={"reason": str(error)})
         return 1
     except Exception:
-        logger.exception("could not go on")
+        logger.exception("stopped by an error")
         return 1
 
 
@@ -293,7 +293,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Makes messages at a set pace and sends each to Kafka, until SIGTERM or Ctrl-C. A message that"
         " Kafka does not confirm is kept whole: see python -m src.undelivered --help.",
         epilog="Settings come from the file, and from environment variables, which win; the README lists them."
-        " Exit codes: 0 asked to stop, or all delivered; 1 could not go on, or not all delivered; 2 wrong"
+        " Exit codes: 0 asked to stop, or all delivered; 1 failed, or not all delivered; 2 wrong"
         " configuration.",
     )
     parser.add_argument("--config", type=Path, default=DEFAULT_FILE, metavar="PATH", help="settings file (%(default)s)")

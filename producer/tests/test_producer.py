@@ -397,7 +397,7 @@ def test_health_is_served_and_tells_the_reasons(world: World, caplog: pytest.Log
         world.producer.run(interval=0, batch_size=1)
 
     assert answers["live"][0] == 503
-    assert "the loop has not turned for" in answers["live"][1]
+    assert "the main loop has stalled for" in answers["live"][1]
     assert (answers["ready"][0], "broker down" in answers["ready"][1]) == (503, True)
     assert answers["metrics"][0] == 200
     assert "producer_healthy 0.0" in answers["metrics"][1]
@@ -512,7 +512,7 @@ def test_a_broker_that_is_not_there_delays_no_stop_and_nothing_is_lost(
     tmp_path: Path, start: Callable[..., Program], signals: int
 ) -> None:
     program = start(KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1")
-    program.wait_for("broker not reached")
+    program.wait_for("broker unreachable")
 
     for _ in range(signals):
         program.process.send_signal(signal.SIGTERM)
@@ -530,7 +530,7 @@ def test_a_broker_that_goes_away_in_the_middle_costs_no_message(
     stored(broker, 10)
 
     broker.go_down()
-    program.wait_for("broker not reached")
+    program.wait_for("broker unreachable")
     assert comes_true(
         lambda: "producer_queue_messages 0.0" not in _get(f"http://127.0.0.1:{port}/metrics")[1], within=5
     )
@@ -822,7 +822,7 @@ class TestMain:
 
         (event,) = [event for event in _events(capsys) if event["level"] == "ERROR"]
         assert exit_code == 1
-        assert event["message"] == "could not go on"
+        assert event["message"] == "stopped by an error"
         assert "OSError" in event["exc_info"]
 
     @pytest.mark.parametrize("arguments", [["--count", "0"], ["--count", "x"], ["--check", "--count", "1"]])

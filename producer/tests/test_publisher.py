@@ -225,7 +225,7 @@ def test_a_broker_is_found_without_sending_anything(broker: EmbeddedBroker) -> N
 
     until(publisher, lambda: publisher.trouble is None)
 
-    assert at_first == f"broker {broker.address}: no answer yet"
+    assert at_first == f"broker {broker.address}: not connected yet"
 
 
 def test_a_broker_that_goes_away_is_named_and_forgotten_when_it_is_back(broker: EmbeddedBroker) -> None:
@@ -246,7 +246,7 @@ def test_where_the_default_name_does_not_resolve_the_log_says_what_to_set(caplog
 
     until(publisher, lambda: "KAFKA_BOOTSTRAP_SERVERS" in (publisher.trouble or ""))
 
-    warnings = [r.__dict__["reason"] for r in caplog.records if r.getMessage() == "broker not reached"]
+    warnings = [r.__dict__["reason"] for r in caplog.records if r.getMessage() == "broker unreachable"]
     assert "localhost:29092" in warnings[0]
 
 

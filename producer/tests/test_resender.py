@@ -114,7 +114,7 @@ def test_the_pace_is_moderate(world: World) -> None:
 
 def test_as_long_as_no_broker_has_answered_it_is_tried_with_one_message(world: World) -> None:
     leave(world.folder, *map(str, range(10)))
-    world.publisher.trouble = "no answer yet"
+    world.publisher.trouble = "not connected yet"
 
     world.pass_time(PACE / 2)
 

@@ -19,7 +19,7 @@ def test_at_first_nothing_is_known_and_the_first_statistics_with_a_broker_end_th
 
     view.update(statistics(bootstrap="UP", one="INIT"))
 
-    assert at_first == only_an_address == "broker a:1: no answer yet"
+    assert at_first == only_an_address == "broker a:1: not connected yet"
     assert view.trouble is None
 
 

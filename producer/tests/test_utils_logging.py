@@ -87,7 +87,7 @@ def test_a_traceback_is_a_field(stream: io.StringIO) -> None:
     try:
         raise ZeroDivisionError
     except ZeroDivisionError:
-        ORDINARY.exception("could not go on")
+        ORDINARY.exception("stopped by an error")
 
     assert "ZeroDivisionError" in str(logged(stream)[0]["exc_info"])
 
@@ -142,7 +142,7 @@ def test_text_shows_a_traceback(stream: io.StringIO) -> None:
     try:
         raise ZeroDivisionError
     except ZeroDivisionError:
-        ORDINARY.exception("could not go on")
+        ORDINARY.exception("stopped by an error")
 
     assert "ZeroDivisionError" in stream.getvalue()
 

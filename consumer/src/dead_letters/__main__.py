@@ -112,7 +112,7 @@ def main(arguments: Sequence[str] | None = None, streams: Streams | None = None)
         streams.remark("dead_letters: interrupted")
         return 1
     except Exception:
-        logger.exception("could not go on")
+        logger.exception("stopped by an error")
         return 1
     return code
 

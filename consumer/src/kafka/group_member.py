@@ -429,7 +429,7 @@ class GroupMember:
             logger.debug("no broker reached")  # the reason came just before
         elif error.code() in _UNREACHABLE:
             reason = self._view.complain(error.str(), unresolved=error.code() == KafkaError._RESOLVE)
-            logger.warning("broker not reached", extra={"reason": reason})
+            logger.warning("broker unreachable", extra={"reason": reason})
         else:
             self._view.complain(error.str())
             logger.warning("Kafka client in trouble", extra={"reason": error.str()})

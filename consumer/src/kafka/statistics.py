@@ -49,7 +49,7 @@ class ClusterStatistics:
         self._servers = servers
         self._topic = topic
         self._reached = False
-        self._complaint = "no answer yet"
+        self._complaint = "not connected yet"
         self._ends: Mapping[int, Watermarks] = {}
         self._told: Mapping[int, int] = {}
         self.joined = False

@@ -137,7 +137,7 @@ class KafkaPublisher:
             if self._view.trouble:
                 return  # which was said already, and in more detail
         reason = self._view.complain(error.str(), unresolved=error.code() == KafkaError._RESOLVE)
-        logger.warning("broker not reached", extra={"reason": reason})
+        logger.warning("broker unreachable", extra={"reason": reason})
 
 
 def _reasons(delivery_timeout: float) -> dict[int, str]:

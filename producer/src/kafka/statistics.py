@@ -3,7 +3,7 @@
 import msgspec
 
 DEFAULT_SERVERS = "kafka:9092"
-NO_ANSWER_YET = "no answer yet"
+NOT_CONNECTED_YET = "not connected yet"
 
 _ELSEWHERE = "; that is its name inside docker compose: elsewhere set KAFKA_BOOTSTRAP_SERVERS, e.g. localhost:29092"
 
@@ -25,7 +25,7 @@ class ClusterStatistics:
 
     def __init__(self, servers: str) -> None:
         self._servers = servers
-        self._complaint: str | None = NO_ANSWER_YET
+        self._complaint: str | None = NOT_CONNECTED_YET
         self._up = False  # a broker was, in the last statistics
 
     @property
@@ -36,7 +36,7 @@ class ClusterStatistics:
 
     def answered(self) -> None:
         """A broker has confirmed something, which may be before the first statistics."""
-        if self._complaint == NO_ANSWER_YET:
+        if self._complaint == NOT_CONNECTED_YET:
             self._complaint = None
 
     def complain(self, text: str, *, unresolved: bool = False) -> str:
@@ -57,5 +57,5 @@ class ClusterStatistics:
         """
         states = {broker.state for broker in _decode(statistics).brokers.values() if broker.nodeid >= 0}
         self._up = "UP" in states
-        if self._up or (states and self._complaint == NO_ANSWER_YET):
+        if self._up or (states and self._complaint == NOT_CONNECTED_YET):
             self._complaint = None
