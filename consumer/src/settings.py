@@ -1,5 +1,6 @@
 """What an operator can set, with defaults and limits."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
@@ -7,6 +8,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from src.utils.config import Variable, load
+from src.utils.secret import MASK, ClientSettings, Secret
 
 VERSION = "1.0.0"
 DEFAULT_FILE = Path(__file__).resolve().parent.parent / "config" / "config.json"
@@ -30,6 +32,36 @@ RESERVED = {
     "group.instance.id": "replicas share this setting, and members with one instance id fence one another",
 }
 
+_HOST = r"(\[[0-9a-fA-F:.]+\]|[\w.%-]+)(:\d+)?"
+_MONGODB_URI = re.compile(
+    rf"mongodb(\+srv)?://((?P<user>[^:@/?#]*)(?P<password>:[^@/?#]*)?(?=@))?(?P<rest>@?{_HOST}(,{_HOST})*(/[^?@]*)?)"
+    r"(?P<options>\?[^@]*)?"
+)
+_SECRET_OPTION = re.compile(r"(?i)(?<=[?&;])([^=&;]*(?:pass|secret|token|properties)[^=&;]*)=[^&;]*")
+
+
+class StoreUri(Secret):
+    """mongodb://, mongodb+srv:// or sqlite://; shown without the password, and without options that hold secrets."""
+
+    __slots__ = ()
+
+    def __init__(self, value: str) -> None:
+        if not value.startswith(("mongodb://", "mongodb+srv://", "sqlite://")):
+            raise ValueError("it must start with mongodb://, mongodb+srv:// or sqlite://")
+        super().__init__(value)
+
+    def __str__(self) -> str:
+        uri = self.reveal()
+        scheme = uri.partition("://")[0]
+        if scheme == "sqlite":
+            return uri
+        parts = _MONGODB_URI.fullmatch(uri)
+        if parts is None:  # an unescaped character in the password, perhaps
+            return f"{scheme}://{MASK}"
+        password = f":{MASK}" if parts["password"] else ""
+        options = _SECRET_OPTION.sub(rf"\1={MASK}", parts["options"] or "")
+        return f"{scheme}://{parts['user'] or ''}{password}{parts['rest']}{options}"
+
 
 class Section(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A group of settings; a key that is not declared is an error."""
@@ -40,7 +72,7 @@ class KafkaSettings(Section, frozen=True):
     topic: Topic = "data-topic"
     group_id: Annotated[str, Meta(min_length=1, max_length=249)] = "data-consumer-group"
     dead_letter_topic: Topic = "data-topic.dlq"
-    client: dict[str, str | int | float | bool] = {}
+    client: ClientSettings = ClientSettings()
     """Further librdkafka keys, TLS and SASL among them."""
 
     @property
@@ -50,8 +82,8 @@ class KafkaSettings(Section, frozen=True):
 
     @property
     def client_settings(self) -> dict[str, str | int | float | bool]:
-        """What every librdkafka client of this service is given."""
-        return {**self.client, "bootstrap.servers": self.servers}
+        """The configuration of every librdkafka client of this service, with its secrets: do not log it."""
+        return {**self.client.reveal(), "bootstrap.servers": self.servers}
 
     def __post_init__(self) -> None:
         for key in self.client:
@@ -74,7 +106,7 @@ class ConsumerSettings(Section, frozen=True):
 
 
 class MongoSettings(Section, frozen=True):
-    uri: Annotated[str, Meta(pattern=r"^(mongodb|mongodb\+srv|sqlite)://")] = "mongodb://mongodb:27017"
+    uri: StoreUri = StoreUri("mongodb://mongodb:27017")
     database: Annotated[str, Meta(pattern=r"^[^/\\. \"$*<>:|?\x00]{1,63}\Z")] = "pubsub"
     collection: Annotated[str, Meta(pattern=r"^(?!system\.)[^$\x00]{1,200}\Z")] = "messages"
     timeout_ms: Annotated[int, Meta(ge=100, le=600_000)] = 10_000

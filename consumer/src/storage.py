@@ -229,11 +229,11 @@ class _Decision(NamedTuple):
 def _settings(config: MongoSettings | Mapping[str, Any]) -> MongoSettings:
     if isinstance(config, MongoSettings):
         return config
-    return parse(MongoSettings, dict(config), origin="mongodb", secrets=[("uri",)])
+    return parse(MongoSettings, dict(config), origin="mongodb")
 
 
 def _opened(settings: MongoSettings) -> Store:
-    return SqliteStore(settings) if settings.uri.startswith(SCHEME) else MongoStore(settings)
+    return SqliteStore(settings) if settings.uri.reveal().startswith(SCHEME) else MongoStore(settings)
 
 
 def _acceptable(documents: Sequence[Mapping[str, Any]], verdicts: dict[int, Verdict]) -> list[_Entry]:

@@ -21,9 +21,10 @@ from src.dead_letters.letter import Letter, letter, note
 from src.kafka.topic_reader import OffsetRange, TopicReader
 from src.model.errors import InvalidMessage, SourceError
 from src.model.record import Record, Rejection
-from src.settings import KafkaSettings, MongoSettings, Settings
+from src.settings import KafkaSettings, MongoSettings, Settings, StoreUri
 from src.storage import DataStorage
 from src.stores.sqlite import SqliteStore
+from src.utils.secret import ClientSettings
 from tests.scripted_client import Arrival
 
 DAY = 86_400.0
@@ -41,9 +42,9 @@ class World:
             topic=name,
             group_id=f"{name}-group",
             dead_letter_topic=f"{name}.dlq",
-            client=CLIENT,
+            client=ClientSettings(CLIENT),
         )
-        self.mongodb = MongoSettings(uri=f"sqlite:///{folder}/store.db")
+        self.mongodb = MongoSettings(uri=StoreUri(f"sqlite:///{folder}/store.db"))
         self.settings = Settings(kafka=self.kafka, mongodb=self.mongodb)
         self.config = folder / "config.json"
         self.config.write_text(json.dumps(_plain(self.settings)))
@@ -96,8 +97,8 @@ class World:
 def _plain(settings: Settings) -> dict[str, Any]:
     kafka, mongodb = settings.kafka, settings.mongodb
     return {
-        "kafka": {name: getattr(kafka, name) for name in kafka.__struct_fields__},
-        "mongodb": {"uri": mongodb.uri},
+        "kafka": {name: getattr(kafka, name) for name in kafka.__struct_fields__} | {"client": kafka.client.reveal()},
+        "mongodb": {"uri": mongodb.uri.reveal()},
     }
 
 
@@ -406,7 +407,7 @@ def test_the_table_names_what_was_compared_and_every_verdict(world: World, capsy
     assert code == FAILED
     assert world.kafka.topic in lines[0]
     assert world.kafka.group_id in lines[0]
-    assert world.mongodb.uri in lines[0]
+    assert world.mongodb.uri.reveal() in lines[0]
     assert [line.split()[0] for line in lines if line.startswith("  ")][:10] == [
         "produced",
         "stored",
@@ -615,7 +616,7 @@ def test_a_reader_is_told_what_limits_the_numbers() -> None:
     ],
 )
 def test_the_store_is_shown_without_its_secrets(uri: str, shown: str) -> None:
-    report = json.loads(as_json(Report(Settings(mongodb=MongoSettings(uri=uri)), NOTHING, 0, 0)))
+    report = json.loads(as_json(Report(Settings(mongodb=MongoSettings(uri=StoreUri(uri))), NOTHING, 0, 0)))
 
     assert report["store"] == shown
 

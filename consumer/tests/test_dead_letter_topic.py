@@ -21,6 +21,7 @@ from src.model.errors import DeadLetterError
 from src.model.record import Record, Rejection
 from src.settings import KafkaSettings
 from src.utils.config import ConfigurationError
+from src.utils.secret import ClientSettings
 from tests.test_dead_letter import AGENTS, rejection
 
 PRODUCE = 0  # Kafka's number of the request
@@ -50,7 +51,7 @@ def settings(broker: EmbeddedBroker) -> KafkaSettings:
         bootstrap_servers=broker.address,
         topic=topic,
         dead_letter_topic=f"{topic}.dlq",
-        client={"fetch.wait.max.ms": 20, "reconnect.backoff.max.ms": 100},
+        client=ClientSettings({"fetch.wait.max.ms": 20, "reconnect.backoff.max.ms": 100}),
     )
 
 
@@ -290,15 +291,17 @@ def test_a_client_that_would_never_send_again_is_replaced() -> None:
 
 def test_the_client_gets_the_operators_settings_but_none_of_a_consumers_and_none_against_the_promise() -> None:
     factory = Factory()
-    client: dict[str, str | int | float | bool] = {
-        "security.protocol": "ssl",
-        "compression.type": "gzip",
-        "fetch.min.bytes": 1,
-        "session.timeout.ms": 6000,
-        "acks": 1,
-        "enable.idempotence": False,
-        "message.timeout.ms": 0,
-    }
+    client = ClientSettings(
+        {
+            "security.protocol": "ssl",
+            "compression.type": "gzip",
+            "fetch.min.bytes": 1,
+            "session.timeout.ms": 6000,
+            "acks": 1,
+            "enable.idempotence": False,
+            "message.timeout.ms": 0,
+        }
+    )
 
     DeadLetterTopic(KafkaSettings(client=client, bootstrap_servers=" a:1 , b:2,"), timeout=3, producer=factory)
 
@@ -311,11 +314,11 @@ def test_the_client_gets_the_operators_settings_but_none_of_a_consumers_and_none
 
 def test_a_setting_that_the_client_refuses_is_wrong_configuration() -> None:
     with pytest.raises(ConfigurationError, match=r"kafka\.client: .*no\.such\.key"):
-        DeadLetterTopic(KafkaSettings(client={"no.such.key": 1}))
+        DeadLetterTopic(KafkaSettings(client=ClientSettings({"no.such.key": 1})))
 
 
 def test_the_client_does_not_warn_of_what_is_the_consumers(caplog: pytest.LogCaptureFixture) -> None:
-    consumers: dict[str, str | int | float | bool] = {"fetch.min.bytes": 1, "max.poll.interval.ms": 60_000}
+    consumers = ClientSettings({"fetch.min.bytes": 1, "max.poll.interval.ms": 60_000})
     dead_letters = DeadLetterTopic(KafkaSettings(client=consumers, bootstrap_servers="127.0.0.1:1"), timeout=SHORT)
 
     with pytest.raises(DeadLetterError):

@@ -23,6 +23,7 @@ from src.dead_letters.topic import DeadLetterTopic
 from src.kafka.topic_reader import TopicReader
 from src.model.record import Record, Rejection
 from src.settings import KafkaSettings
+from src.utils.secret import ClientSettings
 from tests.fakes import DEADLINE
 from tests.test_dead_letter import AGENTS, rejection
 
@@ -70,10 +71,10 @@ class World:
             topic=self.topic,
             group_id=f"{self.topic}-group",
             dead_letter_topic=f"{self.topic}.dlq",
-            client={"fetch.wait.max.ms": 20},
+            client=ClientSettings({"fetch.wait.max.ms": 20}),
         )
         self.config = folder / "config.json"
-        self.configure(client=dict(self.settings.client))
+        self.configure(client=self.settings.client.reveal())
 
     def configure(self, **more: Any) -> None:
         names = ("bootstrap_servers", "topic", "group_id", "dead_letter_topic")

@@ -17,6 +17,7 @@ from src.model.errors import SourceError
 from src.model.record import Record
 from src.settings import KafkaSettings
 from src.utils.config import ConfigurationError
+from src.utils.secret import ClientSettings
 from tests.fakes import DEADLINE, TOPIC
 from tests.scripted_client import Arrival, ScriptedClient, Telling
 
@@ -114,7 +115,10 @@ class World:
 
     def join(self, client: Mapping[str, Any] | None = None, **policy: Any) -> Member:
         settings = KafkaSettings(
-            bootstrap_servers=self.broker.address, topic=TOPIC, group_id="group", client={**CLIENT, **(client or {})}
+            bootstrap_servers=self.broker.address,
+            topic=TOPIC,
+            group_id="group",
+            client=ClientSettings({**CLIENT, **(client or {})}),
         )
         member = Member(GroupMember(settings, statistics_every=0.1, **policy))
         self.members.append(member)

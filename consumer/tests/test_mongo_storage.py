@@ -20,7 +20,7 @@ from pymongo.errors import (
 
 from src.model.errors import StorageUnavailable
 from src.model.verdict import Outcome
-from src.settings import MongoSettings
+from src.settings import MongoSettings, StoreUri
 from src.storage import DataStorage, StoredMessage
 from src.stores.mongo import INDEXES, MongoStore
 from src.stores.query import UnsupportedQuery
@@ -34,7 +34,7 @@ Raw = Collection[dict[str, Any]]
 
 @pytest.fixture
 def settings(mongodb_uri: str, mongodb_database: str) -> MongoSettings:
-    return MongoSettings(uri=mongodb_uri, database=mongodb_database)
+    return MongoSettings(uri=StoreUri(mongodb_uri), database=mongodb_database)
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def storage(settings: MongoSettings) -> Iterator[DataStorage]:
 @pytest.fixture
 def collection(settings: MongoSettings) -> Iterator[Raw]:
     """The same collection, as another program sees it."""
-    with MongoClient[dict[str, Any]](settings.uri) as client:
+    with MongoClient[dict[str, Any]](settings.uri.reveal()) as client:
         yield client[settings.database][settings.collection]
 
 
@@ -136,7 +136,7 @@ class TestOnAServer:
         assert "mine" in indexes
 
     def test_documents_expire_by_when_they_were_received(self, settings: MongoSettings, collection: Raw) -> None:
-        with DataStorage({"uri": settings.uri, "database": settings.database, "ttl_days": 7}) as storage:
+        with DataStorage({"uri": settings.uri.reveal(), "database": settings.database, "ttl_days": 7}) as storage:
             storage.ensure_indexes()
 
             assert storage.ttl_seconds == 7 * 24 * 3600
@@ -188,7 +188,7 @@ def test_a_server_that_is_away_fails_no_construction() -> None:
 def test_a_write_is_confirmed_by_the_majority_unless_the_uri_says_less(
     options: str, concern: dict[str, object], warned: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store = MongoStore(MongoSettings(uri=f"mongodb://user:secret@127.0.0.1:1/{options}"))
+    store = MongoStore(MongoSettings(uri=StoreUri(f"mongodb://user:secret@127.0.0.1:1/{options}")))
 
     assert store.collection.write_concern.document == concern
     assert bool(caplog.messages) is warned

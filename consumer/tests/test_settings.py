@@ -1,5 +1,8 @@
 """What an operator can set, and what can't be set because the promise rests on it."""
 
+import pickle
+import traceback
+
 import pytest
 
 from src.consumer import main
@@ -64,3 +67,42 @@ def test_a_secret_is_in_no_message(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert main([]) == 2
 
     assert "very-secret" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("mongodb://user:hunter2@host", "mongodb://user:***@host"),
+        ("mongodb://:hunter2@host/", "mongodb://:***@host/"),
+        ("mongodb+srv://user:hunter2@a.b/db?replicaSet=r", "mongodb+srv://user:***@a.b/db?replicaSet=r"),
+        ("mongodb://user:hunter2@a:1,[::1]:2/?w=1", "mongodb://user:***@a:1,[::1]:2/?w=1"),
+        (
+            "mongodb://a/?tlsCertificateKeyFilePassword=hunter2&w=1",
+            "mongodb://a/?tlsCertificateKeyFilePassword=***&w=1",
+        ),
+        ("mongodb://a/?authMechanismProperties=AWS_SESSION_TOKEN:hunter2", "mongodb://a/?authMechanismProperties=***"),
+        ("mongodb://user@host:27017", "mongodb://user@host:27017"),
+        ("sqlite:////a/store.db", "sqlite:////a/store.db"),
+        ("mongodb://user:hunter2", "mongodb://***"),
+        ("mongodb://user:hu@nter2@host", "mongodb://***"),
+        ("mongodb://user:hunter2/hunter2@host", "mongodb://***"),
+        ("mongodb://user:1234?hunter2@host", "mongodb://***"),
+        ("mongodb://a/?proxyPassword=hunter@hunter2", "mongodb://***"),
+        ("mongodb://user:hunter2@host\n", "mongodb://***"),
+    ],
+)
+def test_a_store_uri_is_shown_without_its_secrets(uri: str, shown: str) -> None:
+    settings = parse(Settings, {"mongodb": {"uri": uri}})
+
+    assert str(settings.mongodb.uri) == shown
+    assert "hunter" not in repr(settings)
+    assert "hunter" not in repr(pickle.dumps(settings))
+    assert settings.mongodb.uri.reveal() == uri
+
+
+@pytest.mark.parametrize("uri", ["http://user:hunter2@host", "hunter2", ["hunter2"]])
+def test_an_invalid_store_uri_is_named_and_not_shown(uri: object) -> None:
+    with pytest.raises(ConfigurationError, match=r"mongodb\.uri: ") as caught:
+        parse(Settings, {"mongodb": {"uri": uri}})
+
+    assert "hunter2" not in "".join(traceback.format_exception(caught.value))

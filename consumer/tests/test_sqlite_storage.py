@@ -13,7 +13,7 @@ import pytest
 
 from src.model.errors import StorageUnavailable
 from src.model.verdict import Outcome
-from src.settings import MongoSettings
+from src.settings import MongoSettings, StoreUri
 from src.storage import DataStorage
 from src.stores.query import UnsupportedQuery
 from src.stores.sqlite import SqliteStore
@@ -42,7 +42,7 @@ class TestSqliteStore(StorageContract):
 def test_a_relative_path_begins_in_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
-    with DataStorage(MongoSettings(uri="sqlite:///here.db")) as storage:
+    with DataStorage(MongoSettings(uri=StoreUri("sqlite:///here.db"))) as storage:
         storage.save(message())
 
     assert (tmp_path / "here.db").exists()
@@ -216,7 +216,7 @@ def test_a_full_disk_takes_none_of_the_batch_and_what_was_stored_stays(storage: 
 
 
 def test_a_store_that_is_locked_for_too_long_is_unavailable(path: Path) -> None:
-    settings = MongoSettings(uri=f"sqlite:///{path}")
+    settings = MongoSettings(uri=StoreUri(f"sqlite:///{path}"))
     with DataStorage(settings, store=SqliteStore(settings, busy_timeout=0.01)) as storage:
         storage.ping()
         other = sqlite3.connect(path, isolation_level=None)
@@ -231,7 +231,7 @@ def test_a_store_that_is_locked_for_too_long_is_unavailable(path: Path) -> None:
 
 
 def test_one_that_comes_while_another_writes_reads_and_waits_its_turn(path: Path) -> None:
-    settings = MongoSettings(uri=f"sqlite:///{path}")
+    settings = MongoSettings(uri=StoreUri(f"sqlite:///{path}"))
     with DataStorage(settings) as first:
         first.save(message("1"))
     other = sqlite3.connect(path, isolation_level=None)

@@ -8,6 +8,7 @@ from msgspec import Meta, Struct
 from msgspec.structs import replace
 
 from src.utils.config import Variable, load
+from src.utils.secret import ClientSettings
 
 VERSION = "1.0.0"
 DEFAULT_FILE = Path(__file__).resolve().parent.parent / "config" / "config.json"
@@ -41,7 +42,7 @@ class KafkaSettings(Section, frozen=True):
     bootstrap_servers: Servers = "kafka:9092"
     topic: Topic = "data-topic"
     compression_type: Literal["none", "gzip", "snappy", "lz4", "zstd"] = "snappy"
-    client: dict[str, str | int | float | bool] = {}
+    client: ClientSettings = ClientSettings()
     """Further librdkafka keys, TLS and SASL among them."""
 
     @property
@@ -51,8 +52,8 @@ class KafkaSettings(Section, frozen=True):
 
     @property
     def client_settings(self) -> dict[str, str | int | float | bool]:
-        """What every librdkafka client of this service is given."""
-        return {**self.client, "bootstrap.servers": self.servers}
+        """The configuration of every librdkafka client of this service, with its secrets: do not log it."""
+        return {**self.client.reveal(), "bootstrap.servers": self.servers}
 
     def __post_init__(self) -> None:
         for key in self.client:

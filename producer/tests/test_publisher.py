@@ -15,6 +15,7 @@ from src.model.errors import BrokerError
 from src.model.message import Encoded
 from src.settings import KafkaSettings
 from src.utils.config import ConfigurationError
+from src.utils.secret import ClientSettings
 from tests.fakes import DEADLINE, FakePublisher, encoded, named
 
 TOPIC = "data-topic"
@@ -29,7 +30,7 @@ def broker() -> Iterator[EmbeddedBroker]:
 
 
 def kafka(broker: EmbeddedBroker, *, timeout: int = 10_000, **client: str | int) -> KafkaPublisher:
-    keys: dict[str, str | int | float | bool] = {name.replace("_", "."): value for name, value in client.items()}
+    keys = ClientSettings({name.replace("_", "."): value for name, value in client.items()})
     settings = KafkaSettings(bootstrap_servers=broker.address, topic=TOPIC, client=keys)
     return KafkaPublisher(settings, delivery_timeout_ms=timeout)
 
@@ -271,7 +272,7 @@ def test_the_client_speaks_through_our_log(broker: EmbeddedBroker, caplog: pytes
 )
 def test_a_key_that_the_client_refuses_is_a_wrong_setting(client: dict[str, str | int], named_in_the_text: str) -> None:
     with pytest.raises(ConfigurationError, match=named_in_the_text):
-        KafkaPublisher(KafkaSettings(client=dict(client)), delivery_timeout_ms=1000)
+        KafkaPublisher(KafkaSettings(client=ClientSettings(client)), delivery_timeout_ms=1000)
 
 
 def test_the_promise_is_not_the_operators_to_change(broker: EmbeddedBroker) -> None:
@@ -282,7 +283,7 @@ def test_the_promise_is_not_the_operators_to_change(broker: EmbeddedBroker) -> N
         return None
 
     KafkaPublisher(
-        KafkaSettings(bootstrap_servers="a:1, b:2,", compression_type="lz4", client={"linger.ms": 50}),
+        KafkaSettings(bootstrap_servers="a:1, b:2,", compression_type="lz4", client=ClientSettings({"linger.ms": 50})),
         delivery_timeout_ms=60_000,
         producer=remember,  # type: ignore[arg-type]
     )

@@ -73,7 +73,7 @@ def test_tls_and_sasl_reach_the_client(tmp_path: Path) -> None:
         KAFKA_SASL_PASSWORD_FILE=str(secret),
     )
 
-    assert settings.kafka.client == {
+    assert settings.kafka.client.reveal() == {
         "security.protocol": "SASL_SSL",
         "sasl.mechanism": "SCRAM-SHA-512",
         "sasl.username": "me",

@@ -1,4 +1,4 @@
-"""Settings come from a file and the environment, and are checked once."""
+"""Settings come from a file and the environment, and are validated once."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -7,14 +7,24 @@ import pytest
 from msgspec import Meta, Struct
 
 from src.utils.config import ConfigurationError, Variable, load, parse
+from src.utils.secret import ClientSettings, Secret
+
+
+class ShortSecret(Secret):
+    __slots__ = ()
+
+    def __init__(self, value: str) -> None:
+        if len(value) > 99:
+            raise ValueError("Expected `str` of length <= 99")
+        super().__init__(value)
 
 
 class Client(Struct, frozen=True, forbid_unknown_fields=True):
     size: Annotated[int, Meta(ge=1)] = 1
     rate: float = 1.0
     enabled: bool = True
-    password: Annotated[str, Meta(max_length=99)] = ""
-    extra: dict[str, str | int] = {}
+    password: ShortSecret = ShortSecret("")
+    extra: ClientSettings = ClientSettings()
 
 
 class Tree(Struct, frozen=True, forbid_unknown_fields=True):
@@ -65,6 +75,14 @@ def test_a_variable_below_a_free_form_section_is_text(file: Path) -> None:
     assert loaded(file, CLIENT_EXTRA="1").client.extra == {"some.key": "1"}
 
 
+def test_a_free_form_section_takes_plain_values_only(file: Path) -> None:
+    file.write_text('{"client": {"extra": {"some.key": ["hunter2"]}}}')
+
+    text = problem(file)
+
+    assert text == f"{file}: client.extra: Expected `str`, `int`, `float` or `bool` for `some.key`, got `list`"
+
+
 @pytest.mark.parametrize("text", ["", "  ", "\r\n"])
 def test_a_blank_variable_is_not_set(file: Path, text: str) -> None:
     assert loaded(file, CLIENT_SIZE=text, CLIENT_PASSWORD_FILE=text) == Tree()
@@ -84,7 +102,7 @@ def test_a_bom_and_windows_line_ends_do_no_harm(file: Path) -> None:
         (b"[]", "list"),
         (b"\xff", "not UTF-8"),
         (b"[" * 100_000, "nested too deeply"),
-        (b'{"days": 1, "days": 2}', "'days' stands there twice"),
+        (b'{"days": 1, "days": 2}', "duplicate key 'days'"),
         (b'{"day": 1}', "day"),
         (b'{"a\\u001b\\n": 1}', r"a\x1b\n"),
         (b'{"client": 1}', "client"),
@@ -128,7 +146,7 @@ def test_the_cause_of_an_injected_variable_is_guessed(file: Path) -> None:
 def test_a_secret_comes_from_a_file_less_one_line_end(file: Path, tmp_path: Path, content: bytes, secret: str) -> None:
     (tmp_path / "secret").write_bytes(content)
 
-    assert loaded(file, CLIENT_PASSWORD_FILE=str(tmp_path / "secret")).client.password == secret
+    assert loaded(file, CLIENT_PASSWORD_FILE=str(tmp_path / "secret")).client.password.reveal() == secret
 
 
 @pytest.mark.parametrize(("content", "named"), [(b"", "empty"), (b"\r\n", "empty"), (b"\xff\xfe", "not UTF-8")])
@@ -166,7 +184,7 @@ def test_a_secret_given_twice_is_named_and_not_shown(file: Path) -> None:
 @pytest.mark.parametrize("password", [7, ["hunter2"], {"hunter2": 1}])
 def test_a_wrong_secret_in_the_file_is_named_and_not_shown(password: Any) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        parse(Tree, {"client": {"password": password}}, secrets=[("client", "password")])
+        parse(Tree, {"client": {"password": password}})
 
     assert "client.password" in str(caught.value)
     assert "hunter2" not in str(caught.value)
@@ -176,7 +194,21 @@ def test_a_wrong_secret_in_the_file_is_named_and_not_shown(password: Any) -> Non
 @pytest.mark.parametrize("section", ["hunter2", ["hunter2"], 7])
 def test_what_stands_in_the_place_of_a_section_with_a_secret_is_not_shown(section: Any) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        parse(Tree, {"client": section}, secrets=[("client", "password")])
+        parse(Tree, {"client": section})
 
     assert str(caught.value).startswith("config: client: Expected `object`")
     assert "found" not in str(caught.value)
+
+
+def test_an_invalid_value_that_is_no_secret_is_shown() -> None:
+    with pytest.raises(ConfigurationError, match=r"client\.size: Expected `int` >= 1, found 0"):
+        parse(Tree, {"client": {"size": 0}})
+
+
+def test_an_error_does_not_keep_the_text_of_the_file(file: Path) -> None:
+    file.write_text('{"client": {"password": "hunter2"')
+
+    with pytest.raises(ConfigurationError) as caught:
+        loaded(file)
+
+    assert caught.value.__cause__ is None

@@ -257,9 +257,9 @@ def _sentence(report: Report) -> str:
 
 def _store(settings: MongoSettings) -> str:
     """The store's address, without who asks and how."""
-    parts = urlsplit(settings.uri)
+    parts = urlsplit(settings.uri.reveal())
     if parts.scheme == "sqlite":
-        return settings.uri
+        return settings.uri.reveal()
     hosts = parts.netloc.rpartition("@")[2]
     return urlunsplit((parts.scheme, hosts, f"/{settings.database}.{settings.collection}", "", ""))
 

@@ -264,7 +264,7 @@ def _client(settings: MongoSettings) -> MongoClient[dict[str, Any]]:
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)
             return MongoClient(
-                settings.uri,
+                settings.uri.reveal(),
                 connect=False,
                 timeoutMS=settings.timeout_ms,
                 serverSelectionTimeoutMS=settings.timeout_ms,  # this and the next for the steps of a scan,
@@ -272,7 +272,7 @@ def _client(settings: MongoSettings) -> MongoClient[dict[str, Any]]:
                 appname="kafka-pubsub-consumer",
             )
     except (PyMongoError, ValueError, TypeError, OSError, UserWarning) as error:
-        raise ConfigurationError(f"mongodb.uri: {_without_secrets(settings.uri, error)}") from None
+        raise ConfigurationError(f"mongodb.uri: {_without_secrets(settings.uri.reveal(), error)}") from None
 
 
 def _without_secrets(uri: str, error: Exception) -> str:

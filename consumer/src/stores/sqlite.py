@@ -65,7 +65,7 @@ class SqliteStore:
     """What DataStorage asks of a store, in one table of a file."""
 
     def __init__(self, settings: MongoSettings, *, busy_timeout: float = BUSY_TIMEOUT) -> None:
-        self._path = _path(settings.uri)
+        self._path = _path(settings.uri.reveal())
         self._collection = settings.collection
         self._busy_timeout = busy_timeout
         self._mine = threading.local()

@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from fuzz.settings_check import Service, ServiceSettings, read
 from src.consumer import DataConsumer, main
-from src.settings import DEFAULT_FILE, VARIABLES, Settings, load_settings
+from src.settings import DEFAULT_FILE, VARIABLES, Settings, StoreUri, load_settings
 from src.utils.config import ConfigurationError
 
 NOWHERE = "127.0.0.1:1"
@@ -22,7 +22,7 @@ class Configurations(ServiceSettings):
     def _build(self, settings: Settings) -> None:
         """It knocks on no door but this machine's own."""
         mongodb = settings.mongodb
-        if mongodb.uri.startswith("sqlite"):
-            mongodb = replace(mongodb, uri=f"sqlite:///{self._folder}/built.db")
+        if mongodb.uri.reveal().startswith("sqlite"):
+            mongodb = replace(mongodb, uri=StoreUri(f"sqlite:///{self._folder}/built.db"))
         kafka = replace(settings.kafka, bootstrap_servers=NOWHERE)
         DataConsumer(replace(settings, kafka=kafka, mongodb=mongodb)).close()

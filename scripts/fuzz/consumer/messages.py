@@ -22,7 +22,7 @@ from src.data_processor import DataProcessor
 from src.kafka.messages import record_of
 from src.model.record import Record, Rejection
 from src.pipeline.batch_writer import BatchWriter, Result
-from src.settings import MongoSettings
+from src.settings import MongoSettings, StoreUri
 from src.storage import REASONS as REFUSED
 from src.storage import DataStorage
 from src.stores.document import LARGEST, Document, as_text, checked
@@ -46,7 +46,7 @@ class Messages:
         uris = [f"sqlite:///{path}", *([mongodb] if mongodb else [])]
         self._mongodb = mongodb
         self._collection = folder.name
-        self._ways = [Way(MongoSettings(uri=uri, database=DATABASE, collection=folder.name)) for uri in uris]
+        self._ways = [Way(MongoSettings(uri=StoreUri(uri), database=DATABASE, collection=folder.name)) for uri in uris]
 
     def make(self, chance: Chance, index: int) -> Sent:
         return messages.sent(chance, index)

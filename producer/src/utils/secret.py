@@ -1,0 +1,103 @@
+"""Values that must not be shown: passwords, keys, and what contains them."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Self
+
+MASK = "***"
+
+Plain = str | int | float | bool
+
+# librdkafka's keys whose values are credentials, or may contain some.
+_SECRET_KEY = re.compile(
+    r"password|passphrase|secret|username|key\.pem|ssl_key|jaas|kinit\.cmd|oauthbearer\.(config|extensions)"
+)
+
+
+class Secret:
+    """A text that is shown as `***` wherever it is printed, formatted, logged, pickled or serialised.
+
+    `reveal()` returns the text itself: call it only where a client is created.
+    """
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    @classmethod
+    def decode(cls, value: object) -> Self:
+        """The value of a configuration file. No error text contains it."""
+        if not isinstance(value, str):
+            raise TypeError(f"Expected `str`, got `{type(value).__name__}`")
+        return cls(value)
+
+    def reveal(self) -> str:
+        return self._value
+
+    def __str__(self) -> str:
+        return MASK
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self)!r})"
+
+    def __format__(self, spec: str) -> str:
+        return format(str(self), spec)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and self._value == other._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, _memo: object) -> Self:
+        return self
+
+    def __reduce__(self) -> tuple[type[Self], tuple[str]]:
+        """A pickle contains the mask: it may end up in a log or on a disk."""
+        return type(self), (str(self),)
+
+
+class ClientSettings(Mapping[str, Plain | Secret]):
+    """librdkafka keys and their values; the values of credentials are Secrets."""
+
+    __slots__ = ("_values",)
+
+    def __init__(self, values: Mapping[str, Plain | Secret] = {}) -> None:
+        self._values = {key: _hidden(value) if _SECRET_KEY.search(key) else value for key, value in values.items()}
+
+    @classmethod
+    def decode(cls, value: object) -> Self:
+        """The section of a configuration file. No error text contains its values."""
+        if not isinstance(value, Mapping):
+            raise TypeError(f"Expected `object`, got `{type(value).__name__}`")
+        for key, each in value.items():
+            if not isinstance(each, Plain | Secret):
+                raise TypeError(f"Expected `str`, `int`, `float` or `bool` for `{key}`, got `{type(each).__name__}`")
+        return cls(value)
+
+    def reveal(self) -> dict[str, Plain]:
+        """The values that a Kafka client is created with. Do not log them."""
+        return {key: value.reveal() if isinstance(value, Secret) else value for key, value in self._values.items()}
+
+    def __getitem__(self, key: str) -> Plain | Secret:
+        return self._values[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._values!r})"
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self._values.items()))
+
+
+def _hidden(value: Plain | Secret) -> Secret:
+    return value if isinstance(value, Secret) else Secret(str(value))
