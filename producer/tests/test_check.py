@@ -4,18 +4,18 @@ import socket
 from pathlib import Path
 
 import pytest
-from msgspec import convert
 
 from local.broker import EmbeddedBroker
 from src.check import _advertised, check
 from src.producer import main
 from src.settings import Settings
+from src.utils.config import parse
 from tests.fakes import FakeClock
 
 
 def settings(folder: Path, servers: str, topic: str = "data-topic", **client: str) -> Settings:
     kafka = {"bootstrap_servers": servers, "topic": topic, "client": client}
-    return convert({"kafka": kafka, "producer": {"undelivered_dir": str(folder)}}, Settings)
+    return parse(Settings, {"kafka": kafka, "producer": {"undelivered_dir": str(folder)}})
 
 
 def test_where_all_is_well_it_says_so_and_exits_0(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
