@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Takes the stack down, whatever profiles and extra consumers it was started with. --help says more.
+# Stop the Compose stack, including all profiles and additional consumers. See --help.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/lib.sh
@@ -8,29 +8,29 @@ usage() {
   cat << END
 Usage: scripts/teardown.sh [--volumes [--yes]]
 
-Stops and removes the containers and the network. The data stays, and the next start goes on with it.
+Stop and remove the containers and the network. Data is kept for the next start.
 
-  --volumes   delete the data too: all messages, documents, dead letters, undelivered messages, metrics, logs. Asks first
-  --yes       don't ask
+  --volumes   also delete all data: messages, documents, dead letters, undelivered messages, metrics, logs; asks first
+  --yes       do not ask
 
-Exit status: 0 if nothing is left, 1 if Docker could not do it, 2 if you said no.
+Exit status: 0 on success, 1 if Docker failed, 2 if not confirmed.
 END
 }
 
 confirm() {
   local answer
-  [[ "$sure" == yes ]] && return
-  [[ -t 0 ]] || fail "--volumes deletes all data; from a script say --volumes --yes"
-  read -r -p "Delete all data of the project $project? Type its name to go on: " answer
-  [[ "$answer" == "$project" ]] || fail "nothing was deleted"
+  [[ "$confirmed" == yes ]] && return
+  [[ -t 0 ]] || fail "--volumes deletes all data; without a terminal, confirm with --volumes --yes"
+  read -r -p "Delete all data of project $project? Type the project name to confirm: " answer
+  [[ "$answer" == "$project" ]] || fail "not confirmed; nothing was deleted"
 }
 
 delete_data=no
-sure=no
+confirmed=no
 for option in "$@"; do
   case "$option" in
     --volumes) delete_data=yes ;;
-    --yes) sure=yes ;;
+    --yes) confirmed=yes ;;
     -h | --help) usage && exit ;;
     *) fail "unknown option $option; see --help" ;;
   esac
@@ -40,6 +40,6 @@ project="$(docker compose config | sed -n 's/^name: //p')"
 down=(docker compose --profile '*' down --remove-orphans)
 if [[ "$delete_data" == yes ]]; then
   confirm
-  down+=(--volumes) # ZooKeeper's and Kafka's go together: each refuses the other's half of a cluster
+  down+=(--volumes) # all or none: Kafka and ZooKeeper do not start with volumes of different clusters
 fi
 "${down[@]}"

@@ -1,7 +1,7 @@
-"""Makes MongoDB's users, each with the rights it needs, in the one-shot `mongodb-users`.
+"""Creates the MongoDB users; run by the Compose job `mongodb-users` at every `docker compose up`.
 
-It runs at every `up`, so a password changed in .env or secrets/ is the user's from then on. The consumer's goes, as
-part of its URI, into a file that only the services' uid can read.
+Existing users get the passwords and roles currently configured in .env or secrets/. The consumer's connection string,
+which contains its password, is written to a file that only the user of the services can read.
 """
 
 import os
@@ -18,7 +18,7 @@ from pymongo.errors import OperationFailure, PyMongoError
 HOST = "mongodb:27017"
 URI_FILE = Path("/app/credentials/mongodb-uri")
 TIMEOUT_MS = 30_000
-REFUSED = 18  # AuthenticationFailed
+AUTHENTICATION_FAILED = 18
 
 
 class User(NamedTuple):
@@ -27,7 +27,7 @@ class User(NamedTuple):
     roles: list[dict[str, str]]
 
 
-def wanted(environ: Mapping[str, str]) -> list[User]:
+def desired_users(environ: Mapping[str, str]) -> list[User]:
     database = environ["MONGODB_DATABASE"]
     return [
         User("consumer", environ["MONGODB_CONSUMER_PASSWORD"], [{"role": "readWrite", "db": database}]),
@@ -44,9 +44,9 @@ def wanted(environ: Mapping[str, str]) -> list[User]:
 
 
 def ensure(admin: Database[dict[str, Any]], user: User) -> None:
-    """Give the user this password and these rights, and make it if it is not there. Raises PyMongoError."""
-    there = admin.command("usersInfo", user.name)["users"]
-    admin.command("updateUser" if there else "createUser", user.name, pwd=user.password, roles=user.roles)
+    """Create the user, or update its password and roles. Raises PyMongoError."""
+    exists = admin.command("usersInfo", user.name)["users"]
+    admin.command("updateUser" if exists else "createUser", user.name, pwd=user.password, roles=user.roles)
 
 
 def uri(user: User) -> str:
@@ -54,7 +54,7 @@ def uri(user: User) -> str:
 
 
 def write_secret(path: Path, text: str) -> None:
-    """In one step, so that a consumer that starts meanwhile reads the old one or the new one."""
+    """Replaces the file atomically, so a consumer that starts meanwhile reads the old or the new content."""
     draft = path.with_suffix(".new")
     draft.unlink(missing_ok=True)
     draft.touch(mode=0o600)
@@ -63,25 +63,25 @@ def write_secret(path: Path, text: str) -> None:
     draft.replace(path)
 
 
-def explained(error: PyMongoError) -> str:
-    if isinstance(error, OperationFailure) and error.code == REFUSED:
+def describe(error: PyMongoError) -> str:
+    if isinstance(error, OperationFailure) and error.code == AUTHENTICATION_FAILED:
         return (
-            "MongoDB refuses root's password. It was set at the first start, and a later change in .env or secrets/"
-            " does not reach it: put the old one back, or see docs/operations.md, Rotating passwords"
+            "MongoDB rejected the root password. It is set at the first start only; changing it in .env or secrets/ has"
+            ' no effect afterwards. Restore the old password, or see "Rotating passwords" in docs/operations.md'
         )
-    return f"MongoDB's users could not be made: {error}"
+    return f"cannot create or update the MongoDB users: {error}"
 
 
 def main() -> int:
     root = User("root", os.environ["MONGO_INITDB_ROOT_PASSWORD"], [])
-    users = wanted(os.environ)
+    users = desired_users(os.environ)
     try:
         with MongoClient[dict[str, Any]](uri(root), timeoutMS=TIMEOUT_MS) as client:
             for user in users:
                 ensure(client.admin, user)
                 print(f"{user.name}: " + ", ".join(f"{role['role']} on {role['db']}" for role in user.roles))
     except PyMongoError as error:
-        print(explained(error), file=sys.stderr)
+        print(describe(error), file=sys.stderr)
         return 1
     write_secret(URI_FILE, uri(users[0]))
     return 0

@@ -1,6 +1,6 @@
-"""Makes the topics as .env describes them, in the one-shot `topics`. One that is there is mended, never made less:
+"""Creates the topics configured in .env; run by the Compose job `topics` at every `docker compose up`.
 
-it keeps partitions and a largest message that somebody has raised.
+Existing topics are updated but never reduced: a higher partition count or maximum message size is kept.
 """
 
 import os
@@ -12,85 +12,88 @@ from typing import Any, NamedTuple, Self
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewPartitions, NewTopic
 
-TIMEOUT = 30.0  # seconds for each answer of the broker
+TIMEOUT = 30.0  # seconds per request
 HOUR_MS = 3_600_000
-LARGEST = "max.message.bytes"
-LARGEST_MESSAGE = 1_048_588  # Kafka's own default
-PARCEL = 64 * 1024  # bytes: what a dead letter adds to the message that it holds
-KEPT_DEAD_LETTERS_HOURS = 30 * 24
+MAX_MESSAGE_BYTES = "max.message.bytes"
+DEFAULT_MAX_MESSAGE_BYTES = 1_048_588  # Kafka's default
+DEAD_LETTER_OVERHEAD = 64 * 1024  # bytes that a dead letter adds to its original message
+DEAD_LETTER_RETENTION_HOURS = 30 * 24
 
 
 class Topic(NamedTuple):
     name: str
     partitions: int
-    settings: Mapping[str, str]
+    config: Mapping[str, str]
 
-    def with_room_for(self, largest: int) -> Self:
-        """For messages of so many bytes, if not for larger ones."""
-        largest = max(largest, int(self.settings[LARGEST]))
-        return self._replace(settings={**self.settings, LARGEST: str(largest)})
+    def allowing(self, message_bytes: int) -> Self:
+        """The topic with its maximum message size raised to this number of bytes, if that is larger."""
+        largest = max(message_bytes, int(self.config[MAX_MESSAGE_BYTES]))
+        return self._replace(config={**self.config, MAX_MESSAGE_BYTES: str(largest)})
 
 
-def wanted(environ: Mapping[str, str]) -> list[Topic]:
-    """The topic of the messages, and that of the dead letters, in which every message must fit and stay to be read."""
-    messages = _settings(int(environ["KAFKA_RETENTION_HOURS"]), LARGEST_MESSAGE)
-    letters = _settings(KEPT_DEAD_LETTERS_HOURS, LARGEST_MESSAGE + PARCEL)
+def desired_topics(environ: Mapping[str, str]) -> list[Topic]:
+    """The message topic, and the dead-letter topic, which must accept every message of the former."""
+    messages = _config(int(environ["KAFKA_RETENTION_HOURS"]), DEFAULT_MAX_MESSAGE_BYTES)
+    dead_letters = _config(DEAD_LETTER_RETENTION_HOURS, DEFAULT_MAX_MESSAGE_BYTES + DEAD_LETTER_OVERHEAD)
     return [
         Topic(environ["KAFKA_TOPIC"], int(environ["KAFKA_PARTITIONS"]), messages),
-        Topic(environ["KAFKA_DEAD_LETTER_TOPIC"], 1, letters),
+        Topic(environ["KAFKA_DEAD_LETTER_TOPIC"], 1, dead_letters),
     ]
 
 
-def _settings(hours: int, largest: int) -> dict[str, str]:
-    return {"cleanup.policy": "delete", "retention.ms": str(hours * HOUR_MS), LARGEST: str(largest)}
+def _config(retention_hours: int, max_message_bytes: int) -> dict[str, str]:
+    return {
+        "cleanup.policy": "delete",
+        "retention.ms": str(retention_hours * HOUR_MS),
+        MAX_MESSAGE_BYTES: str(max_message_bytes),
+    }
 
 
 def ensure(admin: AdminClient, topic: Topic) -> str:
-    """Make the topic, or give it the partitions and settings that it lacks; what was done. Raises KafkaException."""
-    there = admin.list_topics(timeout=TIMEOUT).topics.get(topic.name)
-    if there is None:
-        _wait(admin.create_topics([NewTopic(topic.name, topic.partitions, 1, config=dict(topic.settings))]))
-        return f"made with {topic.partitions} partition(s)"
-    _wait(admin.incremental_alter_configs([_changes(topic.with_room_for(largest_message(admin, topic.name)))]))
-    return _grown(admin, topic, len(there.partitions))
+    """Create the topic, or update its config and partitions. Returns what was done. Raises KafkaException."""
+    existing = admin.list_topics(timeout=TIMEOUT).topics.get(topic.name)
+    if existing is None:
+        _wait(admin.create_topics([NewTopic(topic.name, topic.partitions, 1, config=dict(topic.config))]))
+        return f"created with {topic.partitions} partition(s)"
+    _wait(admin.incremental_alter_configs([_changes(topic.allowing(max_message_bytes(admin, topic.name)))]))
+    return _ensure_partitions(admin, topic, len(existing.partitions))
 
 
-def largest_message(admin: AdminClient, topic: str) -> int:
-    """In bytes. Raises KafkaException."""
-    asked = ConfigResource(ConfigResource.Type.TOPIC, topic)
-    return int(admin.describe_configs([asked])[asked].result(TIMEOUT)[LARGEST].value)
+def max_message_bytes(admin: AdminClient, topic: str) -> int:
+    """Raises KafkaException."""
+    resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
+    return int(admin.describe_configs([resource])[resource].result(TIMEOUT)[MAX_MESSAGE_BYTES].value)
 
 
 def _changes(topic: Topic) -> ConfigResource:
     operation = AlterConfigOpType.SET
-    entries = [ConfigEntry(key, value, incremental_operation=operation) for key, value in topic.settings.items()]
+    entries = [ConfigEntry(key, value, incremental_operation=operation) for key, value in topic.config.items()]
     return ConfigResource(ConfigResource.Type.TOPIC, topic.name, incremental_configs=entries)
 
 
-def _grown(admin: AdminClient, topic: Topic, partitions: int) -> str:
-    """Kafka can't take partitions away, so more of them than asked for are left as they are."""
+def _ensure_partitions(admin: AdminClient, topic: Topic, partitions: int) -> str:
     if partitions > topic.partitions:
-        return f"keeps its {partitions} partitions: Kafka can't make them {topic.partitions}"
+        return f"keeps its {partitions} partitions; Kafka cannot reduce them to {topic.partitions}"
     if partitions < topic.partitions:
         _wait(admin.create_partitions([NewPartitions(topic.name, topic.partitions)]))
-        return f"grown from {partitions} to {topic.partitions} partitions"
-    return f"there with {partitions} partition(s)"
+        return f"increased from {partitions} to {topic.partitions} partitions"
+    return f"exists with {partitions} partition(s)"
 
 
-def _wait(answers: Mapping[Any, Future[Any]]) -> None:
-    for answer in answers.values():
-        answer.result(TIMEOUT)
+def _wait(futures: Mapping[Any, Future[Any]]) -> None:
+    for future in futures.values():
+        future.result(TIMEOUT)
 
 
 def main() -> int:
     admin = AdminClient({"bootstrap.servers": os.environ["KAFKA_BOOTSTRAP_SERVERS"]})
     try:
-        messages, letters = wanted(os.environ)
+        messages, dead_letters = desired_topics(os.environ)
         print(f"{messages.name}: {ensure(admin, messages)}")
-        letters = letters.with_room_for(largest_message(admin, messages.name) + PARCEL)
-        print(f"{letters.name}: {ensure(admin, letters)}")
+        dead_letters = dead_letters.allowing(max_message_bytes(admin, messages.name) + DEAD_LETTER_OVERHEAD)
+        print(f"{dead_letters.name}: {ensure(admin, dead_letters)}")
     except (KafkaException, TimeoutError) as error:
-        print(f"the topics could not be made: {error}", file=sys.stderr)
+        print(f"cannot create or update the topics: {error}", file=sys.stderr)
         return 1
     return 0
 
