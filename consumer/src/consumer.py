@@ -22,9 +22,9 @@ from src.kafka.committer import Commits, Settlement
 from src.kafka.group_member import GroupMember, Listener
 from src.model.errors import DeadLetterError, DeadLetterStorm, InvalidMessage
 from src.model.record import Record
-from src.pipeline import batch_writer
-from src.pipeline.batch_writer import BatchWriter, DeadLetters
-from src.pipeline.circuit_breaker import CircuitBreaker
+from src.pipeline import storage_writer
+from src.pipeline.batch_writer import PROBE_INTERVAL, BatchWriter, WriterOptions
+from src.pipeline.dead_letter_writer import DeadLetters
 from src.pipeline.writer_thread import WriterThread
 from src.settings import DEFAULT_FILE, VERSION, Settings, load_settings
 from src.storage import DataStorage
@@ -38,7 +38,9 @@ logger = logging.getLogger("consumer")
 
 POLL = 0.1  # seconds that the loop waits for a message, or for a batch while the writer is full
 FULL_BEFORE_PAUSE = 1.0  # seconds: a pause throws away what was fetched, so a busy store gets a moment
-REASONS = sorted({*data_processor.REASONS, *storage.REASONS, batch_writer.PROCESSING_FAILED})  # why a message is parked
+REASONS = sorted(
+    {*data_processor.REASONS, *storage.REASONS, storage_writer.PROCESSING_FAILED}
+)  # why a message is parked
 GRACE = 5.0  # seconds for the batches in hand when asked to stop
 LIVENESS_TIMEOUT = 60.0  # seconds without a turn of the loop
 LOOK_EVERY = 10.0  # seconds without work after which the store is asked whether it is there
@@ -65,7 +67,7 @@ class Source(Commits, Protocol):
     def __exit__(self, *exc_info: object) -> None: ...
 
 
-class Storage(batch_writer.Storage, Protocol):
+class Storage(storage_writer.Storage, Protocol):
     """What the consumer needs of a store; DataStorage is it."""
 
     def save(self, data: Mapping[str, Any]) -> bool: ...
@@ -89,7 +91,7 @@ class DataConsumer:
         processor: DataProcessor | None = None,
         registry: CollectorRegistry | None = None,
         clock: Callable[[], float] = time.monotonic,
-        probe_interval: float = batch_writer.PROBE_INTERVAL,
+        probe_interval: float = PROBE_INTERVAL,
         stop: Event | None = None,
     ) -> None:
         self._settings = settings = config if isinstance(config, Settings) else parse(Settings, config)
@@ -107,12 +109,14 @@ class DataConsumer:
                 self._processor,
                 self._storage,
                 self._dead_letters,
-                max_retries=settings.consumer.max_retries,
+                WriterOptions(
+                    max_retries=settings.consumer.max_retries,
+                    storm_percent=settings.consumer.dead_letter_storm_percent,
+                    probe_interval=probe_interval,
+                ),
                 stop=self._stop,
-                breaker=CircuitBreaker(settings.consumer.dead_letter_storm_percent),
-                still_ours=tracker.owns,
+                is_assigned=tracker.owns,
                 on_retry=lambda cause: self._metrics.retries.labels(cause).inc(),
-                probe_interval=probe_interval,
             )
         )
         self._settlement = Settlement(
@@ -160,14 +164,14 @@ class DataConsumer:
                 self._settlement.commit_if_due()
                 self._look_after_the_store()
             logger.info("stopping", extra={"grace_seconds": GRACE})
-            self._settlement.settle(self._writer.settle_all(GRACE))
+            self._settlement.settle(self._writer.drain(GRACE))
             self._settlement.take_stock()
         logger.info("stopped")
 
     def readiness_failures(self) -> list[str]:
         """Why messages are not being settled; empty while the service is ready. Safe from any thread."""
-        obstacle = self._writer.obstacle
-        return self._source.readiness_failures() + ([f"{obstacle.cause}: {obstacle}"] if obstacle else [])
+        blocked_by = self._writer.blocked_by
+        return self._source.readiness_failures() + ([f"{blocked_by.cause}: {blocked_by}"] if blocked_by else [])
 
     def liveness_failures(self) -> list[str]:
         """Why the loop seems to be dead; empty while it turns. Safe from any thread."""
@@ -225,15 +229,15 @@ class DataConsumer:
         self._source.resume()
 
     def _pause_reason(self) -> str:
-        obstacle = self._writer.obstacle
-        if obstacle is None:
+        blocked_by = self._writer.blocked_by
+        if blocked_by is None:
             return "backpressure"
-        if isinstance(obstacle, DeadLetterStorm):
-            return obstacle.cause
-        return "dead_letters" if isinstance(obstacle, DeadLetterError) else "storage"
+        if isinstance(blocked_by, DeadLetterStorm):
+            return blocked_by.cause
+        return "dead_letters" if isinstance(blocked_by, DeadLetterError) else "storage"
 
     def _show_paused(self) -> None:
-        reasons = {self._pause_reason()} if self._paused or self._writer.obstacle else set()
+        reasons = {self._pause_reason()} if self._paused or self._writer.blocked_by else set()
         self._metrics.show_paused(reasons | ({"offset_gap"} if self._source.gaps else set()))
 
     def _look_after_the_store(self) -> None:
@@ -242,7 +246,7 @@ class DataConsumer:
             self._last_work = now
         elif now - self._last_work >= LOOK_EVERY:
             self._last_work = now
-            self._writer.look()
+            self._writer.ping()
 
     def _health_server(self) -> HealthServer:
         metrics = self._settings.metrics

@@ -23,8 +23,9 @@ from src.kafka.statistics import Watermarks
 from src.model.errors import DeadLetterError, StorageUnavailable
 from src.model.record import Record, Rejection
 from src.model.verdict import Verdict
-from src.pipeline.batch_writer import BatchWriter, DeadLetters, Result, Storage
-from src.pipeline.circuit_breaker import CircuitBreaker
+from src.pipeline.batch_writer import BatchWriter, Result, WriterOptions
+from src.pipeline.dead_letter_writer import DeadLetters
+from src.pipeline.storage_writer import Storage
 from src.pipeline.writer_thread import WriterThread
 from src.storage import DataStorage
 from src.stores.document import Document
@@ -165,9 +166,9 @@ class SteppedThread(WriterThread):
         self._executor = turns
         self._work = turns.work
 
-    def settle_all(self, timeout: float) -> list[Result]:
+    def drain(self, timeout: float) -> list[Result]:
         self._work(self.pace)
-        return super().settle_all(0.0)
+        return super().drain(0.0)
 
 
 class SteppedStop(Event):
@@ -434,12 +435,9 @@ class Member:
             DataProcessor(),
             world.parts.storage(WeatheredStore(world.shelf, self.store_weather, pause)),
             world.parts.letters(WeatheredLetters(world.parked, self.letters_weather, pause)),
-            max_retries=MAX_RETRIES,
+            WriterOptions(MAX_RETRIES, STORM_PERCENT, STORM_WINDOW, probe_interval=0.0, max_backoff=0.0),
             stop=self._stop,
-            breaker=CircuitBreaker(STORM_PERCENT, STORM_WINDOW),
-            still_ours=self._tracker.owns,
-            longest_wait=0.0,
-            probe_interval=0.0,
+            is_assigned=self._tracker.owns,
         )
 
     # -- the loop, as DataConsumer turns it
@@ -463,7 +461,7 @@ class Member:
 
     def look(self) -> None:
         if self._thread.idle:
-            self._thread.look()
+            self._thread.ping()
 
     def settle(self) -> None:
         self._settlement.settle(self._thread.results())
@@ -484,7 +482,7 @@ class Member:
         """As `run` ends: the batches in hand get their grace, the group is left, what is written then is written."""
         self._stop.set()
         self._thread.pace = paces[0]
-        self._settlement.settle(self._thread.settle_all(1.0))
+        self._settlement.settle(self._thread.drain(1.0))
         self._settlement.take_stock()
         if self.out:
             self._lost()

@@ -12,9 +12,10 @@ from src.data_processor import DataProcessor
 from src.model.errors import DeadLetterError, DeadLetterStorm, StorageUnavailable
 from src.model.record import Record, Rejection
 from src.model.verdict import Verdict
-from src.pipeline.batch_writer import PROBE, Abandoned, BatchWriter, Processor, Result, Storage
-from src.pipeline.circuit_breaker import CircuitBreaker
-from src.pipeline.writer_thread import SLOTS, WriterThread
+from src.pipeline.batch_writer import PROBE_SIZE, BatchWriter, Result, WriterOptions
+from src.pipeline.retry import WriterStopped
+from src.pipeline.storage_writer import Processor, Storage
+from src.pipeline.writer_thread import MAX_IN_FLIGHT, WriterThread
 from src.settings import MongoSettings
 from src.storage import DataStorage, Store
 from tests.fake_storage import FakeStore
@@ -22,16 +23,21 @@ from tests.fakes import DEADLINE, FakeDeadLetters, FakeProcessor, FakeStorage, d
 
 
 class World:
-    """A writer among fakes, whose breaker, with a window of four, lets no more than half be dead-lettered."""
+    """A writer with fakes. A storm is when more than half of the last `storm_window` messages are dead-lettered."""
 
-    def __init__(self, probe_interval: float = 0.001) -> None:
+    def __init__(self, probe_interval: float = 0.001, storm_window: int = 4) -> None:
         self.storage = FakeStorage()
         self.dead_letters = FakeDeadLetters()
         self.stop = Event()
         self.retries: list[str] = []
         self.lost: set[int] = set()
-        self.breaker = CircuitBreaker(limit=50, window=4)
-        self.probe_interval = probe_interval
+        self.options = WriterOptions(
+            max_retries=2,
+            storm_percent=50,
+            storm_window=storm_window,
+            probe_interval=probe_interval,
+            max_backoff=0.001,
+        )
         self.writer = self._writer(FakeProcessor(), self.storage)
 
     def writer_on(self, store: Store) -> BatchWriter:
@@ -43,14 +49,11 @@ class World:
             processor,
             storage,
             self.dead_letters,
-            max_retries=2,
+            self.options,
             stop=self.stop,
-            breaker=self.breaker,
-            still_ours=lambda record: record.partition not in self.lost,
+            is_assigned=lambda record: record.partition not in self.lost,
             on_retry=self.retries.append,
             clock=lambda: 1000.0,
-            longest_wait=0.001,
-            probe_interval=self.probe_interval,
         )
 
     @property
@@ -110,7 +113,7 @@ def test_an_outage_of_the_store_is_waited_out_and_nothing_is_parked(world: World
     assert world.stored == ["0-1", "0-2"]
     assert world.parked == []
     assert world.retries == ["unreachable"] * 5
-    assert world.writer.obstacle is None
+    assert world.writer.blocked_by is None
 
 
 def test_only_what_the_store_put_off_is_written_again(world: World) -> None:
@@ -162,7 +165,7 @@ def test_a_stop_in_an_outage_gives_the_batch_up_unsettled(world: World) -> None:
     world.storage.outages = 10**9
     world.stop.set()
 
-    with pytest.raises(Abandoned, match="nobody answers"):
+    with pytest.raises(WriterStopped, match="nobody answers"):
         world.writer.write([record(1)])
 
     assert (world.stored, world.parked) == ([], [])
@@ -172,7 +175,7 @@ def test_a_stop_between_two_tries_of_a_message_gives_the_batch_up_unsettled(worl
     world.storage.verdicts["0-1"] = deque([failed()] * 9)
     world.stop.set()
 
-    with pytest.raises(Abandoned):
+    with pytest.raises(WriterStopped):
         world.writer.write([record(1)])
 
     assert world.parked == []
@@ -181,13 +184,13 @@ def test_a_stop_between_two_tries_of_a_message_gives_the_batch_up_unsettled(worl
 def test_an_idle_store_that_goes_away_is_noticed_and_so_is_its_return(world: World) -> None:
     world.storage.outages = 1
 
-    world.writer.look()
-    obstacle = world.writer.obstacle
-    world.writer.look()
+    world.writer.ping()
+    blocked_by = world.writer.blocked_by
+    world.writer.ping()
 
-    assert obstacle is not None
-    assert obstacle.cause == "unreachable"
-    assert world.writer.obstacle is None
+    assert blocked_by is not None
+    assert blocked_by.cause == "unreachable"
+    assert world.writer.blocked_by is None
 
 
 def test_the_thread_gives_results_in_the_order_of_the_batches(world: World) -> None:
@@ -195,7 +198,7 @@ def test_the_thread_gives_results_in_the_order_of_the_batches(world: World) -> N
         thread.submit([record(1)])
         thread.submit([record(2)])
 
-        results = thread.settle_all(DEADLINE)
+        results = thread.drain(DEADLINE)
 
     assert [item.offset for result in results for item in result.records] == [1, 2]
     assert world.storage.indexed
@@ -204,7 +207,7 @@ def test_the_thread_gives_results_in_the_order_of_the_batches(world: World) -> N
 def test_the_thread_is_full_with_its_slots_taken(world: World) -> None:
     world.storage.gate = Event()
     with WriterThread(world.writer) as thread:
-        for offset in range(SLOTS):
+        for offset in range(MAX_IN_FLIGHT):
             assert not thread.full
             thread.submit([record(offset)])
 
@@ -212,7 +215,7 @@ def test_the_thread_is_full_with_its_slots_taken(world: World) -> None:
         assert not thread.idle
         assert thread.results(0.0) == []
         world.storage.gate.set()
-        assert len(thread.settle_all(DEADLINE)) == SLOTS
+        assert len(thread.drain(DEADLINE)) == MAX_IN_FLIGHT
         assert thread.idle
 
 
@@ -226,7 +229,7 @@ class Faulty(FakeStorage):
 
 
 def test_what_ended_a_batch_is_raised_after_the_results_before_it(world: World) -> None:
-    writer = BatchWriter(FakeProcessor(), Faulty(), world.dead_letters, max_retries=0, stop=world.stop)
+    writer = BatchWriter(FakeProcessor(), Faulty(), world.dead_letters, WriterOptions(max_retries=0), stop=world.stop)
     with WriterThread(writer) as thread:
         thread.submit([record(1)])
         thread.submit([record(2)])
@@ -235,7 +238,7 @@ def test_what_ended_a_batch_is_raised_after_the_results_before_it(world: World) 
 
         assert [result.records[0].offset for result in results] == [1]
         with pytest.raises(ZeroDivisionError):
-            thread.settle_all(DEADLINE)
+            thread.drain(DEADLINE)
 
 
 def test_results_do_not_wait_for_an_outage_to_end(world: World) -> None:
@@ -244,7 +247,7 @@ def test_results_do_not_wait_for_an_outage_to_end(world: World) -> None:
         world.storage.outages = 10**9
         thread.submit([record(1)])
 
-        ended = Thread(target=thread.settle_all, args=(DEADLINE,), daemon=True)
+        ended = Thread(target=thread.drain, args=(DEADLINE,), daemon=True)
         ended.start()
         ended.join(DEADLINE / 2)
 
@@ -296,7 +299,7 @@ def test_a_storm_stops_the_parking_at_the_share_that_is_allowed(world: World) ->
 
     assert world.dead_letters.offsets == [1, 2]
     assert [item.offset for item in result.records] == [0, 1, 2, 3]
-    assert [item.offset for item in result.rest] == list(range(4, 20))
+    assert [item.offset for item in result.unsettled] == list(range(4, 20))
 
 
 def test_what_is_stored_behind_a_storms_beginning_comes_again_and_is_a_duplicate() -> None:
@@ -317,24 +320,24 @@ def test_a_storm_is_an_obstacle_that_says_what_would_have_happened_and_what_over
 ) -> None:
     world.writer.write(broken(range(20)))
 
-    obstacle = world.writer.obstacle
-    assert isinstance(obstacle, DeadLetterStorm)
-    assert obstacle.cause == "dead_letter_storm"
-    assert str(obstacle) == (
-        "4 of the last 4 messages would be dead-lettered, now for not_json (50 % is allowed);"
+    blocked_by = world.writer.blocked_by
+    assert isinstance(blocked_by, DeadLetterStorm)
+    assert blocked_by.cause == "dead_letter_storm"
+    assert str(blocked_by) == (
+        "4 of the last 4 messages would be dead-lettered, currently mostly for not_json (50 % is allowed);"
         " set consumer.dead_letter_storm_percent to 100 to let them through"
     )
     assert caplog.messages == ["dead-letter storm"]
 
 
 def test_in_a_storm_a_few_messages_are_parked_at_a_time(world: World, caplog: pytest.LogCaptureFixture) -> None:
-    rest = world.writer.write(broken(range(40))).rest
+    rest = world.writer.write(broken(range(40))).unsettled
 
     result = world.writer.write(rest)
 
-    assert [item.offset for item in result.records] == list(range(3, 3 + PROBE))
-    assert world.dead_letters.offsets == list(range(3 + PROBE))
-    assert isinstance(world.writer.obstacle, DeadLetterStorm)
+    assert [item.offset for item in result.records] == list(range(3, 3 + PROBE_SIZE))
+    assert world.dead_letters.offsets == list(range(3 + PROBE_SIZE))
+    assert isinstance(world.writer.blocked_by, DeadLetterStorm)
     assert world.retries == ["dead_letter_storm"]
     assert caplog.messages == ["dead-letter storm"]
 
@@ -344,20 +347,20 @@ def test_a_storm_is_over_when_the_share_falls(world: World, caplog: pytest.LogCa
 
     results = written(world.writer, [*broken(range(5)), *(record(offset) for offset in range(5, 60))])
 
-    assert [len(result.records) for result in results] == [3, PROBE, 60 - 3 - PROBE]
-    assert world.writer.obstacle is None
-    assert caplog.messages == ["dead-letter storm", "dead-letter storm is over"]
+    assert [len(result.records) for result in results] == [3, PROBE_SIZE, 60 - 3 - PROBE_SIZE]
+    assert world.writer.blocked_by is None
+    assert caplog.messages == ["dead-letter storm", "dead-letter storm ended"]
     assert world.dead_letters.offsets == list(range(5))
 
 
-def test_a_probe_within_the_limit_is_followed_by_the_next_at_once(world: World) -> None:
-    world.breaker = CircuitBreaker(limit=50, window=100)
+def test_a_probe_within_the_limit_is_followed_by_the_next_at_once() -> None:
+    world = World(storm_window=100)
     writer = world.writer_on(FakeStore())
     messages = [*broken(range(100)), *(of_id(str(offset), offset) for offset in range(100, 300))]
 
     results = written(writer, messages)
 
-    assert [len(result.records) for result in results] == [99, 10, *[PROBE] * 5, 141]
+    assert [len(result.records) for result in results] == [99, 10, *[PROBE_SIZE] * 5, 141]
     assert world.retries == ["dead_letter_storm"]
 
 
@@ -368,25 +371,25 @@ def test_what_is_mended_during_a_storm_is_stored(world: World) -> None:
 
     assert world.dead_letters.offsets == [0, 1, 2]
     assert world.stored == [f"0-{offset}" for offset in range(3, 20)]
-    assert [len(result.records) for result in results] == [3, PROBE, 7]
+    assert [len(result.records) for result in results] == [3, PROBE_SIZE, 7]
 
 
 def test_a_storm_is_still_known_after_an_outage_in_its_midst(world: World) -> None:
-    rest = world.writer.write(broken(range(40))).rest
+    rest = world.writer.write(broken(range(40))).unsettled
     world.dead_letters.outages = 2
 
     world.writer.write(rest)
-    world.writer.look()
+    world.writer.ping()
 
-    assert isinstance(world.writer.obstacle, DeadLetterStorm)
-    assert world.dead_letters.offsets == list(range(3 + PROBE))
+    assert isinstance(world.writer.blocked_by, DeadLetterStorm)
+    assert world.dead_letters.offsets == list(range(3 + PROBE_SIZE))
 
 
 def test_a_stop_in_a_storm_leaves_what_is_held_to_the_next_consumer(world: World) -> None:
-    rest = world.writer.write(broken(range(40))).rest
+    rest = world.writer.write(broken(range(40))).unsettled
     world.stop.set()
 
-    with pytest.raises(Abandoned, match="storm"):
+    with pytest.raises(WriterStopped, match="storm"):
         world.writer.write(rest)
 
     assert world.dead_letters.offsets == [0, 1, 2]
@@ -414,7 +417,7 @@ def test_a_probe_in_hand_is_waited_for_when_all_is_to_be_settled() -> None:
         assert letters.reached.wait(DEADLINE)
         Timer(0.1, letters.gate.set).start()
 
-        results = thread.settle_all(DEADLINE)
+        results = thread.drain(DEADLINE)
 
     assert [item.offset for result in results for item in result.records] == list(range(13))
 
@@ -425,7 +428,7 @@ def test_the_pause_between_two_probes_is_not_waited_for() -> None:
         thread.submit(broken(range(13)))
         assert any(world.retries or world.stop.wait(0.01) for _ in range(1000))
 
-        ended = Thread(target=thread.settle_all, args=(DEADLINE,), daemon=True)
+        ended = Thread(target=thread.drain, args=(DEADLINE,), daemon=True)
         ended.start()
         ended.join(DEADLINE / 2)
 
@@ -463,18 +466,18 @@ def test_what_went_to_another_member_between_two_tries_is_neither_tried_again_no
 
     assert store.inserts == [["a", "b"]]
     assert [(item.partition, item.offset) for item in result.records] == [(0, 0)]
-    assert (result.rest, world.parked) == ([], [])
+    assert (result.unsettled, world.parked) == ([], [])
 
 
 def test_what_went_to_another_member_during_a_storm_is_not_tried_any_more(world: World) -> None:
-    rest = world.writer.write(broken(range(40))).rest
+    rest = world.writer.write(broken(range(40))).unsettled
     world.lost = {0}
 
     result = world.writer.write(rest)
 
-    assert (result.records, result.rest) == ([], [])
+    assert (result.records, result.unsettled) == ([], [])
     assert world.dead_letters.offsets == [0, 1, 2]
-    assert world.writer.obstacle is None
+    assert world.writer.blocked_by is None
 
 
 class DiesInMidBulk(FakeStore):
@@ -570,5 +573,5 @@ def written(writer: BatchWriter, records: Sequence[Record]) -> list[Result]:
     results = []
     while records:
         results.append(writer.write(records))
-        records = results[-1].rest
+        records = results[-1].unsettled
     return results

@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry
 
 from src.kafka.assignment import OffsetTracker
 from src.kafka.committer import Settlement
-from src.pipeline.batch_writer import BatchWriter
+from src.pipeline.batch_writer import BatchWriter, WriterOptions
 from src.pipeline.writer_thread import WriterThread
 from src.utils.metrics import ConsumerMetrics
 from tests.fakes import TOPIC, FakeDeadLetters, FakeProcessor, FakeSource, FakeStorage, record
@@ -29,7 +29,7 @@ class SlowToAnswer(FakeSource):
 def test_while_the_last_commit_of_a_partition_is_answered_nothing_more_of_it_is_parked() -> None:
     tracker = OffsetTracker()
     source = SlowToAnswer(tracker)
-    writer = BatchWriter(FakeProcessor(), FakeStorage(), FakeDeadLetters(), max_retries=0, stop=Event())
+    writer = BatchWriter(FakeProcessor(), FakeStorage(), FakeDeadLetters(), WriterOptions(max_retries=0), stop=Event())
     metrics = ConsumerMetrics(CollectorRegistry(), version="1", dead_letter_reasons=())
     settlement = Settlement(source, WriterThread(writer), metrics, topic=TOPIC, commit_every=1.0, tracker=tracker)
     source.subscribe(settlement)

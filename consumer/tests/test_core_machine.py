@@ -23,7 +23,9 @@ from src.kafka.committer import Settlement
 from src.model.errors import DeadLetterError, StorageUnavailable
 from src.model.record import Record, Rejection
 from src.model.verdict import DUPLICATE, STORED, Verdict
-from src.pipeline.batch_writer import BatchWriter, DeadLetters, Result, Storage
+from src.pipeline.batch_writer import BatchWriter, Result
+from src.pipeline.dead_letter_writer import DeadLetters
+from src.pipeline.storage_writer import Storage
 from src.storage import DataStorage
 from tests.core_world import PARTITIONS, Fault, Kind, Member, Parts, World
 from tests.fake_storage import FakeStore
@@ -285,12 +287,12 @@ class DoesNotCompare(DataStorage):
 
 class SettlesWhatAStormHolds(BatchWriter):
     def write(self, records: Sequence[Record]) -> Result:
-        return super().write(records)._replace(records=records, rest=())
+        return super().write(records)._replace(records=records, unsettled=())
 
 
 class ForgetsWhatAStormHolds(BatchWriter):
     def write(self, records: Sequence[Record]) -> Result:
-        return super().write(records)._replace(rest=())
+        return super().write(records)._replace(unsettled=())
 
 
 class DoesNotWaitForLetters:

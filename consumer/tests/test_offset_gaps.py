@@ -14,7 +14,7 @@ from src.kafka.committer import STOCK_EVERY, Settlement
 from src.kafka.group_member import GroupMember
 from src.kafka.topic_identity import ASKED_EVERY
 from src.model.record import Record
-from src.pipeline.batch_writer import BatchWriter, Result
+from src.pipeline.batch_writer import BatchWriter, Result, WriterOptions
 from src.pipeline.writer_thread import WriterThread
 from src.settings import KafkaSettings
 from src.utils.metrics import ConsumerMetrics
@@ -47,7 +47,9 @@ class World:
             admin=self._make_admin,
         )
         self.client.group = dict(committed)
-        writer = BatchWriter(FakeProcessor(), FakeStorage(), FakeDeadLetters(), max_retries=0, stop=Event())
+        writer = BatchWriter(
+            FakeProcessor(), FakeStorage(), FakeDeadLetters(), WriterOptions(max_retries=0), stop=Event()
+        )
         self.settlement = Settlement(
             self.source,
             WriterThread(writer),

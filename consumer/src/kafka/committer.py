@@ -108,7 +108,7 @@ class Settlement:
             )
 
     def revoking(self, partitions: Collection[int]) -> None:
-        self.settle(self._writer.settle_all(DRAIN))
+        self.settle(self._writer.drain(DRAIN))
         due = self._tracker.due(partitions)
         self._forget(partitions)  # before the commit, which may take seconds: the writer parks nothing of them any more
         if due:

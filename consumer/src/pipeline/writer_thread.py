@@ -1,4 +1,4 @@
-"""The writer in a thread of its own, so that an outage of any length leaves the polling alone."""
+"""Runs the batch writer in a thread of its own, so that the loop goes on polling during an outage of any length."""
 
 import time
 from collections import deque
@@ -9,16 +9,17 @@ from typing import Self
 
 from src.model.errors import Unavailable
 from src.model.record import Record
-from src.pipeline.batch_writer import Abandoned, BatchWriter, Result
+from src.pipeline.batch_writer import BatchWriter, Result
+from src.pipeline.retry import WriterStopped
 
-SLOTS = 2  # batches in flight: one being written, one behind it
-GLANCE = 0.05  # seconds between two looks at what is in flight
+MAX_IN_FLIGHT = 2  # batches: one being written, one behind it
+POLL_INTERVAL = 0.05  # seconds between two checks of the batches in flight
 
 
 class WriterThread:
-    """Runs a BatchWriter beside the loop: batches go in, results come out in the same order.
+    """Batches go in, results come out in the same order.
 
-    A batch has one result, in a dead-letter storm several. Whatever ends one with an error is raised by `results`.
+    A batch has one result, in a dead-letter storm several. An error that ends a batch is raised by `results`.
     """
 
     def __init__(self, writer: BatchWriter) -> None:
@@ -27,48 +28,48 @@ class WriterThread:
         self._prepared: Future[None] | None = None
         self._in_flight: deque[Future[None]] = deque()
         self._settled: deque[Result] = deque()
-        self._looking: Future[None] | None = None
+        self._ping: Future[None] | None = None
 
     @property
-    def obstacle(self) -> Unavailable | None:
-        """What the writer waits for; None while it gets on."""
-        return self._writer.obstacle
+    def blocked_by(self) -> Unavailable | None:
+        """Why the writer makes no progress; None while it does."""
+        return self._writer.blocked_by
 
     @property
     def full(self) -> bool:
-        return len(self._in_flight) >= SLOTS
+        return len(self._in_flight) >= MAX_IN_FLIGHT
 
     @property
     def idle(self) -> bool:
-        return not self._in_flight and (self._looking is None or self._looking.done())
+        return not self._in_flight and (self._ping is None or self._ping.done())
 
     def submit(self, records: Sequence[Record]) -> None:
         self._in_flight.append(self._executor.submit(self._write, records))
 
-    def look(self) -> None:
-        """Have the store asked whether it is there; the answer shows in `obstacle`."""
-        self._looking = self._executor.submit(self._writer.look)
+    def ping(self) -> None:
+        """Have the store asked whether it is available; `blocked_by` shows the answer."""
+        self._ping = self._executor.submit(self._writer.ping)
 
     def results(self, timeout: float = 0.0) -> list[Result]:
-        """What is settled, in order; waits up to `timeout` seconds for a batch to end. Raises what ended one."""
+        """What is settled, in order; waits up to `timeout` seconds for the first batch to end. Raises its error."""
         if self._prepared is not None and self._prepared.done():
-            _let_end(self._prepared)
+            _raise_error(self._prepared)
         if self._in_flight:
             wait([self._in_flight[0]], timeout)
-        ended = [batch for batch in self._in_flight if batch.done()]  # before their results are taken: so all are there
+        ended = [batch for batch in self._in_flight if batch.done()]  # first, so that all their results are there
         results = [self._settled.popleft() for _ in range(len(self._settled))]
         for batch in ended:
             if results and batch.exception():
-                break  # what is settled comes first; the error is raised by the next call
-            _let_end(self._in_flight.popleft())
+                break  # the results before the error come first; the next call raises it
+            _raise_error(self._in_flight.popleft())
         return results
 
-    def settle_all(self, timeout: float) -> list[Result]:
-        """What is settled once nothing is in flight, the time is over, or the writer is held up."""
+    def drain(self, timeout: float) -> list[Result]:
+        """The results until nothing is in flight, the time is over, or the writer waits for a dependency."""
         deadline = time.monotonic() + timeout
         results = self.results()
-        while self._in_flight and not self._writer.held_up and time.monotonic() < deadline:
-            results += self.results(GLANCE)
+        while self._in_flight and not self._writer.waiting and time.monotonic() < deadline:
+            results += self.results(POLL_INTERVAL)
         return results
 
     def _write(self, records: Sequence[Record]) -> None:
@@ -76,18 +77,18 @@ class WriterThread:
             result = self._writer.write(records)
             if result.records:
                 self._settled.append(result)
-            records = result.rest
+            records = result.unsettled
 
     def __enter__(self) -> Self:
         self._prepared = self._executor.submit(self._writer.prepare)
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self._writer.give_up()
+        self._writer.stop()
         self._executor.shutdown(wait=False, cancel_futures=True)
 
 
-def _let_end(future: Future[None]) -> None:
-    """Raises what ended it, unless the writer gave up because the program stops."""
-    with suppress(Abandoned):
+def _raise_error(future: Future[None]) -> None:
+    """Raises the error that ended it, except that the writer was stopped."""
+    with suppress(WriterStopped):
         future.result()

@@ -8,7 +8,7 @@ from typing import Any
 from src.consumer import Storage
 from src.model.record import Rejection
 from src.model.verdict import Verdict
-from src.pipeline.batch_writer import DeadLetters
+from src.pipeline.dead_letter_writer import DeadLetters
 
 STORING, STORED, PARKED = "storing", "stored", "parked"
 

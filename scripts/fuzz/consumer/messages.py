@@ -21,7 +21,7 @@ from src.data_processor import REASONS as INVALID
 from src.data_processor import DataProcessor
 from src.kafka.messages import record_of
 from src.model.record import Record, Rejection
-from src.pipeline.batch_writer import BatchWriter, Result
+from src.pipeline.batch_writer import BatchWriter, Result, WriterOptions
 from src.settings import MongoSettings, StoreUri
 from src.storage import REASONS as REFUSED
 from src.storage import DataStorage
@@ -124,7 +124,12 @@ class Way:
         self._parked = Parked()
         self._processor = DataProcessor()
         self._writer = BatchWriter(
-            self._processor, self._storage, self._parked, max_retries=0, stop=Event(), on_retry=_refuse_to_wait
+            self._processor,
+            self._storage,
+            self._parked,
+            WriterOptions(max_retries=0),
+            stop=Event(),
+            on_retry=_refuse_to_wait,
         )
         self._storage.ensure_indexes()
 
