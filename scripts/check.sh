@@ -1,9 +1,12 @@
 #!/usr/bin/env bash
 # The rules that a machine can keep, each in a line: ok, or what is wrong.
 # shellcheck disable=SC2329 # functions are called by way of `check`
+case $- in *p*) ;; *) exec env -u SHELLOPTS -u BASHOPTS bash -p "$0" "$@" ;; esac
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
-source scripts/lib.sh
+root="$(dirname "$(dirname "$(readlink -f "$0")")")"
+# shellcheck source-path=SCRIPTDIR source=lib.sh
+source "$root/scripts/lib.sh"
+cd "$root"
 
 usage() {
   cat << 'END'

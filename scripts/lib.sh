@@ -1,6 +1,16 @@
 # shellcheck shell=bash
-# For the scripts beside it, which source it: the virtual environment that they run in, and the comparison of the mirrored files.
-# Plain enough for the bash 3.2 of macOS.
+# Sourced by the scripts beside it. Compatible with the bash 3.2 of macOS.
+#
+# The scripts start alike: they restart themselves in bash's privileged mode, which ignores functions and options from
+# the environment, and find this folder through symbolic links. What follows are variables of the user's environment
+# that would change how tools and interpreters behave.
+set +o posix
+unset BASH_ENV ENV CDPATH POSIXLY_CORRECT GREP_OPTIONS GREP_COLOR GREP_COLORS MYPYPATH __PYVENV_LAUNCHER__
+for variable in "${!PYTHON@}" "${!PYTEST@}" "${!RUFF_@}" "${!COVERAGE_@}"; do
+  [[ "$variable" == PYTHON ]] || unset "$variable" # PYTHON is the interpreter to create environments with
+done
+unset variable
+export LC_ALL=C # messages that scripts read, and decimal points; Python uses UTF-8 with it
 
 fail() {
   echo "${0##*/}: $*" >&2

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # The whole system on this machine, in one command; --help says more.
+case $- in *p*) ;; *) exec env -u SHELLOPTS -u BASHOPTS bash -p "$0" "$@" ;; esac
 set -euo pipefail
-
-root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+root="$(dirname "$(dirname "$(readlink -f "$0")")")"
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 source "$root/scripts/lib.sh"
 

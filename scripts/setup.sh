@@ -1,8 +1,11 @@
 #!/usr/bin/env bash
 # Check this machine, start the Compose stack, and wait until it is healthy. See --help.
+case $- in *p*) ;; *) exec env -u SHELLOPTS -u BASHOPTS bash -p "$0" "$@" ;; esac
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
-source scripts/lib.sh
+root="$(dirname "$(dirname "$(readlink -f "$0")")")"
+# shellcheck source-path=SCRIPTDIR source=lib.sh
+source "$root/scripts/lib.sh"
+cd "$root"
 
 ENGINE=20.10  # minimum version of Docker Engine
 COMPOSE=2.24  # minimum version of Docker Compose: the first with optional env files

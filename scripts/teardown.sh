@@ -1,8 +1,11 @@
 #!/usr/bin/env bash
 # Stop the Compose stack, including all profiles and additional consumers. See --help.
+case $- in *p*) ;; *) exec env -u SHELLOPTS -u BASHOPTS bash -p "$0" "$@" ;; esac
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
-source scripts/lib.sh
+root="$(dirname "$(dirname "$(readlink -f "$0")")")"
+# shellcheck source-path=SCRIPTDIR source=lib.sh
+source "$root/scripts/lib.sh"
+cd "$root"
 
 usage() {
   cat << END

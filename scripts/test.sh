@@ -1,9 +1,12 @@
 #!/usr/bin/env bash
 # Everything that this machine can test, with a summary of what ran.
 # shellcheck disable=SC2329 # functions are called by way of `step`
+case $- in *p*) ;; *) exec env -u SHELLOPTS -u BASHOPTS bash -p "$0" "$@" ;; esac
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
-source scripts/lib.sh
+root="$(dirname "$(dirname "$(readlink -f "$0")")")"
+# shellcheck source-path=SCRIPTDIR source=lib.sh
+source "$root/scripts/lib.sh"
+cd "$root"
 
 COVERAGE=90 # percent of lines and branches, each service
 
