@@ -99,7 +99,7 @@ def _errors(limits: Limits) -> Row:
                     "producer": rate("producer_retries_total"),
                     "consumer": f"{rate('consumer_retries_total')} or vector(0)",
                 },
-                "cps",
+                "ops",
                 colours={"producer": BLUE, "consumer": GREEN},
             ),
         ],

@@ -61,6 +61,7 @@ def _status(limits: Limits) -> Row:
                 'sum(increase(consumer_messages_total{result="dead_lettered"}[1h]))',
                 limit=1,
                 limit_colour=ORANGE,
+                decimals=0,
             ),
             stat(
                 "Offsets skipped",
@@ -114,7 +115,7 @@ def _rate(limits: Limits) -> Row:
                     "commit: {{result}}": rate(f"consumer_offset_commits_total{OF}", by="result"),
                     "retries": f"{rate(f'consumer_retries_total{OF}')} or vector(0)",
                 },
-                "cps",
+                "ops",
                 colours={"commit: success": GREEN, "commit: failure": RED, "retries": ORANGE},
             ),
         ],

@@ -135,7 +135,6 @@ def stat(
 ) -> Panel:
     """A single current value. The query is instant, so no stale value is shown; `missing` is shown if there is none."""
     defaults: Json = {"unit": unit, "color": {"mode": "thresholds"}, "mappings": _mappings(texts or {})}
-    decimals = 0 if decimals is None and unit == "short" else decimals
     if texts:
         defaults["thresholds"] = _steps((None, RED))
     elif limit is not None:

@@ -173,7 +173,12 @@ def _groups(limits: Limits) -> Row:
     return Row(
         "Consumer groups",
         [
-            lag_by_group(limits, width=8, height=11),
+            lag_by_group(limits),
+            graph(
+                "Members",
+                "Consumers in each group.",
+                {"{{consumergroup}}": 'kafka_consumergroup_members{consumergroup=~"$group"}'},
+            ),
             graph(
                 "Lag by partition",
                 "The ten partitions with the highest lag. A single outlier points to a stuck consumer.",
@@ -181,16 +186,8 @@ def _groups(limits: Limits) -> Row:
                     "{{consumergroup}}: {{topic}}/{{partition}}": "topk(10, kafka_consumergroup_lag"
                     '{consumergroup=~"$group",topic=~"$topic"} >= 0)'
                 },
-                width=8,
-                height=11,
+                width=24,
                 missing=NO_COMMIT,
-            ),
-            graph(
-                "Members",
-                "Consumers in each group.",
-                {"{{consumergroup}}": 'kafka_consumergroup_members{consumergroup=~"$group"}'},
-                width=8,
-                height=11,
             ),
         ],
     )
@@ -227,7 +224,7 @@ def _zookeeper() -> Row:
                 "Requests",
                 "Packets per second.",
                 {way: rate(f'packets_{way}{{job="zookeeper"}}') for way in ("received", "sent")},
-                "cps",
+                "pps",
                 height=7,
             ),
             graph(

@@ -127,14 +127,12 @@ def highest_lag(limits: Limits) -> Panel:
     )
 
 
-def lag_by_group(limits: Limits, *, width: int = 12, height: int = 8) -> Panel:
+def lag_by_group(limits: Limits) -> Panel:
     return graph(
         "Consumer lag by group",
         "Messages after the last committed offset. Dashed line: alert threshold (HighConsumerLag).",
         {"{{consumergroup}}: {{topic}}": "group_topic:lag:sum"},
         limit=limits["HighConsumerLag"],
-        width=width,
-        height=height,
         missing=NO_COMMIT,
     )
 
