@@ -6,6 +6,5 @@ root="$(dirname "$(dirname "$(readlink -f "$0")")")"
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 source "$root/scripts/lib.sh"
 
-mkdir -p "$root/.local"
-ensure_venv "$root/.local/venv" "$root/scripts/local/requirements.txt"
+use_local_environment
 PYTHONPATH="$root/scripts" exec "$PYTHON" -m chaos "$@"

@@ -53,7 +53,7 @@ case "${1:-}" in
   *) fail "unknown option $1; see --help" ;;
 esac
 
-ensure_venv "$PWD/.venv" {producer,consumer}/requirements-dev.txt scripts/local/requirements.txt
+use_dev_environment
 tools="$(dirname "$PYTHON")"
 failures=0
 
@@ -65,6 +65,7 @@ for service in producer consumer; do
 done
 check "types of the scripts (mypy)" types_of . scripts tests
 check "mirrored files are equal (cmp)" mirrored_files_are_equal
+check "lock files match the requirements" scripts/lock.sh --check
 check "shell scripts (shellcheck)" shell_scripts_are_sound
 
 exit $((failures > 0))

@@ -1,5 +1,6 @@
 # shellcheck shell=bash
-# Sourced by the scripts beside it. Compatible with the bash 3.2 of macOS.
+# Sourced by the scripts beside it, which set `root`. Compatible with the bash 3.2 of macOS.
+# shellcheck disable=SC2154
 #
 # The scripts start alike: they restart themselves in bash's privileged mode, which ignores functions and options from
 # the environment, and find this folder through symbolic links. What follows are variables of the user's environment
@@ -17,33 +18,37 @@ fail() {
   exit 2
 }
 
-# ensure_venv FOLDER REQUIREMENTS...
-# Sets PYTHON to the interpreter of the virtual environment FOLDER, which holds what the REQUIREMENTS files pin.
-# Makes or completes the environment only where these files, or those that they include, are not what it was made from.
-# A PYTHON from outside is the interpreter to make it with.
+# Both set PYTHON to the interpreter of a virtual environment that has all packages of a lock file. A PYTHON from outside
+# is the interpreter to create the environment with.
+use_dev_environment() {
+  ensure_venv "$root/.venv" "$root/requirements-dev.lock" \
+    "$root"/{producer,consumer}/requirements-dev.txt "$root/scripts/local/requirements.txt"
+}
+
+use_local_environment() {
+  mkdir -p "$root/.local"
+  ensure_venv "$root/.local/venv" "$root/scripts/local/requirements.lock" "$root/scripts/local/requirements.txt"
+}
+
+# ensure_venv FOLDER LOCK REQUIREMENTS...
+# Creates or updates the environment unless it was completed from this lock file before, by the same Python.
 ensure_venv() {
-  local venv="$1" stamp="$1/requirements.stamp"
-  shift
-  if ! { [[ -x "$venv/bin/python" ]] && requirements_in "$@" | cmp -s - "$stamp"; }; then
+  local venv="$1" lock="$2" stamp="$1/complete.stamp"
+  if ! { [[ -x "$venv/bin/python" ]] && state_of "$venv" "$lock" | cmp -s - "$stamp"; }; then
     make_venv "$venv"
-    install_requirements "$venv" "$@"
-    requirements_in "$@" > "$stamp"
+    rm -f "$stamp"
+    install_packages "$venv" "${@:2}"
+    state_of "$venv" "$lock" > "$stamp"
   fi
   PYTHON="$venv/bin/python"
 }
 
-# The text of these files, and of those that they include by `-r`.
-requirements_in() {
-  local file included
-  for file in "$@"; do
-    cat "$file"
-    while read -r included; do
-      requirements_in "$(dirname "$file")/$included"
-    done < <(sed -n 's/^-r *//p' "$file")
-  done
+state_of() {
+  "$1/bin/python" --version
+  cat "$2"
 }
 
-# An environment that works is kept, so that nobody's own one is thrown away.
+# A working environment is kept: it may contain packages that the user has added.
 make_venv() {
   local venv="$1" python
   if is_new_enough "$venv/bin/python" && "$venv/bin/python" -m pip --version > /dev/null 2>&1; then
@@ -51,8 +56,8 @@ make_venv() {
   fi
   python="$(find_python)"
   "$python" -c 'import ensurepip, venv' 2> /dev/null ||
-    fail "this Python can't make virtual environments: install its venv module (Debian, Ubuntu: apt install python3-venv)"
-  "$python" -m venv --clear "$venv" || fail "could not make the virtual environment $venv"
+    fail "this Python cannot create virtual environments; install its venv module (Debian, Ubuntu: apt install python3-venv)"
+  "$python" -m venv --clear "$venv" || fail "cannot create the virtual environment $venv"
 }
 
 find_python() {
@@ -63,24 +68,21 @@ find_python() {
       return
     fi
   done
-  command -v python3 > /dev/null || fail "Python is missing: install Python 3.11 or newer (https://www.python.org/downloads/)"
-  fail "Python 3.11 or newer is needed, and here is only $(python3 --version 2>&1): https://www.python.org/downloads/"
+  command -v python3 > /dev/null || fail "Python not found; install Python 3.11 or newer (https://www.python.org/downloads/)"
+  fail "Python 3.11 or newer is required, found $(python3 --version 2>&1); https://www.python.org/downloads/"
 }
 
 is_new_enough() {
   "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' > /dev/null 2>&1
 }
 
-install_requirements() {
-  local venv="$1" log="$1/pip.log" file options=()
-  shift
-  for file in "$@"; do
-    options+=(-r "$file")
-  done
-  echo "Installing the pinned packages into $venv (the first time up to a minute) ..." >&2
-  if ! "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "${options[@]}" > "$log" 2>&1; then
+# install_packages VENV LOCK REQUIREMENTS...
+install_packages() {
+  local venv="$1" log="$1/pip.log"
+  echo "Installing packages into $venv (up to a minute the first time) ..." >&2
+  if ! "$venv/bin/python" "$root/scripts/packages.py" install "${@:2}" > "$log" 2>&1; then
     cat "$log" >&2
-    fail "pip could not install the packages; its reason stands above"
+    fail "cannot install the packages; the reason is above"
   fi
 }
 

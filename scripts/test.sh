@@ -53,7 +53,7 @@ case "${1:-}" in
   *) fail "unknown option $1; see --help" ;;
 esac
 
-ensure_venv "$PWD/.venv" {producer,consumer}/requirements-dev.txt scripts/local/requirements.txt
+use_dev_environment
 said="$(mktemp)"
 trap 'rm -f "$said"' EXIT
 failures=0
