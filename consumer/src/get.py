@@ -1,4 +1,4 @@
-"""`python -m src.get`: look into the store with a MongoDB filter on the messages' own fields."""
+"""`python -m src.get`: find messages in the store with a MongoDB filter on their fields."""
 
 import argparse
 import json
@@ -16,7 +16,10 @@ from src.utils.logging import configure
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the messages found, a JSON object a line. Exit codes: 0 done, 1 store away, 2 wrong settings or filter."""
+    """Print the messages found, one JSON object per line.
+
+    Exit codes: 0 success, 1 store unavailable, 2 wrong settings or filter.
+    """
     options = _parser().parse_args(arguments)
     configure(service="get", version=VERSION, level="WARNING", style="text", stream=sys.stderr)
     try:
@@ -27,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"get: {error}", file=sys.stderr)
         return 2
     except StorageUnavailable as error:
-        print(f"get: the store does not answer: {error}", file=sys.stderr)
+        print(f"get: the store is unavailable: {error}", file=sys.stderr)
         return 1
     for message in messages:
         print(json.dumps(message))
@@ -37,14 +40,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m src.get",
-        description="Finds messages in the store by a MongoDB filter on their own fields, and prints one a line.",
+        description="Find messages in the store with a MongoDB filter on their fields, and print one per line as JSON.",
         epilog="""example: python -m src.get '{"metadata.source": "system-a"}' --sort -created_at --limit 3""",
     )
-    parser.add_argument("filter", type=_filter, nargs="?", default={}, help="a JSON object; without one, any message")
+    parser.add_argument("filter", type=_filter, nargs="?", default={}, help="a JSON object (default: all messages)")
     parser.add_argument("--config", type=Path, default=DEFAULT_FILE, metavar="PATH", help="settings file (%(default)s)")
-    parser.add_argument("--limit", type=int, default=10, metavar="N", help="messages at most (%(default)s)")
+    parser.add_argument("--limit", type=int, default=10, metavar="N", help="maximum number of messages (%(default)s)")
     parser.add_argument(
-        "--sort", type=_sort, metavar="FIELD", help="ascending by this field; descending with a minus in front"
+        "--sort", type=_sort, metavar="FIELD", help="sort by this field; -FIELD sorts in descending order"
     )
     return parser
 

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 
+from src.model.check_result import CheckResult
 from src.model.errors import StorageUnavailable
-from src.model.verdict import KEY_TAKEN, STORED, Outcome, Verdict
+from src.model.verdict import DUPLICATE_KEY, STORED, Outcome, Verdict
 from src.stores.document import Document, StoredMessage
-from src.stores.query import Query, Sort, in_order, matcher
+from src.stores.matching import in_order, matcher
+from src.stores.query import Query, Sort
 
 
 class FakeStore:
@@ -43,8 +45,8 @@ class FakeStore:
     def ensure_indexes(self) -> None:
         self.ping()
 
-    def check(self) -> list[tuple[str, bool, str]]:
-        return [("store reachable", self.unavailable is None, str(self.unavailable or "in memory"))]
+    def check(self) -> list[CheckResult]:
+        return [CheckResult("store reachable", self.unavailable is None, str(self.unavailable or "in memory"))]
 
     def ttl_seconds(self) -> float | None:
         self.ping()
@@ -57,6 +59,6 @@ class FakeStore:
         if document["id"] in self.answers:
             return self.answers[document["id"]]
         if document["id"] in self.documents:
-            return Verdict(Outcome.FAILED, KEY_TAKEN, KeyError(document["id"]))
+            return Verdict(Outcome.FAILED, DUPLICATE_KEY, KeyError(document["id"]))
         self.documents[document["id"]] = document
         return STORED

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from src.model.verdict import Outcome
 from src.storage import DataStorage, StoredMessage, UnsupportedQuery
-from src.stores.document import milliseconds
+from src.stores.document import epoch_milliseconds
 
 Message = dict[str, Any]
 
@@ -381,7 +381,7 @@ class StorageContract:
         )
 
         assert sorted(storage.scan()) == [
-            StoredMessage("1", "t", 2, 7, milliseconds(DAY)),
+            StoredMessage("1", "t", 2, 7, epoch_milliseconds(DAY)),
             StoredMessage("2", None, None, None, None),
             StoredMessage("3", None, None, None, None),
             StoredMessage("4", None, None, None, None),

@@ -37,7 +37,7 @@ def test_a_system_that_is_there_is_fine(
     code, table = answers(tmp_path, capsys, bootstrap_servers=broker.address)
 
     assert "data-topic has 3 partition(s)" in table
-    assert "every partition's leader answers" in table
+    assert "the leaders of all partitions are reachable" in table
     assert (code, "FAIL" in table) == (0, False)
 
 
@@ -46,7 +46,7 @@ def test_a_broker_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.Capt
 
     assert code == 2
     assert "FAIL  broker" in table
-    assert "127.0.0.1:1 does not answer" in table
+    assert "127.0.0.1:1 is unreachable" in table
 
 
 def test_a_topic_that_is_not_there_is_named(
@@ -55,7 +55,7 @@ def test_a_topic_that_is_not_there_is_named(
     code, table = answers(tmp_path, capsys, bootstrap_servers=broker.address, topic="no-such-topic")
 
     assert code == 2
-    assert "no-such-topic is not there" in table
+    assert "no-such-topic does not exist" in table
 
 
 def test_an_address_that_is_handed_out_and_can_not_be_reached_is_named(
@@ -68,7 +68,7 @@ def test_an_address_that_is_handed_out_and_can_not_be_reached_is_named(
 
     assert code == 2
     assert "FAIL  leaders" in table
-    assert ":1, which can't be reached from here" in table
+    assert ":1, is unreachable from here" in table
     assert "advertised.listeners" in table
 
 

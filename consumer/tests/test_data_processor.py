@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from src.data_processor import REASONS, DataProcessor
 from src.model.errors import InvalidMessage
 from src.model.record import Record
-from src.stores.document import DEEPEST, checked
+from src.stores.validation import MAX_DEPTH, validated
 from tests.naughty import DATES_PARKED, DATES_TAKEN, IDS, MESSAGE, PARKED, STRINGS, TAKEN, VALUE, wrapping
 
 NOW = datetime(2026, 11, 23, 14, 47, 15, 123987, tzinfo=UTC)
@@ -50,14 +50,14 @@ json_values = st.recursive(
 def process(value: bytes | None, *, timestamp: int | None = None) -> dict[str, Any]:
     """What becomes of a value: it is processed, and goes through the store's door."""
     document = processor.process(Record("data-topic", 2, 41, b"some other key", value, timestamp=timestamp))
-    checked(document)
+    validated(document)
     return document
 
 
 def check(message: Mapping[str, Any]) -> dict[str, Any]:
     """The same for a message that is decoded already."""
     document = processor.check(message)
-    checked(document)
+    validated(document)
     return document
 
 
@@ -177,9 +177,9 @@ def test_a_message_as_deep_as_the_limit_is_taken_and_one_level_more_is_not() -> 
             message = {"a": message}
         return {**message, "id": "1"}
 
-    assert check(nested(DEEPEST)) == nested(DEEPEST)
-    assert outcome(lambda: check(nested(DEEPEST + 1))) == "nesting_too_deep"
-    assert outcome(lambda: check({"id": "1", "a": [nested(DEEPEST)]})) == "nesting_too_deep"
+    assert check(nested(MAX_DEPTH)) == nested(MAX_DEPTH)
+    assert outcome(lambda: check(nested(MAX_DEPTH + 1))) == "nesting_too_deep"
+    assert outcome(lambda: check({"id": "1", "a": [nested(MAX_DEPTH)]})) == "nesting_too_deep"
 
 
 def test_a_message_that_contains_itself_is_too_deep() -> None:

@@ -14,9 +14,10 @@ from confluent_kafka import KafkaError, KafkaException
 
 from local.broker import EmbeddedBroker
 from src.dead_letters.letter import Origin, letter, own_headers, read_origin
-from src.dead_letters.topic import Answer, DeadLetterTopic
+from src.dead_letters.topic import DeadLetterTopic
 from src.kafka.confirmed_producer import ConfirmedProducer, ProducerRecord
 from src.kafka.topic_reader import TopicReader
+from src.model.check_result import CheckResult
 from src.model.errors import DeadLetterError
 from src.model.record import Record, Rejection
 from src.settings import KafkaSettings
@@ -368,7 +369,7 @@ def kept(policy: str = "delete", size: int = 1_048_588) -> dict[str, str]:
 UNTOLD = KafkaException(KafkaError(KafkaError._TIMED_OUT))
 
 
-def answers(topics: Mapping[str, int] | Exception, letters: Any, messages: Any) -> list[Answer]:
+def answers(topics: Mapping[str, int] | Exception, letters: Any, messages: Any) -> list[CheckResult]:
     admin: Any = ScriptedAdmin(topics, {"data-topic.dlq": letters, "data-topic": messages})
     return DeadLetterTopic(SETTINGS, producer=Factory(), admin=lambda _settings: admin).check()
 
@@ -391,7 +392,7 @@ def test_the_check_says_what_would_hinder_parking(
 ) -> None:
     found = answers(topics, letters, messages)
 
-    assert [answer.fine for answer in found] == fine
+    assert [answer.ok for answer in found] == fine
     assert text in " ".join(answer.text for answer in found)
 
 
@@ -400,5 +401,5 @@ def test_a_broker_that_tells_no_settings_is_no_fault(broker: EmbeddedBroker, set
 
     found = DeadLetterTopic(settings).check(timeout=SHORT)
 
-    assert [answer.fine for answer in found] == [True, True]
+    assert [answer.ok for answer in found] == [True, True]
     assert "not told" in found[-1].text

@@ -57,7 +57,7 @@ def test_a_store_that_does_not_answer_is_a_sentence(
 
     assert main([]) == 1
 
-    assert "does not answer" in capsys.readouterr().err
+    assert "unavailable" in capsys.readouterr().err
 
 
 def test_a_wrong_setting_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,7 +22,8 @@ from src.model.errors import StorageUnavailable
 from src.model.verdict import Outcome
 from src.settings import MongoSettings, StoreUri
 from src.storage import DataStorage, StoredMessage
-from src.stores.mongo import INDEXES, MongoStore
+from src.stores.mongo.indexes import INDEXES
+from src.stores.mongo.store import MongoStore
 from src.stores.query import UnsupportedQuery
 from tests.mongodb_server import mongodb_database, mongodb_uri
 from tests.storage_contract import DAY, StorageContract, message, origin
@@ -149,7 +150,7 @@ class TestOnAServer:
 
         storage.ensure_indexes()
 
-        assert caplog.messages == ["an index still deletes documents"]
+        assert caplog.messages == ["TTL index still deletes documents"]
         assert storage.ttl_seconds == 1000
 
     def test_a_scan_is_longer_than_a_page(self, storage: DataStorage, collection: Raw) -> None:
@@ -350,7 +351,7 @@ def test_without_the_right_to_make_indexes_it_says_what_to_run_and_goes_on(
 ) -> None:
     store_on(StubCollection(error=error), ttl_days=2).ensure_indexes()
 
-    commands = [vars(record)["to_mend_it_run"] for record in caplog.records]
+    commands = [vars(record)["fix_command"] for record in caplog.records]
     assert commands[0] == 'db.getSiblingDB("pubsub").getCollection("messages").createIndex({"created_at": 1})'
     assert commands[3].endswith('.createIndex({"kafka.received_at": 1}, {"expireAfterSeconds": 172800})')
 
@@ -386,7 +387,7 @@ def test_a_new_expiry_is_put_in_force(caplog: pytest.LogCaptureFixture) -> None:
 
     assert store.ttl_seconds() == 43_200
     assert [command["collMod"] for command in collection.commands] == ["messages"]
-    assert caplog.messages == ["expiry changed"]
+    assert caplog.messages == ["TTL changed"]
 
 
 @pytest.mark.parametrize("error", [None, OperationFailure("not authorized", 13)])
@@ -397,7 +398,7 @@ def test_where_the_new_expiry_does_not_come_into_force_it_says_what_to_run(
 
     store.ensure_indexes()
 
-    assert [vars(record)["to_mend_it_run"] for record in caplog.records] == [
+    assert [vars(record)["fix_command"] for record in caplog.records] == [
         'db.getSiblingDB("pubsub").runCommand({"collMod": "messages", "index":'
         ' {"keyPattern": {"kafka.received_at": 1}, "expireAfterSeconds": 172800}})'
     ]
@@ -431,8 +432,8 @@ def test_the_check_tells_whether_the_user_may_write(granted: list[dict[str, Any]
 
     answers = {name: (ok, text) for name, ok, text in store_on(collection).check()}
 
-    assert answers["rights to write"][0] is fine
-    assert "consumer@admin" in answers["rights to write"][1]
+    assert answers["write permission"][0] is fine
+    assert "consumer@admin" in answers["write permission"][1]
 
 
 class Stranger(StubCollection):
@@ -445,5 +446,5 @@ class Stranger(StubCollection):
 def test_the_check_tells_that_the_password_is_wrong() -> None:
     [(name, fine, text)] = store_on(Stranger()).check()
 
-    assert (name, fine) == ("authenticated", False)
+    assert (name, fine) == ("authentication", False)
     assert "Authentication failed" in text

@@ -258,5 +258,5 @@ def test_it_says_that_nothing_expires(path: Path, caplog: pytest.LogCaptureFixtu
     with caplog.at_level(logging.WARNING):
         storage = opened(path, ttl_days=7)
 
-    assert caplog.messages == ["SQLite keeps documents for ever"]
+    assert caplog.messages == ["SQLite store has no TTL"]
     assert storage.ttl_seconds is None

@@ -3,7 +3,7 @@
 import pytest
 
 from src.model.errors import StorageUnavailable
-from src.model.verdict import KEY_TAKEN, Outcome, Verdict
+from src.model.verdict import DUPLICATE_KEY, Outcome, Verdict
 from src.settings import MongoSettings
 from src.storage import DataStorage
 from src.utils.config import ConfigurationError
@@ -78,12 +78,12 @@ def test_many_messages_of_one_id_cost_one_call(storage: DataStorage, store: Fake
 
 
 def test_a_key_of_the_users_own_that_is_taken_is_a_refusal(storage: DataStorage, store: FakeStore) -> None:
-    store.answers["1"] = Verdict(Outcome.REFUSED, KEY_TAKEN, RuntimeError("the name is taken"))
+    store.answers["1"] = Verdict(Outcome.REFUSED, DUPLICATE_KEY, RuntimeError("the name is taken"))
 
     assert storage.save_many([message("1")]) == [store.answers["1"]]
 
 
-@pytest.mark.parametrize("verdict", [Verdict(Outcome.REFUSED, KEY_TAKEN, RuntimeError("a name")), REFUSED, FAILED])
+@pytest.mark.parametrize("verdict", [Verdict(Outcome.REFUSED, DUPLICATE_KEY, RuntimeError("a name")), REFUSED, FAILED])
 def test_what_is_stored_is_a_duplicate_whatever_else_the_store_has_against_it_by_now(
     storage: DataStorage, store: FakeStore, verdict: Verdict
 ) -> None:

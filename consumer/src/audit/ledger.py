@@ -17,7 +17,7 @@ from uuid import UUID
 import msgspec
 
 from src.model.errors import ConsumerError, InvalidMessage
-from src.stores.document import content, dated
+from src.stores.document import canonical_json, convert_dates
 
 EXAMPLES = 20  # how many lost or doubled messages are shown
 
@@ -295,7 +295,7 @@ def _content(message: Mapping[str, Any]) -> bytes | None:
     try:
         if created_at is None or (isinstance(created_at, str) and _SPEC_DATE.fullmatch(created_at)):
             return msgspec.json.encode(message, order="sorted")
-        return content(dated(message))
+        return canonical_json(convert_dates(message))
     except (msgspec.MsgspecError, InvalidMessage, UnicodeError, OverflowError, RecursionError):
         return None
 

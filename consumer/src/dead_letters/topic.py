@@ -1,13 +1,14 @@
 """Parks messages that can never be stored, in a topic of their own."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient, ConfigResource
 
 from src.dead_letters.letter import HEADROOM, Letter, letter
 from src.kafka.confirmed_producer import TIMEOUT, ConfirmedProducer, ProducerRecord
+from src.model.check_result import CheckResult
 from src.model.errors import DeadLetterError
 from src.model.record import Rejection
 from src.settings import KafkaSettings
@@ -20,14 +21,6 @@ _HINTS = {
     KafkaError.UNKNOWN_TOPIC_OR_PART: "; make the topic, or set KAFKA_DEAD_LETTER_TOPIC",
     KafkaError._UNKNOWN_TOPIC: "; make the topic, or set KAFKA_DEAD_LETTER_TOPIC",
 }
-
-
-class Answer(NamedTuple):
-    """What was asked, whether all is well, and a sentence about it."""
-
-    question: str
-    fine: bool
-    text: str
 
 
 class DeadLetterTopic:
@@ -54,7 +47,7 @@ class DeadLetterTopic:
         if failures:
             raise self._error(failures)
 
-    def check(self, timeout: float = CHECK_TIMEOUT) -> list[Answer]:
+    def check(self, timeout: float = CHECK_TIMEOUT) -> list[CheckResult]:
         """For people who want to know before they start: what was asked, whether all is well, and a sentence."""
         return list(self._answers(timeout))
 
@@ -80,26 +73,26 @@ class DeadLetterTopic:
 
     # -- before the start
 
-    def _answers(self, timeout: float) -> Iterator[Answer]:
+    def _answers(self, timeout: float) -> Iterator[CheckResult]:
         # it says nothing of its troubles, which the answers tell
         admin = self._admin({**self._kafka.client_settings, "log_level": 2})
         try:
             topic = admin.list_topics(timeout=timeout).topics.get(self._topic)
         except KafkaException as error:
-            yield Answer("dead-letter topic", False, f"{self._topic}: not told: {error.args[0].str()}")
+            yield CheckResult("dead-letter topic", False, f"{self._topic}: not told: {error.args[0].str()}")
             return
         if topic is None or topic.error is not None or not topic.partitions:
-            yield Answer(
+            yield CheckResult(
                 "dead-letter topic", False, f"{self._topic} is not there; make it, or set KAFKA_DEAD_LETTER_TOPIC"
             )
             return
-        yield Answer("dead-letter topic", True, f"{self._topic} has {len(topic.partitions)} partition(s)")
+        yield CheckResult("dead-letter topic", True, f"{self._topic} has {len(topic.partitions)} partition(s)")
         yield from self._fitness(_topic_settings(admin, (self._topic, self._kafka.topic), timeout))
 
-    def _fitness(self, told: dict[str, dict[str, str]]) -> Iterator[Answer]:
+    def _fitness(self, told: dict[str, dict[str, str]]) -> Iterator[CheckResult]:
         letters, messages = told.get(self._topic), told.get(self._kafka.topic)
         if letters is None:
-            yield Answer("dead letters stay", True, f"the settings of {self._topic} are not told by this broker")
+            yield CheckResult("dead letters stay", True, f"the settings of {self._topic} are not told by this broker")
             return
         yield _keeps(letters)
         if messages is not None:
@@ -122,16 +115,18 @@ def _topic_settings(admin: AdminClient, topics: Sequence[str], timeout: float) -
     return told
 
 
-def _keeps(settings: dict[str, str]) -> Answer:
+def _keeps(settings: dict[str, str]) -> CheckResult:
     policy = settings["cleanup.policy"]
     if "compact" in policy:
         text = f"cleanup.policy is {policy}: letters without key are refused, and of one key the last alone is kept"
-        return Answer("dead letters stay", False, f"{text}; set it to delete")
-    return Answer("dead letters stay", True, f"cleanup.policy is {policy}, retention.ms {settings['retention.ms']}")
+        return CheckResult("dead letters stay", False, f"{text}; set it to delete")
+    return CheckResult(
+        "dead letters stay", True, f"cleanup.policy is {policy}, retention.ms {settings['retention.ms']}"
+    )
 
 
-def _fits(letters: int, messages: int) -> Answer:
+def _fits(letters: int, messages: int) -> CheckResult:
     text = f"max.message.bytes is {letters:,}, the data topic's {messages:,}"
     if letters < messages + HEADROOM:
-        return Answer("dead letters fit", False, f"{text}; set it to {messages + 4 * HEADROOM} or more")
-    return Answer("dead letters fit", True, text)
+        return CheckResult("dead letters fit", False, f"{text}; set it to {messages + 4 * HEADROOM} or more")
+    return CheckResult("dead letters fit", True, text)

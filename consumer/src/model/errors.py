@@ -1,12 +1,12 @@
-"""What can go wrong, and so what to do.
+"""The errors of this service. The type of an error says what to do.
 
 ConsumerError
-├── InvalidMessage      the message's fault: park it and go on
-├── Unavailable         the world's fault: pause, wait, try again
+├── InvalidMessage      the message's fault: dead-letter it and continue
+├── Unavailable         not the message's fault: pause, wait, retry
 │   ├── StorageUnavailable
 │   ├── DeadLetterError
 │   └── DeadLetterStorm
-└── SourceError         the Kafka client can't go on: end the run, exit 1; nothing unsettled is committed
+└── SourceError         the Kafka client has failed for good: end the run, exit 1; nothing unsettled is committed
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ class InvalidMessage(ConsumerError):
 
 
 class Unavailable(ConsumerError):
-    """Something outside does not answer, or answers "not now". `cause` is a short constant for labels."""
+    """A dependency is unreachable or rejects calls for now. `cause` is a short constant for labels."""
 
     def __init__(self, cause: str, text: str) -> None:
         super().__init__(text)
@@ -33,11 +33,11 @@ class Unavailable(ConsumerError):
 
 
 class StorageUnavailable(Unavailable):
-    """Nothing is known of the documents of this call, nor was any of them at fault."""
+    """The call failed as a whole: it is unknown which of its documents are stored, and none is at fault."""
 
 
 class DeadLetterError(Unavailable):
-    """The dead-letter topic has not confirmed the letters at the positions `unconfirmed`; it has the others."""
+    """The dead-letter topic has not confirmed the messages at the indexes `unconfirmed`; it has the others."""
 
     def __init__(self, cause: str, text: str, unconfirmed: Sequence[int]) -> None:
         super().__init__(cause, text)
@@ -45,11 +45,11 @@ class DeadLetterError(Unavailable):
 
 
 class DeadLetterStorm(Unavailable):
-    """So many messages would be dead-lettered that the fault is hardly theirs: a schema, a rule, a release of ours."""
+    """So many messages would be dead-lettered that the cause is probably elsewhere: a schema, a rule, a release."""
 
     def __init__(self, text: str) -> None:
         super().__init__("dead_letter_storm", text)
 
 
 class SourceError(ConsumerError):
-    """The Kafka consumer is of no use any more; what it had fetched is fetched again by the next one."""
+    """The Kafka client has failed for good; the next client fetches again what this one has not settled."""

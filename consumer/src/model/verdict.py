@@ -1,4 +1,4 @@
-"""What the store says of one document."""
+"""The store's answer for one document."""
 
 from enum import Enum, auto
 from typing import NamedTuple
@@ -6,19 +6,19 @@ from typing import NamedTuple
 
 class Outcome(Enum):
     STORED = auto()
-    """It is in the store now, durably."""
+    """It was stored by this call, durably."""
     DUPLICATE = auto()
-    """The same message was there already."""
+    """The same message was already stored."""
     REFUSED = auto()
-    """It can never be stored: the document's own fault."""
+    """It can never be stored, through a fault of its own."""
     FAILED = auto()
-    """It was not stored, for a reason nobody foresaw; alone and later it may be."""
+    """It was not stored, for an unknown reason; a later attempt with this document alone may succeed."""
     DEFERRED = auto()
-    """It was not stored because the store is overloaded, full or moving: nobody's fault, try again later."""
+    """It was not stored because the store is overloaded, full or changing its primary; retry later."""
 
 
 class Verdict(NamedTuple):
-    """`reason` is a short constant for labels and `error` what the store said; both are for what was not stored."""
+    """What is not stored has a `reason`, a short constant for labels, and the store's `error`."""
 
     outcome: Outcome
     reason: str = ""
@@ -28,5 +28,5 @@ class Verdict(NamedTuple):
 STORED = Verdict(Outcome.STORED)
 DUPLICATE = Verdict(Outcome.DUPLICATE)
 
-KEY_TAKEN = "duplicate_key"
-"""The reason that a store gives where an id, or another unique field, is there already: compare what is there."""
+DUPLICATE_KEY = "duplicate_key"
+"""A store's reason where the id, or another unique field, is taken: compare with the stored document."""

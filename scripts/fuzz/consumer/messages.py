@@ -25,7 +25,8 @@ from src.pipeline.batch_writer import BatchWriter, Result, WriterOptions
 from src.settings import MongoSettings, StoreUri
 from src.storage import REASONS as REFUSED
 from src.storage import DataStorage
-from src.stores.document import LARGEST, Document, as_text, checked
+from src.stores.document import Document, dates_as_text
+from src.stores.validation import MAX_BSON_BYTES, validated
 
 AT_ONCE = 50
 DATABASE = "fuzz"
@@ -173,9 +174,9 @@ class Way:
 
 def _check_encoding(message: Document) -> None:
     """As MongoDB gets it, whether one is there or not."""
-    document = checked(message)
+    document = validated(message)
     encoded = bson.encode(document)
-    require(len(encoded) <= LARGEST, "a document that no MongoDB takes")
+    require(len(encoded) <= MAX_BSON_BYTES, "a document that no MongoDB takes")
     require(_as_json(bson.decode(encoded, READABLE)) == _as_json(document), "BSON gives back another document")
 
 
@@ -190,7 +191,7 @@ def _comparable(message: Mapping[str, Any]) -> str:
 
 
 def _as_json(document: Document) -> str:
-    return json.dumps(as_text(document), sort_keys=True)
+    return json.dumps(dates_as_text(document), sort_keys=True)
 
 
 def _differing(records: Sequence[Record], ones: Outcomes, others: Outcomes) -> str:

@@ -21,7 +21,7 @@ from pymongo.errors import (
 
 from src.model.errors import StorageUnavailable
 from src.model.verdict import STORED, Outcome
-from src.stores.mongo_answers import reason, unavailable, verdicts
+from src.stores.mongo.errors import refusal_reason, unavailable, verdicts
 
 
 def bulk_error(*faults: dict[str, Any], unconfirmed: list[dict[str, Any]] | None = None) -> BulkWriteError:
@@ -144,4 +144,4 @@ def test_an_error_without_faults_is_no_success() -> None:
     ],
 )
 def test_what_the_client_can_not_send_has_a_reason(error: Exception, name: str) -> None:
-    assert reason(error) == name
+    assert refusal_reason(error) == name

@@ -1,6 +1,7 @@
-"""What MongoDB's answers mean: whose fault it was, by type and code, never by text."""
+"""Interprets MongoDB's errors: whether a document or the server is at fault, by type and code, never by text."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from bson.errors import BSONError
@@ -16,15 +17,15 @@ from pymongo.errors import (
 )
 
 from src.model.errors import StorageUnavailable
-from src.model.verdict import KEY_TAKEN, STORED, Outcome, Verdict
+from src.model.verdict import DUPLICATE_KEY, STORED, Outcome, Verdict
 
-# What the server says when no document is at fault: the whole call, or a single document, is to be tried again.
+# Server errors for which no document is at fault: retry the whole call, or the one document.
 CAUSES: Mapping[int, str] = {
     18: "authentication",
     11: "authentication",  # user not found
     391: "authentication",  # the credentials have expired
     13: "not_authorized",
-    8000: "atlas",  # its own refusals: rights, quota
+    8000: "atlas",  # Atlas' own errors: permissions, quota
     6: "unreachable",
     7: "unreachable",
     9001: "unreachable",
@@ -37,7 +38,7 @@ CAUSES: Mapping[int, str] = {
     112: "overloaded",  # write conflict
     365: "overloaded",  # temporarily unavailable
     462: "overloaded",  # too many requests
-    16500: "overloaded",  # the same in Cosmos DB
+    16500: "overloaded",  # too many requests in Cosmos DB
     12501: "quota",
     14031: "disk_full",
     91: "not_primary",  # shutting down, stepping down, starting up, moving
@@ -57,24 +58,24 @@ CAUSES: Mapping[int, str] = {
     100: "write_concern",
 }
 
-# What it says of a document that it never takes.
+# Server errors for a document that can never be stored.
 REFUSALS: Mapping[int, str] = {
     121: "validation_failed",
     15: "nesting_too_deep",
     22: "not_encodable",
     10334: "document_too_large",
     17280: "key_too_long",
-    52: "invalid_key",  # servers before 5.0: a key that begins with a dollar sign,
+    52: "invalid_key",  # servers before 5.0: a key that starts with a dollar sign
     55: "invalid_key",
     56: "invalid_key",
-    57: "invalid_key",  # or has a dot in it
+    57: "invalid_key",  # servers before 5.0: a key that contains a dot
 }
-DUPLICATE_KEY = frozenset({11000, 11001, 12582})
+DUPLICATE_KEY_CODES = frozenset({11000, 11001, 12582})
 
-# What the client says of a document before it sends anything. DataStorage looks first, so this is for servers with
-# limits of their own.
-UNENCODABLE = (BSONError, OverflowError, RecursionError, UnicodeEncodeError)
-REASONS: Sequence[tuple[type[Exception], str]] = (
+# Client errors for a document that cannot be sent. DataStorage validates first, so these occur only where a server has
+# lower limits.
+NOT_ENCODABLE = (BSONError, OverflowError, RecursionError, UnicodeEncodeError)
+ENCODING_REASONS: Sequence[tuple[type[Exception], str]] = (
     (DocumentTooLarge, "document_too_large"),
     (OverflowError, "integer_out_of_range"),
     (RecursionError, "nesting_too_deep"),
@@ -83,38 +84,47 @@ REASONS: Sequence[tuple[type[Exception], str]] = (
 
 
 def unavailable(error: PyMongoError) -> StorageUnavailable:
-    """What a failed call says of the world."""
-    return StorageUnavailable(_cause(error), f"MongoDB: {_in_short(error)}")
+    """The error for a call that failed as a whole."""
+    return StorageUnavailable(_cause(error), f"MongoDB: {_short_text(error)}")
 
 
 def verdicts(error: BulkWriteError, count: int) -> list[Verdict]:
-    """What became of each of `count` documents. Raises StorageUnavailable where the answer confirms none."""
+    """One verdict for each of `count` documents. Raises StorageUnavailable if the response confirms none of them."""
     details: Mapping[str, Any] = error.details or {}
     if unconfirmed := details.get("writeConcernErrors"):
         raise StorageUnavailable("write_concern", f"MongoDB did not confirm the write: {unconfirmed}") from error
     if not details.get("writeErrors"):
-        raise StorageUnavailable("write_concern", f"MongoDB names no document that failed: {error}") from error
-    answers = [STORED] * count
+        raise StorageUnavailable("write_concern", f"MongoDB reports no document that failed: {error}") from error
+    results = [STORED] * count
     for fault in details["writeErrors"]:
-        answers[fault["index"]] = _verdict(fault)
-    return answers
+        results[fault["index"]] = _verdict(fault)
+    return results
 
 
-def reason(error: Exception) -> str:
-    """Why the client can't send a document."""
-    return next((name for kind, name in REASONS if isinstance(error, kind)), "not_encodable")
+def refusal_reason(error: Exception) -> str:
+    """Why the client cannot send a document."""
+    return next((name for kind, name in ENCODING_REASONS if isinstance(error, kind)), "not_encodable")
 
 
-def _in_short(error: PyMongoError) -> str:
-    """Without the topology, and without the raw answer that repeats the text."""
+@contextmanager
+def translated_errors() -> Iterator[None]:
+    """Raises StorageUnavailable in place of any error of the driver."""
+    try:
+        yield
+    except PyMongoError as error:
+        raise unavailable(error) from error
+
+
+def _short_text(error: PyMongoError) -> str:
+    """Without the topology description, and without the raw response, which repeats the text."""
     return str(error).partition(", Topology Description")[0].partition(", full error")[0]
 
 
 def _verdict(fault: Mapping[str, Any]) -> Verdict:
     code = fault.get("code", 0)
     error = WriteError(str(fault.get("errmsg")), code, fault)
-    if code in DUPLICATE_KEY:
-        return Verdict(_outcome_of_taken_key(fault.get("keyPattern")), KEY_TAKEN, error)
+    if code in DUPLICATE_KEY_CODES:
+        return Verdict(_outcome_of_duplicate_key(fault.get("keyPattern")), DUPLICATE_KEY, error)
     if code in CAUSES:
         return Verdict(Outcome.DEFERRED, CAUSES[code], error)
     if code in REFUSALS:
@@ -122,8 +132,8 @@ def _verdict(fault: Mapping[str, Any]) -> Verdict:
     return Verdict(Outcome.FAILED, "write_error", error)
 
 
-def _outcome_of_taken_key(pattern: Mapping[str, Any] | None) -> Outcome:
-    """A unique index of the user's own refuses for good. The id may be free again by now, if that is what is taken."""
+def _outcome_of_duplicate_key(pattern: Mapping[str, Any] | None) -> Outcome:
+    """An operator's own unique index refuses for good. If the id is taken, it may be free again on a retry."""
     return Outcome.FAILED if not pattern or set(pattern) == {"_id"} else Outcome.REFUSED
 
 

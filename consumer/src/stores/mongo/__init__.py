@@ -1,0 +1,1 @@
+"""A store in MongoDB. No other package uses its driver."""

@@ -1,0 +1,120 @@
+"""Inserts, fetches and queries documents of one MongoDB collection."""
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+import pymongo
+from bson.errors import BSONError
+from bson.raw_bson import RawBSONDocument
+from pymongo import ReadPreference
+from pymongo.collection import Collection
+from pymongo.cursor import Cursor
+from pymongo.errors import BulkWriteError, DocumentTooLarge, OperationFailure, PyMongoError
+
+from src.model.check_result import CheckResult
+from src.model.verdict import STORED, Outcome, Verdict
+from src.settings import MongoSettings
+from src.stores.document import Document, StoredMessage
+from src.stores.mongo.check import check
+from src.stores.mongo.client import open_collection
+from src.stores.mongo.documents import from_mongo, plain, query_to_mongo, sort_to_mongo, to_mongo
+from src.stores.mongo.errors import (
+    CAUSES,
+    NOT_ENCODABLE,
+    REFUSALS,
+    refusal_reason,
+    translated_errors,
+    unavailable,
+    verdicts,
+)
+from src.stores.mongo.indexes import Indexes
+from src.stores.query import Query, Sort, UnsupportedQuery
+
+PAGE = 10_000  # documents of a scan in one call
+
+
+class MongoStore:
+    """Implements the Store protocol."""
+
+    def __init__(self, settings: MongoSettings, *, collection: Collection[Any] | None = None) -> None:
+        self.collection = open_collection(settings) if collection is None else collection
+        self._indexes = Indexes(self.collection, settings.ttl_days)
+
+    def insert(self, documents: Sequence[Document]) -> list[Verdict]:
+        try:
+            self.collection.insert_many([to_mongo(document) for document in documents], ordered=False)
+        except BulkWriteError as error:
+            return verdicts(error, len(documents))
+        except NOT_ENCODABLE as error:
+            return self._insert_halves(documents, error, refusal_reason(error))
+        except OperationFailure as error:
+            if (refusal := REFUSALS.get(error.code or 0)) is None:
+                raise unavailable(error) from error
+            return self._insert_halves(documents, error, refusal)
+        except PyMongoError as error:
+            raise unavailable(error) from error
+        return [STORED] * len(documents)
+
+    def fetch(self, ids: Sequence[str]) -> list[Document]:
+        """From the primary: it is the primary that reported the ids as taken."""
+        with translated_errors():
+            try:
+                return [from_mongo(raw) for raw in self._primary.find({"_id": {"$in": list(ids)}}, {"kafka": 0})]
+            except DocumentTooLarge:  # the query itself, with ids of several megabytes
+                middle = len(ids) // 2
+                return [*self.fetch(ids[:middle]), *self.fetch(ids[middle:])]
+
+    def find(self, query: Query, limit: int | None, sort: Sort | None) -> list[Document]:
+        order = sort_to_mongo(sort or ())
+        with translated_errors():
+            try:
+                found = self.collection.find(query_to_mongo(query), limit=limit or 0, sort=order)
+                return [from_mongo(raw) for raw in found]
+            except BSONError as error:
+                raise UnsupportedQuery(f"the query cannot be encoded for MongoDB: {error}") from error
+            except OperationFailure as error:
+                if error.code in CAUSES:
+                    raise
+                raise UnsupportedQuery(f"MongoDB rejects the query: {error}") from error
+
+    def scan(self) -> Iterator[StoredMessage]:
+        """From the primary: a document that a secondary does not have yet is not lost."""
+        fields = {"kafka.topic": 1, "kafka.partition": 1, "kafka.offset": 1, "kafka.timestamp": 1}
+        with self._primary.find({}, fields, batch_size=PAGE) as cursor:
+            while page := _next_page(cursor):
+                yield from page
+
+    def ping(self) -> None:
+        with translated_errors():
+            self.collection.database.command("ping")
+
+    def ensure_indexes(self) -> None:
+        self.ping()
+        self._indexes.ensure()
+
+    def check(self) -> list[CheckResult]:
+        return check(self.collection, self._indexes)
+
+    def ttl_seconds(self) -> float | None:
+        return self._indexes.ttl_seconds()
+
+    def close(self) -> None:
+        self.collection.database.client.close()
+
+    @property
+    def _primary(self) -> Collection[Any]:
+        return self.collection.with_options(read_preference=ReadPreference.PRIMARY)
+
+    def _insert_halves(self, documents: Sequence[Document], error: Exception, reason: str) -> list[Verdict]:
+        """One document fails the call for all: find it by bisection, and store the others."""
+        if len(documents) == 1:
+            return [Verdict(Outcome.REFUSED, reason, error)]
+        middle = len(documents) // 2
+        return self.insert(documents[:middle]) + self.insert(documents[middle:])
+
+
+def _next_page(cursor: Cursor[RawBSONDocument]) -> list[StoredMessage]:
+    """Without the client's time limit, which the server would apply to the whole scan; the socket's is per page."""
+    with translated_errors(), pymongo.timeout(0):
+        return [StoredMessage.of(plain(raw["_id"]), plain(raw.get("kafka"))) for raw in islice(cursor, PAGE)]

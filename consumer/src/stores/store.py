@@ -1,0 +1,39 @@
+"""What DataStorage needs of a database."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol
+
+from src.model.check_result import CheckResult
+from src.model.verdict import Verdict
+from src.stores.document import Document, StoredMessage
+from src.stores.query import Query, Sort
+
+
+class Store(Protocol):
+    """Its documents have the structure of messages: `id`, and datetimes where a message has dates."""
+
+    def insert(self, documents: Sequence[Document]) -> list[Verdict]:
+        """One verdict per document; no two have the same id. Raises StorageUnavailable if the whole call failed."""
+
+    def fetch(self, ids: Sequence[str]) -> Iterable[Document]:
+        """Those that are stored. Raises StorageUnavailable."""
+
+    def find(self, query: Query, limit: int | None, sort: Sort | None) -> Iterable[Document]:
+        """Raises StorageUnavailable or UnsupportedQuery."""
+
+    def scan(self) -> Iterator[StoredMessage]:
+        """Every document of the collection, whichever program wrote it. Raises StorageUnavailable."""
+
+    def ping(self) -> None:
+        """Raises StorageUnavailable."""
+
+    def ensure_indexes(self) -> None:
+        """Raises StorageUnavailable; an index that cannot be created is a warning."""
+
+    def check(self) -> list[CheckResult]:
+        """Never raises StorageUnavailable."""
+
+    def ttl_seconds(self) -> float | None:
+        """Raises StorageUnavailable."""
+
+    def close(self) -> None: ...
