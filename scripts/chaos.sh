@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Attacks the system and counts: nothing lost, nothing twice; --help says more.
+# Injects faults and counts: no message lost, none stored twice; see --help.
 case $- in *p*) ;; *) exec env -u SHELLOPTS -u BASHOPTS bash -p "$0" "$@" ;; esac
 set -euo pipefail
 root="$(dirname "$(dirname "$(readlink -f "$0")")")"

@@ -1,4 +1,4 @@
-"""The proof's own judgement: what it is asked, what it expects, and that it can fail."""
+"""The chaos suite's own parts: options, expectations, verdicts, and that it can fail."""
 
 import json
 import socket
@@ -11,83 +11,84 @@ from typing import Any
 import pytest
 from pymongo.errors import PyMongoError
 
-from chaos import scenarios
+from chaos import scenarios, verdict
 from chaos.__main__ import main
-from chaos.load import Load, mixed, plain, refused, two_versions
-from chaos.measures import Course, Growth
-from chaos.options import Options, chosen, parse
+from chaos.load import Load, mixed, plain, rejected_by_store, two_versions
+from chaos.measurements import Growth, OffsetHistory
+from chaos.options import Options, parse, selected
 from chaos.plan import environment, unprotected
-from chaos.report import BROKEN, FAILED, NOT_HERE, PASSED, Row, line, sentence, write
+from chaos.report import ERROR, FAILED, PASSED, SKIPPED, Row, line, summary, write
 from chaos.scenarios.scenario import Scenario
-from chaos.servers import NEEDS, Cluster, Server
-from chaos.suite import judged, status
-from chaos.verdict import Counts, Exit, Expectation, complaints, counted
-from chaos.wires import Address
+from chaos.servers import REQUIREMENTS, Cluster, Server
+from chaos.suite import status
+from chaos.suite import verdict as verdict_of
+from chaos.verdict import Counts, Exit, Expectation
+from local.connectivity import Address
 from local.errors import CannotRun
+from local.offsets import Progress
 from local.plan import ALLOCATOR
-from local.progress import Progress
 
 NAMES = ["consumer-killed", "consumer-stopped", "kafka-killed"]
 COMMANDS = ("--on", "commands", "--kafka", "h:1", "--mongodb", "mongodb://h")
 
 
-def asked(*arguments: str) -> Options:
-    return parse(arguments, NAMES, ["identity", "patience"])
+def parsed(*arguments: str) -> Options:
+    return parse(arguments, NAMES, ["deduplication", "commit-on-revoke"])
 
 
 # -- options
 
 
-def test_the_default_needs_no_servers_and_tries_each_scenario_once() -> None:
-    options = asked()
+def test_the_defaults_need_no_servers_and_run_each_scenario_once() -> None:
+    options = parsed()
 
-    assert (options.on, options.seeds, chosen(options, NAMES)) == ("embedded", (1,), NAMES)
-
-
-def test_a_scenario_is_named_whole_by_its_beginning_or_by_a_pattern_and_keeps_its_place() -> None:
-    assert chosen(asked("--only", "kafka-killed", "--only", "consumer-stopped"), NAMES) == NAMES[1:]
-    assert chosen(asked("--only", "consumer"), NAMES) == NAMES[:2]
-    assert chosen(asked("--only", "*-killed"), NAMES) == ["consumer-killed", "kafka-killed"]
+    assert (options.on, options.seeds, selected(options, NAMES)) == ("embedded", (1,), NAMES)
 
 
-def test_seeds_are_counted_from_the_first() -> None:
-    assert asked("--seed", "7", "--seeds", "3").seeds == (7, 8, 9)
+def test_scenarios_are_selected_by_name_prefix_or_pattern_in_their_own_order() -> None:
+    assert selected(parsed("--only", "kafka-killed", "--only", "consumer-stopped"), NAMES) == NAMES[1:]
+    assert selected(parsed("--only", "consumer"), NAMES) == NAMES[:2]
+    assert selected(parsed("--only", "*-killed"), NAMES) == ["consumer-killed", "kafka-killed"]
 
 
-def test_commands_belong_to_a_server_and_an_act() -> None:
-    options = asked(*COMMANDS, "--kafka-kill", "k", "--kafka-start", "s")
+def test_seeds_count_up_from_the_first() -> None:
+    assert parsed("--seed", "7", "--seeds", "3").seeds == (7, 8, 9)
+
+
+def test_a_command_belongs_to_a_server_and_an_action() -> None:
+    options = parsed(*COMMANDS, "--kafka-kill", "k", "--kafka-start", "s")
 
     assert options.commands == {("kafka", "kill"): "k", ("kafka", "start"): "s"}
 
 
 @pytest.mark.parametrize(
-    ("arguments", "sentence"),
+    ("arguments", "message"),
     [
-        (["--only", "nobody"], "no scenario is called so"),
-        (["--without", "luck"], "no protection is called so"),
-        (["--without", "identity", "--prove"], "leave --without away"),
-        (["--on", "commands"], "needs --kafka HOST:PORT and --mongodb URI"),
-        (["--kafka", "h:1"], "this is --on embedded"),
-        ([*COMMANDS, "--mongodb-kill", "k"], "--mongodb-kill needs --mongodb-start"),
-        ([*COMMANDS, "--kafka-pause", "k"], "--kafka-pause needs --kafka-resume"),
-        (["--messages", "1999"], "less than 2000"),
-        (["--seeds", "0"], "no whole number above 0"),
-        (["--report", "results.txt"], "neither in .md nor in .json"),
+        (["--only", "nobody"], "no such scenario"),
+        (["--without", "luck"], "no such protection"),
+        (["--without", "deduplication", "--prove"], "cannot be combined with --without"),
+        (["--on", "commands"], "requires --kafka HOST:PORT and --mongodb URI"),
+        (["--kafka", "h:1"], "not --on embedded"),
+        ([*COMMANDS, "--mongodb-kill", "k"], "--mongodb-kill requires --mongodb-start"),
+        ([*COMMANDS, "--kafka-pause", "k"], "--kafka-pause requires --kafka-resume"),
+        (["--messages", "1999"], "at least 2000"),
+        (["--seeds", "0"], "is not a positive integer"),
+        (["--report", "results.txt"], "neither a .md nor a .json file"),
         (["--report", "/nowhere/results.md"], "there is no folder"),
         (["--on", "paper"], "invalid choice"),
     ],
 )
-def test_a_wrong_option_is_told_in_a_sentence(
-    arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+def test_an_invalid_option_is_an_error_message(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
-        asked(*arguments)
+        parsed(*arguments)
 
     assert ended.value.code == 2
-    assert sentence in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
-def test_what_can_not_run_is_told_in_a_sentence_and_exit_2(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_suite_that_cannot_start_is_an_error_message_and_exit_status_2(capsys: pytest.CaptureFixture[str]) -> None:
     def run(_options: Options, _scenarios: object) -> int:
         raise CannotRun("no Kafka there")
 
@@ -95,22 +96,22 @@ def test_what_can_not_run_is_told_in_a_sentence_and_exit_2(capsys: pytest.Captur
     assert capsys.readouterr().err == "chaos.sh: no Kafka there\n"
 
 
-def test_the_list_tells_each_scenario_and_what_it_tests(capsys: pytest.CaptureFixture[str]) -> None:
-    status = main(["--list", "--only", "consumer-asleep"])
+def test_the_list_describes_each_scenario_and_the_protections_it_tests(capsys: pytest.CaptureFixture[str]) -> None:
+    status = main(["--list", "--only", "consumer-frozen"])
 
     assert status == 0
     assert capsys.readouterr().out == (
-        "consumer-asleep\n"
-        "  A consumer does not run for longer than its session, and then goes on as if nothing had been.\n"
-        "  without: assignment-numbers\n"
+        "consumer-frozen\n"
+        "  A consumer is frozen for longer than its session timeout, and then continues.\n"
+        "  tests: assignment-numbers\n"
     )
 
 
 @pytest.mark.parametrize("scenario", scenarios.ALL, ids=lambda scenario: scenario.name)
-def test_every_scenario_tells_its_story_names_its_protection_and_has_known_needs(scenario: Scenario) -> None:
-    assert scenario.story.endswith(".")
-    assert scenario.protection
-    assert set(scenario.needs) <= NEEDS.keys()
+def test_every_scenario_has_a_description_protections_and_known_requirements(scenario: Scenario) -> None:
+    assert scenario.description.endswith(".")
+    assert scenario.protections
+    assert set(scenario.requires) <= REQUIREMENTS.keys()
 
 
 # -- the load
@@ -119,44 +120,44 @@ def test_every_scenario_tells_its_story_names_its_protection_and_has_known_needs
 MIXES: list[Callable[[int, Random], Load]] = [
     plain,
     two_versions,
-    refused,
-    lambda count, random: mixed(count, random, broken=0.5),
+    rejected_by_store,
+    lambda count, random: mixed(count, random, invalid=0.5),
 ]
 
 
 @pytest.mark.parametrize("make", MIXES)
-def test_each_message_is_good_or_bad_and_the_seed_decides_which(make: Callable[[int, Random], Load]) -> None:
+def test_each_message_is_valid_or_invalid_as_the_seed_determines(make: Callable[[int, Random], Load]) -> None:
     load = make(200, Random(1))
 
     ids = [json.loads(line)["id"] for line in load.lines]
     assert len(set(ids)) == 200
-    assert load.good | load.bad == set(ids)
-    assert not load.good & load.bad
+    assert load.valid | load.invalid == set(ids)
+    assert not load.valid & load.invalid
     assert load == make(200, Random(1)) != make(200, Random(2))
 
 
-def test_what_is_sent_twice_is_one_message() -> None:
-    load = mixed(100, Random(1), broken=0.5)
+def test_a_message_that_is_sent_twice_counts_once() -> None:
+    load = mixed(100, Random(1), invalid=0.5)
 
     assert (load + load).size == 200
-    assert ((load + load).good, (load + load).bad) == (load.good, load.bad)
-    assert len((load + plain(10, Random(2))).good) == 60
+    assert ((load + load).valid, (load + load).invalid) == (load.valid, load.invalid)
+    assert len((load + plain(10, Random(2))).valid) == 60
 
 
-def test_what_a_producer_took_is_the_beginning_of_its_load() -> None:
-    load = mixed(100, Random(1), broken=0.5)
+def test_what_a_producer_accepted_is_the_beginning_of_its_load() -> None:
+    load = mixed(100, Random(1), invalid=0.5)
 
     first = load.first(10)
 
     assert first.lines == load.lines[:10]
-    assert len(first.good) + len(first.bad) == 10
+    assert len(first.valid) + len(first.invalid) == 10
 
 
 # -- the verdict
 
 
-LOAD = mixed(100, Random(1), broken=0.1)
-WELL: dict[str, Any] = {
+LOAD = mixed(100, Random(1), invalid=0.1)
+PASSING: dict[str, Any] = {
     "produced": 100,
     "stored": 90,
     "duplicates": 0,
@@ -168,22 +169,23 @@ WELL: dict[str, Any] = {
 }
 
 
-def verdict(
+def failures(
     audit: Mapping[str, int] | None = None,
     *,
-    repeats: bool = False,
+    repeats_allowed: bool = False,
     exits: Sequence[Exit] = (),
-    broken: Sequence[str] = (),
+    failed: Sequence[str] = (),
 ) -> list[str]:
-    return complaints(counted({**WELL, **(audit or {})}, LOAD), Expectation(LOAD, repeats), exits, broken)
+    counts = verdict.count({**PASSING, **(audit or {})}, LOAD)
+    return verdict.failures(counts, Expectation(LOAD, repeats_allowed), exits, failed)
 
 
-def test_a_trial_where_every_message_is_where_it_belongs_passes() -> None:
-    assert verdict() == []
+def test_a_trial_with_the_expected_counts_passes() -> None:
+    assert failures() == []
 
 
 @pytest.mark.parametrize(
-    ("audit", "complaint"),
+    ("audit", "failure"),
     [
         ({"lost": 2}, "2 lost"),
         ({"stored": 87}, "3 lost"),  # accepted, and not even in the topic
@@ -197,81 +199,83 @@ def test_a_trial_where_every_message_is_where_it_belongs_passes() -> None:
         ({"produced": 102, "stored": 89, "dead_lettered": 11}, "1 lost"),
     ],
 )
-def test_whatever_is_not_where_it_belongs_fails_the_trial(audit: dict[str, int], complaint: str) -> None:
-    assert complaint in verdict(audit)
+def test_unexpected_counts_fail_the_trial(audit: dict[str, int], failure: str) -> None:
+    assert failure in failures(audit)
 
 
-def test_a_good_message_in_the_dead_letters_is_in_the_wrong_place_and_not_lost() -> None:
-    assert verdict({"stored": 85, "dead_lettered": 15}) == ["15 dead-lettered instead of 10"]
+def test_a_valid_message_that_is_dead_lettered_is_a_failure_but_not_lost() -> None:
+    assert failures({"stored": 85, "dead_lettered": 15}) == ["15 dead-lettered instead of 10"]
 
 
-def test_what_is_not_settled_yet_is_not_lost() -> None:
-    assert verdict({"stored": 80, "pending": 10}) == ["10 not settled"]
+def test_a_pending_message_is_not_lost() -> None:
+    assert failures({"stored": 80, "pending": 10}) == ["10 not settled"]
 
 
 def test_a_crash_explains_a_repeated_dead_letter() -> None:
-    assert verdict({"repeated": 3}, repeats=True) == []
+    assert failures({"repeated": 3}, repeats_allowed=True) == []
 
 
-def test_a_broken_message_that_was_sent_twice_is_parked_twice() -> None:
-    assert verdict({"produced": 103, "duplicates": 2, "dead_lettered": 11}) == []
+def test_an_invalid_message_that_was_resent_may_be_dead_lettered_twice() -> None:
+    assert failures({"produced": 103, "duplicates": 2, "dead_lettered": 11}) == []
 
 
-def test_an_exit_code_that_nothing_explains_fails_the_trial() -> None:
+def test_an_unexpected_exit_code_fails_the_trial() -> None:
     exits = (Exit("consumer-1", 0, frozenset({0})), Exit("consumer-2", 1, frozenset({0, -9})))
 
-    assert verdict(exits=exits) == ["consumer-2 ended with 1"]
+    assert failures(exits=exits) == ["consumer-2 exited with 1"]
 
 
-def test_a_fact_that_did_not_hold_fails_the_trial() -> None:
-    assert verdict(broken=("/ready said nothing",)) == ["/ready said nothing"]
+def test_an_unmet_expectation_fails_the_trial() -> None:
+    assert failures(failed=("/ready said nothing",)) == ["/ready said nothing"]
 
 
-def test_counts_keep_what_the_row_shows() -> None:
-    assert counted(WELL, LOAD) == Counts(lost=0, twice=0, stored=90, dead_lettered=10, repeated=0, pending=0, copies=0)
+def test_the_counts_of_an_audit() -> None:
+    assert verdict.count(PASSING, LOAD) == Counts(
+        lost=0, twice=0, stored=90, dead_lettered=10, repeated=0, pending=0, resent=0
+    )
 
 
-# -- the measures
+# -- the measurements
 
 
-def course(*looks: tuple[float, int, int], forgiving: bool = False) -> Course:
-    """Of one partition: moment, committed, end."""
-    found = Course(forgiving=forgiving)
-    for moment, committed, end in looks:
-        found.add(moment, Progress(ends={0: end}, committed={0: committed}))
+def history(*observations: tuple[float, int, int], recreated: bool = False) -> OffsetHistory:
+    """Of one partition: time, committed offset, end offset."""
+    found = OffsetHistory(recreated=recreated)
+    for time, committed, end in observations:
+        found.add(time, Progress(end={0: end}, committed={0: committed}))
     return found
 
 
-def test_a_pause_is_a_time_with_messages_and_no_commit() -> None:
-    assert course((0, 0, 5), (1, 5, 5), (9, 5, 5), (10, 5, 9), (13, 5, 12), (14, 12, 12)).longest_pause == 4
+def test_a_pause_is_a_time_with_unread_messages_and_no_commit() -> None:
+    assert history((0, 0, 5), (1, 5, 5), (9, 5, 5), (10, 5, 9), (13, 5, 12), (14, 12, 12)).longest_pause == 4
 
 
-def test_a_partition_that_stands_still_is_seen_beside_one_that_moves() -> None:
-    found = Course()
-    for moment in range(5):
-        found.add(moment, Progress(ends={0: 9, 1: 9}, committed={0: moment, 1: 2}))
+def test_a_pause_of_one_partition_is_measured_while_another_makes_progress() -> None:
+    found = OffsetHistory()
+    for time in range(5):
+        found.add(time, Progress(end={0: 9, 1: 9}, committed={0: time, 1: 2}))
 
     assert found.longest_pause == 4
 
 
-def test_progress_is_counted_from_the_healing_to_the_last_partition_that_moves() -> None:
-    found = Course()
-    for moment, first, second in ((0, 1, 1), (1, 1, 1), (2, 3, 1), (4, 3, 3)):
-        found.add(moment, Progress(ends={0: 9, 1: 9}, committed={0: first, 1: second}))
+def test_progress_after_a_fault_is_that_of_the_slowest_partition() -> None:
+    found = OffsetHistory()
+    for time, first, second in ((0, 1, 1), (1, 1, 1), (2, 3, 1), (4, 3, 3)):
+        found.add(time, Progress(end={0: 9, 1: 9}, committed={0: first, 1: second}))
 
     assert found.progress_after(1.0) == 3
     assert found.progress_after(4.0) is None
 
 
-def test_a_commit_that_goes_back_is_noticed_unless_the_topic_is_a_new_one() -> None:
-    looks = ((0, 5, 9), (1, 3, 9))
+def test_a_decreasing_committed_offset_is_reported_unless_the_topic_was_recreated() -> None:
+    observations = ((0, 5, 9), (1, 3, 9))
 
-    assert course(*looks).went_back == ["partition 0 went back from 5 to 3"]
-    assert course(*looks, forgiving=True).went_back == []
+    assert history(*observations).decreases == ["the committed offset of partition 0 decreased from 5 to 3"]
+    assert history(*observations, recreated=True).decreases == []
 
 
-def test_what_was_seen_last_is_how_far_it_is() -> None:
-    found = course((0, 3, 9), (1, 5, 9))
+def test_the_last_observation_is_the_progress() -> None:
+    found = history((0, 3, 9), (1, 5, 9))
 
     assert found.settled == 5
     assert found.progress.lag == 4
@@ -282,54 +286,52 @@ def test_what_was_seen_last_is_how_far_it_is() -> None:
 
 PASS_ROW = Row("kafka-killed", 1, PASSED, messages=4000, progress_seconds=1.25, exits="0 0")
 FAIL_ROW = Row("kafka-killed", 2, FAILED, messages=4000, lost=3, notes=("3 lost",))
-BROKEN_ROW = Row("kafka-killed", 3, BROKEN, notes=("Kafka does not answer",))
-ABSENT_ROW = Row("mongodb-slow", 1, NOT_HERE, notes=("no MongoDB",))
+ERROR_ROW = Row("kafka-killed", 3, ERROR, notes=("Kafka does not respond",))
+SKIPPED_ROW = Row("mongodb-slow", 1, SKIPPED, notes=("no MongoDB",))
 
 
-def test_a_row_that_failed_fails_the_run_and_one_that_is_not_here_does_not() -> None:
-    assert status([PASS_ROW, ABSENT_ROW], prove=False) == 0
+def test_a_failed_row_fails_the_run_and_a_skipped_one_does_not() -> None:
+    assert status([PASS_ROW, SKIPPED_ROW], prove=False) == 0
     assert status([PASS_ROW, FAIL_ROW], prove=False) == 1
 
 
-def test_with_the_protections_taken_out_a_row_that_passes_fails_the_run() -> None:
-    assert status([FAIL_ROW, ABSENT_ROW], prove=True) == 0
+def test_without_the_protections_a_row_that_passes_fails_the_run() -> None:
+    assert status([FAIL_ROW, SKIPPED_ROW], prove=True) == 0
     assert status([FAIL_ROW, PASS_ROW], prove=True) == 1
 
 
-def test_a_trial_that_could_not_be_carried_out_is_good_for_nothing() -> None:
-    assert status([BROKEN_ROW], prove=False) == 1
-    assert status([BROKEN_ROW], prove=True) == 1
-    assert sentence([PASS_ROW, BROKEN_ROW]) == (
-        "FAIL: 1 passed, 0 failed, 1 could not be carried out, 0 not here; 0 lost, 0 twice."
-    )
+def test_a_trial_with_an_error_never_counts_as_passed() -> None:
+    assert status([ERROR_ROW], prove=False) == 1
+    assert status([ERROR_ROW], prove=True) == 1
+    assert summary([PASS_ROW, ERROR_ROW]) == ("FAIL: 1 passed, 0 failed, 1 with errors, 0 skipped; 0 lost, 0 twice.")
 
 
-def test_what_is_to_be_proved_is_that_every_row_fails() -> None:
-    assert sentence([FAIL_ROW], prove=True).startswith("PROVED: 0 passed, 1 failed")
-    assert sentence([FAIL_ROW, PASS_ROW], prove=True).startswith("NOT PROVED: ")
-    assert sentence([FAIL_ROW, BROKEN_ROW], prove=True).startswith("NOT PROVED: ")
+def test_to_prove_is_to_see_every_row_fail() -> None:
+    assert summary([FAIL_ROW], prove=True).startswith("PROVED: 0 passed, 1 failed")
+    assert summary([FAIL_ROW, PASS_ROW], prove=True).startswith("NOT PROVED: ")
+    assert summary([FAIL_ROW, ERROR_ROW], prove=True).startswith("NOT PROVED: ")
 
 
-def test_where_nothing_could_be_tried_nothing_has_passed() -> None:
-    assert status([ABSENT_ROW], prove=False) == 2
-    assert status([ABSENT_ROW], prove=True) == 2
-    assert sentence([ABSENT_ROW]) == "NOTHING TRIED: 0 passed, 0 failed, 1 not here."
+def test_if_everything_was_skipped_nothing_has_passed() -> None:
+    assert status([SKIPPED_ROW], prove=False) == 2
+    assert status([SKIPPED_ROW], prove=True) == 2
+    assert summary([SKIPPED_ROW]) == "NOTHING RUN: 0 passed, 0 failed, 1 skipped."
 
 
-def test_what_is_not_here_is_never_counted_as_passed() -> None:
-    assert sentence([PASS_ROW, ABSENT_ROW]) == "PASS: 1 passed, 0 failed, 1 not here; 0 lost, 0 twice."
-    assert line(ABSENT_ROW) == "not here mongodb-slow 1: no MongoDB"
+def test_a_skipped_row_never_counts_as_passed() -> None:
+    assert summary([PASS_ROW, SKIPPED_ROW]) == "PASS: 1 passed, 0 failed, 1 skipped; 0 lost, 0 twice."
+    assert line(SKIPPED_ROW) == "skipped  mongodb-slow 1: no MongoDB"
 
 
-def test_a_report_in_markdown_has_a_line_a_row(tmp_path: Path) -> None:
+def test_a_report_in_markdown_has_a_line_per_row(tmp_path: Path) -> None:
     path = tmp_path / "results.md"
 
-    write([PASS_ROW, FAIL_ROW, ABSENT_ROW], path, "Today, here.")
+    write([PASS_ROW, FAIL_ROW, SKIPPED_ROW], path, "Today, here.")
 
     lines = path.read_text().splitlines()
     assert lines[0] == "Today, here."
-    assert lines[4] == "| kafka-killed | 1 | 4,000 | 0 | 0 | 0 | 0 | 1.2 s | 0 | – | 0 0 | pass |  |"
-    assert lines[-1] == "FAIL: 1 passed, 1 failed, 1 not here; 3 lost, 0 twice."
+    assert lines[4] == "| kafka-killed | 1 | 4,000 | 0 | 0 | 0 | 0 | 1.2 s | 0 | - | 0 0 | pass |  |"
+    assert lines[-1] == "FAIL: 1 passed, 1 failed, 1 skipped; 3 lost, 0 twice."
     assert len({line.count("|") for line in lines[2:-2]}) == 1
 
 
@@ -346,7 +348,7 @@ def test_a_report_in_json_has_every_number(tmp_path: Path) -> None:
 # -- the processes
 
 
-def test_no_setting_of_the_callers_shell_reaches_a_trial() -> None:
+def test_no_setting_of_the_callers_shell_affects_a_trial() -> None:
     inherited = {"PATH": "/bin", "KAFKA_TOPIC": "mine", "CONSUMER_DEAD_LETTER_STORM_PERCENT": "1", "LOG_DIR": "/logs"}
 
     given = environment(inherited)
@@ -354,10 +356,10 @@ def test_no_setting_of_the_callers_shell_reaches_a_trial() -> None:
     assert given.keys() == {*ALLOCATOR, "PATH", "PYTHONPATH"}
 
 
-def test_a_setting_takes_a_protection_out_and_the_others_stay() -> None:
+def test_a_setting_removes_a_protection_and_the_others_stay() -> None:
     settings = {"consumer": {"batch_size": 100, "on_offset_gap": "stop"}, "mongodb": {"uri": "mongodb://h"}}
 
-    given = unprotected(settings, ["gap-stop", "identity"])
+    given = unprotected(settings, ["stop-on-offset-gap", "deduplication"])
 
     assert given == {"consumer": {"batch_size": 100, "on_offset_gap": "earliest"}, "mongodb": {"uri": "mongodb://h"}}
 
@@ -365,52 +367,52 @@ def test_a_setting_takes_a_protection_out_and_the_others_stay() -> None:
 # -- the servers
 
 
-def test_what_the_servers_can_not_do_is_said_with_the_reason() -> None:
+def test_an_unsupported_requirement_has_a_reason() -> None:
     kafka = Server("Kafka", {"kill": lambda: None}, lambda: None)
     cluster = Cluster("h:1", kafka, None, Server("SQLite", {}, lambda: None))
 
-    assert cluster.lacks("kafka.kill") is None
-    assert cluster.lacks("kafka.pause") == "nothing here can pause Kafka"
-    assert cluster.lacks("mongodb") == "the store is a SQLite file, no MongoDB"
+    assert cluster.missing("kafka.kill") is None
+    assert cluster.missing("kafka.pause") == "no command to pause Kafka"
+    assert cluster.missing("mongodb") == "requires MongoDB, not SQLite"
 
 
 @contextmanager
 def listening() -> Iterator[tuple[Address, Callable[[], None]]]:
-    """An address that takes one connection, and what ends that."""
+    """An address that accepts one connection, and a function that closes it."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server.getsockname(), lambda: server.accept()[0].close()
 
 
-def test_a_server_is_killed_when_its_connections_end() -> None:
+def test_a_server_is_killed_when_its_connections_are_closed() -> None:
     with listening() as (address, end):
         Server("Kafka", {"kill": end}, lambda: None, address).kill()
 
 
-@pytest.mark.parametrize("act", ["kill", "stop", "pause"])
-def test_a_command_that_does_nothing_is_no_fault(act: str) -> None:
+@pytest.mark.parametrize("action", ["kill", "stop", "pause"])
+def test_a_command_without_effect_is_an_error(action: str) -> None:
     with listening() as (address, _), pytest.raises(CannotRun, match="0 s after the command to"):
-        getattr(Server("Kafka", {act: lambda: None}, lambda: None, address, gone_within=0.2), act)()
+        getattr(Server("Kafka", {action: lambda: None}, lambda: None, address, down_timeout=0.2), action)()
 
 
-def test_a_server_that_does_not_answer_any_more_is_stopped() -> None:
-    answers = iter([True, True, False])
+def test_a_server_is_stopped_when_it_no_longer_responds() -> None:
+    responses = iter([True, True, False])
 
-    def asked() -> None:
-        if not next(answers):
+    def ping() -> None:
+        if not next(responses):
             raise PyMongoError
 
-    Server("MongoDB", {"stop": lambda: None}, asked, ("127.0.0.1", 1)).stop()
+    Server("MongoDB", {"stop": lambda: None}, ping, ("127.0.0.1", 1)).stop()
 
-    assert next(answers, None) is None
-
-
-def test_a_process_that_died_without_its_protection_proves_nothing() -> None:
-    assert judged(["1 lost"], died=False) == FAILED
-    assert judged(["consumer-1 ended with 1"], died=True) == BROKEN
-    assert judged([], died=False) == PASSED
+    assert next(responses, None) is None
 
 
-# -- what may not grow
+def test_a_process_that_crashed_without_its_protection_proves_nothing() -> None:
+    assert verdict_of(["1 lost"], crashed=False) == FAILED
+    assert verdict_of(["consumer-1 exited with 1"], crashed=True) == ERROR
+    assert verdict_of([], crashed=False) == PASSED
+
+
+# -- growth
 
 
 def grown(*values: float) -> Growth:
@@ -425,23 +427,23 @@ def test_a_gauge_that_rises_by_more_than_a_tenth_grows() -> None:
     assert str(grown(*range(100, 200))) == "130 to 190"
 
 
-def test_a_start_is_no_growth_and_neither_is_a_silence_or_a_little_more() -> None:
+def test_a_rise_at_the_start_missing_values_and_a_small_rise_are_no_growth() -> None:
     assert grown(*[10.0] * 20, *[100.0] * 60, *[0.0] * 50, *[109.0] * 20).flat
 
 
-def test_what_never_told_is_not_called_flat() -> None:
+def test_a_gauge_that_was_never_reported_is_not_flat() -> None:
     assert not grown(*[0.0] * 100).flat
 
 
-def test_hours_of_soaking_are_for_who_asks_for_them() -> None:
-    asked_for: list[list[str]] = []
+def test_the_soak_runs_only_on_request() -> None:
+    requested: list[list[str]] = []
 
     def run(_options: Options, chosen: Sequence[Scenario]) -> int:
-        asked_for.append([scenario.name for scenario in chosen])
+        requested.append([scenario.name for scenario in chosen])
         return 0
 
     main([], run=run)
     main(["--only", "soak", "--minutes", "2"], run=run)
 
-    assert "soak" not in asked_for[0]
-    assert asked_for[1] == ["soak"]
+    assert "soak" not in requested[0]
+    assert requested[1] == ["soak"]

@@ -1,4 +1,4 @@
-"""The network that can be cut, before a real client and the embedded broker, and before a peer of few words."""
+"""The proxy between a real client and the embedded broker, and in front of a server that echoes."""
 
 import socket
 from collections.abc import Iterator
@@ -9,15 +9,16 @@ import pytest
 from confluent_kafka import Consumer, Producer
 
 from chaos.proxy import LARGE, Proxy, kafka_proxy, mongodb_proxy
-from chaos.wires import FIND_COORDINATOR, METADATA, placed
 from local.broker import EmbeddedBroker
+from local.connectivity import host_port, kafka_addresses
+from local.protocols import FIND_COORDINATOR, METADATA, replace_addresses
 
 TOPIC = "data-topic"
 SMALL_REQUEST = b"ping"
 LARGE_REQUEST = b"x" * LARGE
 
 
-# -- Kafka's answers
+# -- Kafka's responses
 
 
 def text(content: str) -> bytes:
@@ -32,12 +33,12 @@ def number(value: int, size: int = 4) -> bytes:
     return value.to_bytes(size, signed=True)
 
 
-HERE = ("127.0.0.1", 7)
+RELAY = ("127.0.0.1", 7)
 CORRELATION = number(42)
 ADDRESS = text("broker.example") + number(9092)
-PLACED = text(HERE[0]) + number(HERE[1])
+REPLACED = text(RELAY[0]) + number(RELAY[1])
 COMPACT_ADDRESS = compact("broker.example") + number(9092)
-COMPACT_PLACED = compact(HERE[0]) + number(HERE[1])
+COMPACT_REPLACED = compact(RELAY[0]) + number(RELAY[1])
 NO_TAGS = b"\0"
 ONE_TAG = b"\1\5\2ab"
 
@@ -55,7 +56,7 @@ COORDINATOR = [compact("group"), NODE, COMPACT_ADDRESS, NO_ERROR, NO_COMPACT_RAC
 
 
 @pytest.mark.parametrize(
-    ("api", "version", "answer"),
+    ("api", "version", "response"),
     [
         (METADATA, 0, [TWO, *BROKER, *BROKER, b"topics"]),
         (METADATA, 1, [TWO, *RACKED_BROKER, *RACKED_BROKER, b"topics"]),
@@ -67,37 +68,35 @@ COORDINATOR = [compact("group"), NODE, COMPACT_ADDRESS, NO_ERROR, NO_COMPACT_RAC
         (FIND_COORDINATOR, 4, [NO_TAGS, NO_THROTTLE, COMPACT_TWO, *COORDINATOR, *COORDINATOR, NO_TAGS]),
     ],
 )
-def test_each_brokers_address_is_replaced_and_the_rest_is_the_same(api: int, version: int, answer: list[bytes]) -> None:
-    replaced = {ADDRESS: PLACED, COMPACT_ADDRESS: COMPACT_PLACED}
+def test_every_broker_address_is_replaced_and_nothing_else(api: int, version: int, response: list[bytes]) -> None:
+    replaced = {ADDRESS: REPLACED, COMPACT_ADDRESS: COMPACT_REPLACED}
 
-    found = placed(api, version, CORRELATION + b"".join(answer), lambda _: HERE)
+    found = replace_addresses(api, version, CORRELATION + b"".join(response), lambda _: RELAY)
 
-    assert found == CORRELATION + b"".join(replaced.get(piece, piece) for piece in answer)
-
-
-def test_a_coordinator_that_is_not_there_has_no_address_to_replace() -> None:
-    answer = CORRELATION + number(15, 2) + number(-1) + text("") + number(-1)
-
-    assert placed(FIND_COORDINATOR, 0, answer, lambda _: HERE) == answer
+    assert found == CORRELATION + b"".join(replaced.get(piece, piece) for piece in response)
 
 
-# -- before a real client
+def test_a_missing_coordinator_has_no_address_to_replace() -> None:
+    response = CORRELATION + number(15, 2) + number(-1) + text("") + number(-1)
+
+    assert replace_addresses(FIND_COORDINATOR, 0, response, lambda _: RELAY) == response
+
+
+# -- with a real client
 
 
 @contextmanager
 def proxied() -> Iterator[tuple[Proxy, Producer]]:
-    with EmbeddedBroker({TOPIC: 1}) as broker:
-        host, _, port = broker.address.rpartition(":")
-        with kafka_proxy((host, int(port))) as proxy:
-            yield proxy, Producer({**client(proxy), "message.timeout.ms": 20_000, "linger.ms": 0})
+    with EmbeddedBroker({TOPIC: 1}) as broker, kafka_proxy(kafka_addresses(broker.address)[0]) as proxy:
+        yield proxy, Producer({**client(proxy), "message.timeout.ms": 20_000, "linger.ms": 0})
 
 
 def client(proxy: Proxy) -> dict[str, object]:
     settings = {"reconnect.backoff.max.ms": 100, "log_level": 0}
-    return {"bootstrap.servers": "{}:{}".format(*proxy.address), **settings}
+    return {"bootstrap.servers": host_port(proxy.address), **settings}
 
 
-def test_a_client_stays_on_the_proxy_and_works_as_without_it() -> None:
+def test_a_client_works_through_the_proxy_and_stays_on_it() -> None:
     with proxied() as (proxy, producer):
         producer.produce(TOPIC, b"through")
         left = producer.flush(10)
@@ -114,24 +113,24 @@ def test_a_client_stays_on_the_proxy_and_works_as_without_it() -> None:
 
 
 @pytest.mark.parametrize("fault", ["cut", "freeze"])
-def test_nothing_comes_through_until_it_is_mended_and_nothing_is_lost_by_it(fault: str) -> None:
+def test_nothing_passes_until_the_network_is_healed_and_nothing_is_lost(fault: str) -> None:
     with proxied() as (proxy, producer):
         producer.produce(TOPIC, b"before")
         producer.flush(10)
         getattr(proxy, fault)()
         producer.produce(TOPIC, b"meanwhile")
         waiting = producer.flush(1)
-        proxy.mend()
+        proxy.heal()
 
         assert waiting == 1
         assert producer.flush(15) == 0
 
 
-# -- before a peer that counts
+# -- with an echo server
 
 
 class Echo:
-    """Answers each frame with the same frame, and keeps what it got."""
+    """Returns each frame, and keeps it."""
 
     def __init__(self) -> None:
         self.got: list[bytes] = []
@@ -165,7 +164,7 @@ def framed(content: bytes) -> bytes:
 
 
 def received(connection: socket.socket) -> bytes | None:
-    """The next whole frame; None where the connection ends before."""
+    """The next complete frame; None if the connection is closed before."""
     content = b""
     while len(content) < 4 or len(content) < int.from_bytes(content[:4], "little"):
         try:
@@ -188,7 +187,7 @@ def echoing() -> Iterator[tuple[Proxy, Echo, socket.socket]]:
         yield proxy, echo, connection
 
 
-def test_a_bulk_that_is_cut_in_its_middle_has_not_reached_the_server() -> None:
+def test_a_bulk_that_is_cut_halfway_does_not_reach_the_server() -> None:
     with echoing() as (proxy, echo, connection):
         done = proxy.cut_in_flight(answered=False)
         connection.sendall(framed(SMALL_REQUEST))
@@ -201,7 +200,7 @@ def test_a_bulk_that_is_cut_in_its_middle_has_not_reached_the_server() -> None:
         assert echo.got == [framed(SMALL_REQUEST)]
 
 
-def test_a_bulk_that_is_cut_before_its_answer_has_reached_the_server() -> None:
+def test_a_bulk_that_is_cut_before_its_response_has_reached_the_server() -> None:
     with echoing() as (proxy, echo, connection):
         done = proxy.cut_in_flight(answered=True)
         connection.sendall(framed(LARGE_REQUEST))
@@ -211,7 +210,7 @@ def test_a_bulk_that_is_cut_before_its_answer_has_reached_the_server() -> None:
         assert echo.got == [framed(LARGE_REQUEST)]
 
 
-def test_after_a_cut_in_flight_new_connections_can_be_made() -> None:
+def test_after_a_cut_in_flight_new_connections_are_accepted() -> None:
     with echoing() as (proxy, _, connection):
         proxy.cut_in_flight(answered=True)
         connection.sendall(framed(LARGE_REQUEST))
@@ -222,7 +221,7 @@ def test_after_a_cut_in_flight_new_connections_can_be_made() -> None:
             assert received(again) == framed(LARGE_REQUEST)
 
 
-def test_only_what_carries_messages_is_slow() -> None:
+def test_only_requests_that_carry_messages_are_slow() -> None:
     with echoing() as (proxy, _, connection):
         proxy.slow(60)
         connection.settimeout(1)

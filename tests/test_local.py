@@ -1,4 +1,4 @@
-"""The pure parts of the local run."""
+"""The parts of a local run that need no servers."""
 
 import json
 import re
@@ -9,24 +9,35 @@ import pytest
 from rich.console import Console
 
 from local import plan
-from local.accounts import Accounts, explained
-from local.children import event_in
+from local.children import parse_event, write_settings
+from local.connectivity import kafka_addresses, mongodb_addresses
+from local.counts import Counts, with_audit
 from local.errors import CannotRun
-from local.folder import reserved
-from local.gate import Window, appends_to
-from local.measure import ConsumerSample, Moment, Recent, consumer_sample, quantile, scrape, since, together
+from local.folder import locked
+from local.metrics import (
+    ConsumerMetrics,
+    Measurement,
+    RecentMeasurements,
+    http_get,
+    increase,
+    merged,
+    parse_consumer_metrics,
+    quantile,
+)
+from local.offsets import Progress
 from local.options import Options, parse
-from local.progress import Progress
-from local.reach import in_kafka, in_mongodb
-from local.table import LiveTable, Picture, PlainLines, Row, line, seconds
+from local.produce_throttle import Window
+from local.protocols import produces_to
+from local.table import ConsumerRow, LiveTable, PlainLines, Snapshot, line, seconds
 
 INFINITE = float("inf")
+LENGTH = b"\x00\x00\x01\x00"
 
 
-def picture(**changes: object) -> Picture:
+def snapshot(**changes: object) -> Snapshot:
     rows = [
-        Row("consumer-1", 11, "running", (0, 3), stored=1000, duplicates=0, dead_lettered=1),
-        Row("consumer-2", 12, "killed", (), stored=234, duplicates=7, dead_lettered=0),
+        ConsumerRow("consumer-1", 11, "running", (0, 3), stored=1000, duplicates=0, dead_lettered=1),
+        ConsumerRow("consumer-2", 12, "killed", (), stored=234, duplicates=7, dead_lettered=0),
     ]
     values: dict[str, object] = {
         "elapsed": 2.0,
@@ -40,19 +51,19 @@ def picture(**changes: object) -> Picture:
         "producer": "running",
         "consumers": rows,
     }
-    return Picture(**(values | changes))  # type: ignore[arg-type]  # a test's table of values
+    return Snapshot(**(values | changes))  # type: ignore[arg-type]  # a test's table of values
 
 
-# What the run is asked for
+# Options
 
 
-def test_without_options_the_run_is_the_specified_one() -> None:
+def test_the_defaults_are_the_specified_rate_without_end() -> None:
     options = parse([])
 
     assert options == Options(messages=None, rate=100_000 / 3600, consumers=3, partitions=6)
 
 
-def test_every_option_is_taken_over() -> None:
+def test_every_option_is_parsed() -> None:
     words = "--messages 5 --rate 0 --consumers 2 --partitions 4 --kafka a:9092,b:9092 --mongodb mongodb://m --keep"
 
     options = parse(words.split())
@@ -63,9 +74,9 @@ def test_every_option_is_taken_over() -> None:
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (["--messages", "0"], "no whole number above 0"),
-        (["--messages", "٣"], "no whole number above 0"),
-        (["--consumers", "-1"], "no whole number above 0"),
+        (["--messages", "0"], "is not a positive integer"),
+        (["--messages", "٣"], "is not a positive integer"),
+        (["--consumers", "-1"], "is not a positive integer"),
         (["--rate", "fast"], "neither 0 nor a number"),
         (["--rate", "nan"], "neither 0 nor a number"),
         (["--rate", "-1"], "neither 0 nor a number"),
@@ -75,7 +86,7 @@ def test_every_option_is_taken_over() -> None:
         (["--count", "5"], "unrecognized arguments"),
     ],
 )
-def test_a_wrong_option_is_one_sentence_and_status_2(
+def test_an_invalid_option_is_an_error_message_and_status_2(
     arguments: list[str], problem: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as end:
@@ -85,34 +96,34 @@ def test_a_wrong_option_is_one_sentence_and_status_2(
     assert problem in capsys.readouterr().err
 
 
-# What each process is given
+# Settings of the processes
 
 
-def test_an_embedded_run_has_the_usual_names() -> None:
+def test_an_embedded_run_has_the_default_names() -> None:
     names = plan.names(Options(), "now")
 
     assert names == plan.Names("data-topic", "data-consumer-group", "messages")
     assert names.dead_letter_topic == "data-topic.dlq"
 
 
-def test_a_kept_store_gets_a_topic_of_another_name_for_the_embedded_broker_counts_from_0_again() -> None:
+def test_a_kept_store_gets_a_new_topic_because_the_offsets_of_the_embedded_broker_start_at_0() -> None:
     assert plan.names(Options(keep=True), "now") == plan.Names("local-now", "data-consumer-group", "messages")
 
 
-def test_on_real_servers_every_run_has_names_of_its_own() -> None:
+def test_on_real_servers_every_run_has_new_names() -> None:
     assert plan.names(Options(kafka="a:1", mongodb="mongodb://m"), "now") == plan.Names(*["local-now"] * 3)
 
 
-def test_a_kept_run_on_real_servers_goes_on_under_its_names() -> None:
+def test_a_kept_run_on_real_servers_reuses_its_names() -> None:
     assert plan.names(Options(kafka="a:1", mongodb="mongodb://m", keep=True), "now") == plan.Names(*["local"] * 3)
 
 
 @pytest.mark.parametrize(("rate", "size"), [(0, 500), (0.5, 1), (100_000 / 3600, 7), (400, 100), (100_000, 500)])
-def test_a_batch_is_a_quarter_of_a_second_within_limits(rate: float, size: int) -> None:
+def test_a_batch_is_sent_four_times_per_second_within_limits(rate: float, size: int) -> None:
     assert plan.batch_size(rate) == size
 
 
-def test_the_embedded_broker_gets_the_client_settings_that_it_needs() -> None:
+def test_clients_of_the_embedded_broker_get_the_settings_that_it_requires() -> None:
     names = plan.names(Options(), "now")
 
     consumer = plan.consumer_settings(Options(), names, "127.0.0.1:1", Path("/a b"))
@@ -124,7 +135,7 @@ def test_the_embedded_broker_gets_the_client_settings_that_it_needs() -> None:
     assert (producer["producer"]["interval_ms"], producer["producer"]["batch_size"]) == (20, 12)
 
 
-def test_real_servers_get_no_special_settings() -> None:
+def test_clients_of_real_servers_get_no_special_settings() -> None:
     options = Options(rate=0, kafka="a:1", mongodb="mongodb://m")
     names = plan.names(options, "now")
 
@@ -135,29 +146,28 @@ def test_real_servers_get_no_special_settings() -> None:
     assert (producer["kafka"]["client"], producer["producer"]["interval_ms"]) == ({}, 0)
 
 
-def test_the_callers_environment_redirects_no_part_of_the_run() -> None:
+def test_variables_of_the_callers_shell_redirect_no_part_of_the_run() -> None:
     inherited = {"PATH": "/bin", "KAFKA_TOPIC": "other", "MONGODB_URI_FILE": "/x", "PYTHONPATH": "scripts"}
 
     assert plan.environment(inherited) == {**plan.ALLOCATOR, "PATH": "/bin"}
 
 
-def test_the_callers_allocator_wins() -> None:
+def test_the_callers_allocator_setting_takes_precedence() -> None:
     assert plan.environment({"MALLOC_ARENA_MAX": "4"})["MALLOC_ARENA_MAX"] == "4"
 
 
 @pytest.mark.parametrize("service", ["producer", "consumer"])
-def test_the_allocator_is_that_of_the_services_images(service: str) -> None:
+def test_the_allocator_setting_is_that_of_the_services_images(service: str) -> None:
     dockerfile = (plan.ROOT / service / "Dockerfile").read_text("utf-8")
 
     assert dict(re.findall(r"(MALLOC_\w+)=(\d+)", dockerfile)) == plan.ALLOCATOR
 
 
-def test_what_the_user_may_copy_survives_a_path_with_blanks() -> None:
+def test_a_command_to_copy_is_quoted() -> None:
     assert plan.shell_line("consumer", ["python", "-m", "src.x", "/a b/c"]).endswith("&& python -m src.x '/a b/c'")
-    assert "src.get" in plan.query_line(Path("/a b/consumer.json"))
 
 
-# What a process says of itself
+# Logs and metrics
 
 
 @pytest.mark.parametrize(
@@ -172,11 +182,11 @@ def test_what_the_user_may_copy_survives_a_path_with_blanks() -> None:
         (b"\xff\xfe", {}),
     ],
 )
-def test_whatever_stands_in_a_log_only_events_count(text: bytes, event: dict[str, object]) -> None:
-    assert event_in(text) == event
+def test_log_lines_that_are_no_events_are_ignored(text: bytes, event: dict[str, object]) -> None:
+    assert parse_event(text) == event
 
 
-def test_a_consumers_metrics_are_read() -> None:
+def test_a_consumers_metrics_are_parsed() -> None:
     metrics = """\
 # TYPE consumer_messages counter
 consumer_messages_total{result="stored"} 12.0
@@ -187,12 +197,12 @@ consumer_end_to_end_latency_seconds_bucket{le="0.1"} 9.0
 consumer_end_to_end_latency_seconds_bucket{le="+Inf"} 12.0
 """
 
-    assert consumer_sample(metrics) == ConsumerSample(12, 3, 1, {0.1: 9, INFINITE: 12})
+    assert parse_consumer_metrics(metrics) == ConsumerMetrics(12, 3, 1, {0.1: 9, INFINITE: 12})
 
 
-def test_nobody_is_asked_as_long_as_no_port_is_known_or_nobody_answers() -> None:
-    assert scrape(None) is None
-    assert scrape(1) is None
+def test_an_unknown_or_closed_port_has_no_metrics() -> None:
+    assert http_get(None, "/metrics") is None
+    assert http_get(1, "/metrics") is None
 
 
 # Quantiles and rates
@@ -202,98 +212,98 @@ def test_nobody_is_asked_as_long_as_no_port_is_known_or_nobody_answers() -> None
     ("share", "expected"),
     [(0.5, 0.1), (0.25, 0.05), (0.75, 0.55), (1.0, 1.0)],
 )
-def test_a_quantile_lies_within_its_bucket_in_proportion(share: float, expected: float) -> None:
+def test_a_quantile_is_interpolated_within_its_bucket(share: float, expected: float) -> None:
     assert quantile(share, {0.1: 50, 1.0: 100, INFINITE: 100}) == pytest.approx(expected)
 
 
-def test_beyond_the_last_bound_all_that_is_known_is_that_bound() -> None:
+def test_a_quantile_beyond_the_last_bound_is_that_bound() -> None:
     assert quantile(0.99, {0.1: 1, 1.0: 2, INFINITE: 100}) == 1.0
 
 
-def test_where_nothing_came_there_is_no_quantile() -> None:
+def test_without_observations_there_is_no_quantile() -> None:
     assert quantile(0.5, {}) is None
     assert quantile(0.5, {0.1: 0, INFINITE: 0}) is None
 
 
-def test_several_processes_are_one_histogram() -> None:
-    assert together([{0.1: 1, INFINITE: 2}, {0.1: 3, INFINITE: 3}]) == {0.1: 4, INFINITE: 5}
-    assert since({0.1: 4, INFINITE: 5}, {0.1: 1}) == {0.1: 3, INFINITE: 5}
+def test_histograms_of_several_processes_are_merged() -> None:
+    assert merged([{0.1: 1, INFINITE: 2}, {0.1: 3, INFINITE: 3}]) == {0.1: 4, INFINITE: 5}
+    assert increase({0.1: 4, INFINITE: 5}, {0.1: 1}) == {0.1: 3, INFINITE: 5}
 
 
-def test_the_rate_is_that_of_the_last_seconds() -> None:
-    recent = Recent(span=5)
+def test_the_rate_is_that_of_the_recent_seconds() -> None:
+    recent = RecentMeasurements(window=5)
     for second in range(20):
-        recent.add(Moment(second, settled=second * (1 if second <= 10 else 100), latency={}))
+        recent.add(Measurement(second, settled=second * (1 if second <= 10 else 100), latency={}))
 
     assert recent.rate == 100
 
 
-def test_before_there_are_two_moments_there_is_no_rate() -> None:
-    recent = Recent()
+def test_with_fewer_than_two_measurements_there_is_no_rate() -> None:
+    recent = RecentMeasurements()
 
     assert (recent.rate, recent.quantile(0.5)) == (0, None)
 
-    recent.add(Moment(0, 0, {1.0: 0}))
+    recent.add(Measurement(0, 0, {1.0: 0}))
 
     assert (recent.rate, recent.quantile(0.5)) == (0, None)
 
 
-def test_the_latency_is_that_of_the_last_seconds() -> None:
-    recent = Recent(span=5)
-    recent.add(Moment(0, 0, {0.1: 0, 1.0: 900, INFINITE: 900}))
-    recent.add(Moment(5, 0, {0.1: 100, 1.0: 1000, INFINITE: 1000}))
+def test_the_latency_is_that_of_the_recent_seconds() -> None:
+    recent = RecentMeasurements(window=5)
+    recent.add(Measurement(0, 0, {0.1: 0, 1.0: 900, INFINITE: 900}))
+    recent.add(Measurement(5, 0, {0.1: 100, 1.0: 1000, INFINITE: 1000}))
 
     assert recent.quantile(0.5) == pytest.approx(0.05)
 
 
-# Progress and accounts
+# Progress and counts
 
 
-def test_progress_counts_from_where_the_run_found_the_topic() -> None:
-    progress = Progress(start={0: 10, 1: 0}, ends={0: 30, 1: 5}, committed={0: 25, 1: 5})
+def test_progress_counts_from_the_end_offsets_at_the_start_of_the_run() -> None:
+    progress = Progress(start={0: 10, 1: 0}, end={0: 30, 1: 5}, committed={0: 25, 1: 5})
 
-    assert (progress.delivered, progress.lag, progress.settled) == (25, 5, 20)
+    assert (progress.produced, progress.lag, progress.settled) == (25, 5, 20)
 
 
-def test_before_the_group_has_committed_all_is_lag() -> None:
-    progress = Progress(start={0: 10}, ends={0: 30}, committed={})
+def test_before_the_first_commit_everything_is_lag() -> None:
+    progress = Progress(start={0: 10}, end={0: 30}, committed={})
 
     assert (progress.lag, progress.settled) == (30, 0)
 
 
-def test_accounts_are_balanced_when_every_settled_message_has_its_place() -> None:
-    accounts = Accounts(settled=100, stored=97, dead_lettered=2, sent_twice=1)
+def test_no_message_is_missing_if_every_settled_one_is_counted() -> None:
+    counts = Counts(settled=100, stored=97, dead_lettered=2, duplicates=1)
 
-    assert accounts.balanced
-    assert str(accounts) == "100 settled = 97 stored + 2 dead-lettered + 1 that came a second time"
+    assert counts.missing == 0
+    assert str(counts) == "100 settled = 97 stored + 2 dead-lettered + 1 duplicates"
 
 
-def test_a_message_in_no_place_is_missing() -> None:
-    accounts = Accounts(settled=100, stored=99)
+def test_a_message_that_is_in_no_count_is_missing() -> None:
+    counts = Counts(settled=100, stored=99)
 
-    assert not accounts.balanced
-    assert str(accounts) == "100 settled = 99 stored + 0 dead-lettered + 1 MISSING"
+    assert counts.missing == 1
+    assert str(counts) == "100 settled = 99 stored + 0 dead-lettered + 1 MISSING"
 
 
 def test_what_the_audit_knows_explains_what_is_not_stored() -> None:
     audit = {"dead_lettered": 2, "duplicates": 1, "expired_offsets": 0}
 
-    assert explained(Accounts(100, 97), audit, []) == Accounts(100, 97, 2, 1)
-    assert explained(Accounts(100, 96), audit, [ConsumerSample(duplicates=9)]).missing == 1
+    assert with_audit(Counts(100, 97), audit, []) == Counts(100, 97, 2, 1)
+    assert with_audit(Counts(100, 96), audit, [ConsumerMetrics(duplicates=9)]).missing == 1
 
 
-def test_what_has_left_the_topic_is_explained_by_the_consumers_counters_only() -> None:
+def test_messages_that_have_left_the_topic_are_counted_by_the_consumers_metrics() -> None:
     audit = {"dead_lettered": 2, "duplicates": 0, "expired_offsets": 50}
-    consumers = [ConsumerSample(dead_lettered=2, duplicates=3), ConsumerSample(dead_lettered=4)]
+    consumers = [ConsumerMetrics(dead_lettered=2, duplicates=3), ConsumerMetrics(dead_lettered=4)]
 
-    assert explained(Accounts(100, 92), audit, consumers) == Accounts(100, 92, 6, 2)
-    assert explained(Accounts(100, 90), audit, consumers).missing == 1
-
-
-# The window of the gate
+    assert with_audit(Counts(100, 92), audit, consumers) == Counts(100, 92, 6, 2)
+    assert with_audit(Counts(100, 90), audit, consumers).missing == 1
 
 
-def test_the_window_opens_by_what_is_settled() -> None:
+# The throttle
+
+
+def test_the_window_moves_by_what_is_settled() -> None:
     window = Window(1000)
     window.mark(600, {0: 5, 1: 5})
 
@@ -302,7 +312,7 @@ def test_the_window_opens_by_what_is_settled() -> None:
     assert window.allowed == 1600
 
 
-def test_the_window_stays_as_long_as_one_partition_is_behind() -> None:
+def test_the_window_stays_while_one_partition_lags() -> None:
     window = Window(1000)
     window.mark(600, {0: 5, 1: 5})
 
@@ -311,7 +321,7 @@ def test_the_window_stays_as_long_as_one_partition_is_behind() -> None:
     assert window.allowed == 1000
 
 
-def test_each_mark_is_settled_for_itself() -> None:
+def test_each_mark_is_settled_separately() -> None:
     window = Window(1000)
     window.mark(300, {0: 3})
     window.mark(600, {0: 6})
@@ -333,17 +343,17 @@ def test_each_mark_is_settled_for_itself() -> None:
         (b"\x00\x01\x00\x0b....\x00\x07rdkafka...\x00\x0adata-topic...", False),
     ],
 )
-def test_only_what_appends_to_the_topic_is_held(request_: bytes, expected: bool) -> None:
-    assert appends_to(b"data-topic", request_) is expected
+def test_only_produce_requests_to_the_topic_are_throttled(request_: bytes, expected: bool) -> None:
+    assert produces_to(b"data-topic", LENGTH + request_) is expected
 
 
-def test_a_long_topic_name_is_known_in_the_compact_encoding_too() -> None:
+def test_a_long_topic_name_is_recognised_in_the_compact_encoding_too() -> None:
     topic = b"t" * 200
 
-    assert appends_to(topic, b"\x00\x00....\xc9\x01" + topic)
+    assert produces_to(topic, LENGTH + b"\x00\x00....\xc9\x01" + topic)
 
 
-# Where the servers are
+# Addresses
 
 
 @pytest.mark.parametrize(
@@ -355,94 +365,93 @@ def test_a_long_topic_name_is_known_in_the_compact_encoding_too() -> None:
         ("mongodb+srv://cluster.example", []),
     ],
 )
-def test_a_mongodb_uri_names_addresses(uri: str, addresses: list[tuple[str, int]]) -> None:
-    assert in_mongodb(uri) == addresses
+def test_the_addresses_of_a_mongodb_uri(uri: str, addresses: list[tuple[str, int]]) -> None:
+    assert mongodb_addresses(uri) == addresses
 
 
-def test_kafka_servers_are_addresses() -> None:
-    assert in_kafka("a:1,b:2") == [("a", 1), ("b", 2)]
+def test_the_addresses_of_kafka_servers() -> None:
+    assert kafka_addresses("a:1,b:2") == [("a", 1), ("b", 2)]
 
 
 # The folder
 
 
-def test_a_new_run_starts_afresh_and_leaves_the_environment_alone(tmp_path: Path) -> None:
+def test_a_new_run_deletes_the_files_of_the_last_one_and_keeps_the_virtual_environment(tmp_path: Path) -> None:
     for old in ("messages.db", "messages.db-wal", "consumer.json", "logs/x.log", "undelivered/y.jsonl", "venv/pip.log"):
         (tmp_path / old).parent.mkdir(exist_ok=True)
         (tmp_path / old).touch()
 
-    with reserved(tmp_path) as folder:
-        folder.begin(keep=False)
+    with locked(tmp_path) as folder:
+        folder.prepare(keep=False)
 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["lock", "logs", "venv"]
     assert list((tmp_path / "logs").iterdir()) == []
 
 
-def test_a_kept_run_finds_everything(tmp_path: Path) -> None:
+def test_a_kept_run_deletes_nothing(tmp_path: Path) -> None:
     (tmp_path / "messages.db").touch()
 
-    with reserved(tmp_path) as folder:
-        folder.begin(keep=True)
+    with locked(tmp_path) as folder:
+        folder.prepare(keep=True)
 
     assert (tmp_path / "messages.db").exists()
 
 
-def test_a_second_run_is_told_which_processes_are_in_the_way(tmp_path: Path) -> None:
-    with reserved(tmp_path) as folder:
-        folder.note([12, 34])
+def test_a_second_run_names_the_processes_of_the_first(tmp_path: Path) -> None:
+    with locked(tmp_path) as folder:
+        folder.record_processes([12, 34])
 
-        with pytest.raises(CannotRun, match=r"kill 12 34$"), reserved(tmp_path):
+        with pytest.raises(CannotRun, match=r"kill 12 34$"), locked(tmp_path):
             pass
 
 
-def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(CannotRun, match="cannot write to"), reserved(tmp_path / "no" / "such"):
+def test_a_folder_that_cannot_be_created_is_an_error_message(tmp_path: Path) -> None:
+    with pytest.raises(CannotRun, match="cannot write to"), locked(tmp_path / "no" / "such"):
         pass
 
 
-def test_settings_are_for_nobody_else_to_read(tmp_path: Path) -> None:
-    with reserved(tmp_path) as folder:
-        path = folder.write_settings("consumer.json", {"mongodb": {"uri": "mongodb://user:secret@m"}})
+def test_only_the_user_can_read_the_settings(tmp_path: Path) -> None:
+    path = write_settings(tmp_path / "consumer.json", {"mongodb": {"uri": "mongodb://user:secret@m"}})
 
     assert path.stat().st_mode & 0o777 == 0o600
     assert json.loads(path.read_text()) == {"mongodb": {"uri": "mongodb://user:secret@m"}}
 
 
-# What one sees
+# Output
 
 
-def test_a_plain_line_says_it_all() -> None:
-    assert line(picture()) == (
+def test_a_plain_line_has_every_number() -> None:
+    assert line(snapshot()) == (
         "  2.0 s  produced 1,240  stored 1,234  dead-lettered 1  lag 5  617 msg/s  p50 12 ms  p99 1.2 s"
         "  partitions 0 3 | killed"
     )
 
 
 @pytest.mark.parametrize(("value", "text"), [(None, "-"), (0.0004, "0 ms"), (0.25, "250 ms"), (12.34, "12.3 s")])
-def test_a_time_is_short(value: float | None, text: str) -> None:
+def test_durations_are_rounded(value: float | None, text: str) -> None:
     assert seconds(value) == text
 
 
-def test_plain_lines_come_every_two_seconds_and_at_the_end() -> None:
+def test_plain_lines_are_printed_every_two_seconds_and_at_the_end() -> None:
     lines: list[str] = []
     times = iter([0.0, 0.0, 1.0, 2.0, 2.0, 2.5])
 
     with PlainLines(clock=lambda: next(times), write=lines.append) as view:
         for produced in (1, 2, 3):
-            view.show(picture(produced=produced))
-        view.show(picture(produced=4, last=True))
-        view.say("done")
+            view.show(snapshot(produced=produced))
+        view.show(snapshot(produced=4, last=True))
+        view.print("done")
 
     assert [text.split("  ")[2] for text in lines[:-1]] == ["produced 1", "produced 3", "produced 4"]
     assert lines[-1] == "done"
 
 
-def test_the_live_table_has_a_row_a_consumer() -> None:
+def test_the_live_table_has_a_row_per_consumer() -> None:
     console = Console(record=True, width=120, force_terminal=True, file=StringIO())
 
     with LiveTable(console) as view:
-        view.say("[text with brackets]")
-        view.show(picture(last=True))
+        view.print("[text with brackets]")
+        view.show(snapshot(last=True))
     shown = console.export_text()
 
     assert "[text with brackets]" in shown

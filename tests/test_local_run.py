@@ -1,4 +1,4 @@
-"""The flow of a local run, with small real processes in the services' places."""
+"""The course of a local run, with small processes in place of the services."""
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -10,9 +10,9 @@ from typing import Self
 import pytest
 
 from local.children import Child
-from local.progress import Progress
-from local.run import Flow, ending
-from local.table import Picture
+from local.offsets import Progress
+from local.run import Monitor, describe_end
+from local.table import Snapshot
 
 SERVES = """
 import http.server, json
@@ -30,11 +30,11 @@ server.serve_forever()
 """
 FAILS = "import sys; sys.exit('the setting is wrong')"
 ENDS = ""
-DEAF = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); signal.pause()"
+UNSTOPPABLE = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); signal.pause()"
 
 
 class ScriptedKafka:
-    """Answers one progress after the other, and the last one for ever."""
+    """Returns one progress after the other, and the last one again and again."""
 
     address = "nowhere:1"
 
@@ -48,19 +48,22 @@ class ScriptedKafka:
             return self._progresses[0]
         return self._progresses.pop(0)
 
+    def keep_topics(self) -> None:
+        """Nothing to keep."""
+
 
 class Recorder:
-    """Keeps what was shown."""
+    """Records what is shown."""
 
     def __init__(self) -> None:
-        self.pictures: list[Picture] = []
-        self.said: list[str] = []
+        self.snapshots: list[Snapshot] = []
+        self.printed: list[str] = []
 
-    def show(self, picture: Picture) -> None:
-        self.pictures.append(picture)
+    def show(self, snapshot: Snapshot) -> None:
+        self.snapshots.append(snapshot)
 
-    def say(self, line: str) -> None:
-        self.said.append(line)
+    def print(self, line: str) -> None:
+        self.printed.append(line)
 
     def __enter__(self) -> Self:
         return self
@@ -69,8 +72,8 @@ class Recorder:
         """Nothing to close."""
 
 
-class Hasty:
-    """A clock on which every look takes ten seconds."""
+class FastClock:
+    """Ten seconds pass with every reading."""
 
     def __init__(self) -> None:
         self._now = 0.0
@@ -102,15 +105,15 @@ class World:
             pause.wait(0.01)
         return child
 
-    def flow(
+    def monitor(
         self,
         kafka: ScriptedKafka,
         producer: Child,
         consumers: Sequence[Child],
         clock: Callable[[], float] | None = None,
-    ) -> Flow:
+    ) -> Monitor:
         settings = self._folder / "consumer.json"
-        return Flow(kafka, producer, consumers, view=self.view, settings=settings, clock=clock or Hasty())
+        return Monitor(kafka, producer, consumers, view=self.view, settings=settings, clock=clock or FastClock())
 
 
 @pytest.fixture
@@ -119,109 +122,109 @@ def world(tmp_path: Path) -> Iterator[World]:
         yield World(tmp_path, processes)
 
 
-def test_a_run_ends_when_the_producer_has_ended_and_all_is_settled(world: World) -> None:
+def test_a_run_ends_when_the_producer_has_ended_and_everything_is_settled(world: World) -> None:
     consumer = world.serving("consumer-1")
-    flow = world.flow(ScriptedKafka((5, 0), (7, 3), (7, 7)), world.ended("producer", ENDS), [consumer])
+    monitor = world.monitor(ScriptedKafka((5, 0), (7, 3), (7, 7)), world.ended("producer", ENDS), [consumer])
 
-    settled = flow.run(Event())
+    settled = monitor.run(Event())
 
     assert settled
-    last = world.view.pictures[-1]
+    last = world.view.snapshots[-1]
     assert last.last
     assert [row.partitions for row in last.consumers] == [(0, 2)]
     assert (last.produced, last.stored, last.dead_lettered) == (7, 5, 2)
-    assert [sample.stored for sample in flow.samples] == [5]
-    assert any(text.startswith("The first messages are stored") for text in world.view.said)
+    assert [metrics.stored for metrics in monitor.metrics] == [5]
+    assert any(text.startswith("First messages stored") for text in world.view.printed)
 
 
-def test_a_stop_ends_the_producer_and_drains(world: World) -> None:
+def test_a_stop_stops_the_producer_and_waits_for_the_consumers(world: World) -> None:
     producer = world.serving("producer")
     stop = Event()
     stop.set()
 
-    settled = world.flow(ScriptedKafka((9, 0), (9, 9)), producer, [world.serving("consumer-1")]).run(stop)
+    settled = world.monitor(ScriptedKafka((9, 0), (9, 9)), producer, [world.serving("consumer-1")]).run(stop)
 
     assert settled
     assert producer.exit_code is not None
-    assert "Stopping." in world.view.said
+    assert "Stopping." in world.view.printed
 
 
-def test_when_all_serve_their_addresses_and_one_more_consumer_are_told_once(world: World) -> None:
+def test_when_all_processes_serve_their_addresses_and_the_consumer_command_are_printed_once(world: World) -> None:
     producer, consumer = world.serving("producer"), world.serving("consumer-1")
     stop = Event()
 
-    world.flow(ScriptedKafka((0, 0), (0, 0), (0, 0), then=stop.set), producer, [consumer]).run(stop)
+    world.monitor(ScriptedKafka((0, 0), (0, 0), (0, 0), then=stop.set), producer, [consumer]).run(stop)
 
-    addresses = [text for text in world.view.said if "/metrics" in text]
+    addresses = [text for text in world.view.printed if "/metrics" in text]
     assert addresses == [
-        f"  producer: process {producer.pid}, http://127.0.0.1:{producer.port}/metrics",
-        f"  consumer-1: process {consumer.pid}, http://127.0.0.1:{consumer.port}/metrics",
+        f"  producer: pid {producer.pid}, http://127.0.0.1:{producer.port}/metrics",
+        f"  consumer-1: pid {consumer.pid}, http://127.0.0.1:{consumer.port}/metrics",
     ]
-    assert sum("-m src.consumer --config" in text for text in world.view.said) == 1
+    assert sum("-m src.consumer --config" in text for text in world.view.printed) == 1
 
 
-def test_a_killed_consumer_is_named_and_the_others_go_on(world: World) -> None:
+def test_a_killed_consumer_is_reported_and_the_others_continue(world: World) -> None:
     killed = world.child("consumer-1", SERVES)
-    killed.ask_to_stop()  # before it can listen to anything: it dies by the signal
+    killed.terminate()  # before it handles the signal
     killed.wait()
     kafka = ScriptedKafka((4, 0), (4, 2), (4, 4))
 
-    settled = world.flow(kafka, world.ended("producer", ENDS), [killed, world.serving("consumer-2")]).run(Event())
+    settled = world.monitor(kafka, world.ended("producer", ENDS), [killed, world.serving("consumer-2")]).run(Event())
 
     assert settled
-    assert [row.state for row in world.view.pictures[-1].consumers] == ["killed", "running"]
-    assert sum("consumer-1 is killed;" in text for text in world.view.said) == 1
+    assert [row.state for row in world.view.snapshots[-1].consumers] == ["killed", "running"]
+    assert sum("consumer-1 is killed;" in text for text in world.view.printed) == 1
 
 
-def test_a_consumer_in_trouble_ends_the_run_with_its_last_words(world: World) -> None:
+def test_a_failed_consumer_ends_the_run_with_its_last_log_lines(world: World) -> None:
     producer = world.serving("producer")
 
-    settled = world.flow(ScriptedKafka((4, 0)), producer, [world.ended("consumer-1", FAILS)]).run(Event())
+    settled = world.monitor(ScriptedKafka((4, 0)), producer, [world.ended("consumer-1", FAILS)]).run(Event())
 
     assert not settled
     assert producer.exit_code is not None
-    assert any("consumer-1" in text and "the setting is wrong" in text for text in world.view.said)
+    assert any("consumer-1" in text and "the setting is wrong" in text for text in world.view.printed)
 
 
-def test_waiting_without_any_progress_has_an_end(world: World) -> None:
-    flow = world.flow(ScriptedKafka((4, 1)), world.ended("producer", ENDS), [world.serving("consumer-1")])
+def test_waiting_without_progress_times_out(world: World) -> None:
+    monitor = world.monitor(ScriptedKafka((4, 1)), world.ended("producer", ENDS), [world.serving("consumer-1")])
 
-    settled = flow.run(Event())
+    settled = monitor.run(Event())
 
     assert not settled
-    assert "Given up waiting: 3 messages are not settled." in world.view.said
+    assert "Timed out: 3 messages are not settled." in world.view.printed
 
 
-def test_after_a_stop_what_is_not_settled_in_time_is_left_pending(world: World) -> None:
+def test_after_a_stop_messages_may_stay_unsettled(world: World) -> None:
     stop = Event()
     stop.set()
     steps = [(1000, committed) for committed in range(500)]
 
-    fine = world.flow(ScriptedKafka(*steps), world.serving("producer"), [world.serving("consumer-1")]).run(stop)
+    settled = world.monitor(ScriptedKafka(*steps), world.serving("producer"), [world.serving("consumer-1")]).run(stop)
 
-    assert fine
-    assert any(text.startswith("Given up waiting") for text in world.view.said)
-
-
-def test_a_process_tells_how_it_ended(world: World) -> None:
-    assert ending(world.ended("consumer-1", ENDS)).startswith("consumer-1 is finished;")
-    assert ending(world.ended("consumer-2", FAILS)).startswith("consumer-2 has failed (1).")
-    assert ending(world.ended("consumer-2", FAILS)).endswith("\n  the setting is wrong")
+    assert settled
+    assert any(text.startswith("Timed out") for text in world.view.printed)
 
 
-def test_a_process_that_does_not_hear_is_late(world: World) -> None:
-    deaf = world.child("consumer-1", DEAF)
+def test_the_end_of_a_consumer_is_described(world: World) -> None:
+    assert describe_end(world.ended("consumer-1", ENDS)).startswith("consumer-1 is finished;")
+    assert describe_end(world.ended("consumer-2", FAILS)).startswith("consumer-2 has failed (1).")
+    assert describe_end(world.ended("consumer-2", FAILS)).endswith("\n  the setting is wrong")
+
+
+def test_a_process_that_ignores_sigterm_is_late(world: World) -> None:
+    child = world.child("consumer-1", UNSTOPPABLE)
     pause = Event()
-    while "deaf" not in deaf.last_lines():
+    while "ready" not in child.last_lines():
         pause.wait(0.01)
 
-    deaf.ask_to_stop()
+    child.terminate()
 
-    assert not deaf.wait(timeout=0.1)
-    assert (deaf.state, deaf.port, deaf.partitions) == ("starting", None, ())
+    assert not child.wait(timeout=0.1)
+    assert (child.state, child.port, child.partitions) == ("starting", None, ())
 
 
-def test_a_process_ends_with_the_block_that_started_it(tmp_path: Path) -> None:
+def test_a_process_ends_with_its_block(tmp_path: Path) -> None:
     with World(tmp_path, ExitStack()).child("consumer-1", SERVES) as child:
         assert child.exit_code is None
 

@@ -1,10 +1,12 @@
-"""The local run as a user sees it: real services, the embedded broker, SQLite; and what stops it before it starts."""
+"""Whole local runs with the real services, the embedded broker and SQLite, and the errors that prevent one."""
 
 import json
 import os
 import signal
 import socket
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
 from types import SimpleNamespace
@@ -15,55 +17,69 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from local.__main__ import main
 from local.broker import EmbeddedBroker
+from local.connectivity import kafka_addresses
 from local.errors import CannotRun
 from local.kafka import RealKafka
+from local.offsets import OffsetReader
 from local.options import Options
-from local.progress import Meter, make_topics
+from local.plan import Names
 from local.run import run
+from local.topics import Topics
 
-OFFSET_FETCH = 9  # Kafka's number for this request
+LIST_OFFSETS, OFFSET_FETCH = 2, 9  # API keys
+NAMES = Names("t", "group", "messages")
 
 
 class FakeAdmin:
-    """As much of an AdminClient as making topics needs."""
+    """The part of AdminClient that creating topics needs, which the embedded broker does not support."""
 
-    def __init__(self, broker: tuple[str, int], *, exists: bool = False, refuses: KafkaError | None = None) -> None:
-        self.made: dict[str, dict[str, str]] = {}
+    def __init__(self, broker: tuple[str, int], *, exists: bool = False, errors: Mapping[str, KafkaError] = {}) -> None:
+        self.topics: dict[str, dict[str, str]] = {}
         self._broker = SimpleNamespace(host=broker[0], port=broker[1])
-        self._refusal = KafkaError(KafkaError.TOPIC_ALREADY_EXISTS) if exists else refuses
+        self._exists = exists
+        self._errors = errors
 
     def list_topics(self, topic: str | None = None, timeout: float = 0) -> Any:
-        topics = {topic: SimpleNamespace(partitions={0: None, 1: None})}
-        return SimpleNamespace(brokers={1: self._broker}, topics=topics)
+        self._fail("list_topics")
+        return SimpleNamespace(
+            brokers={1: self._broker}, topics={topic: SimpleNamespace(partitions={0: None, 1: None})}
+        )
 
     def create_topics(self, topics: list[Any], request_timeout: float) -> dict[str, Any]:
-        def made() -> None:
-            if self._refusal:
-                raise KafkaException(self._refusal)
-            self.made[topics[0].topic] = topics[0].config
+        def create() -> None:
+            if self._exists:
+                raise KafkaException(KafkaError(KafkaError.TOPIC_ALREADY_EXISTS))
+            self._fail(f"create {topics[0].topic}")
+            self.topics[topics[0].topic] = topics[0].config
 
-        return {topics[0].topic: SimpleNamespace(result=made)}
-
-    def describe_configs(self, resources: list[Any], request_timeout: float) -> dict[Any, Any]:
-        settings = {"max.message.bytes": SimpleNamespace(value="1048588")}
-        return {resources[0]: SimpleNamespace(result=lambda: settings)}
-
-
-class DumbAdmin(FakeAdmin):
-    """Its Kafka answers nothing."""
-
-    def list_topics(self, topic: str | None = None, timeout: float = 0) -> Any:
-        raise KafkaException(KafkaError(KafkaError._TRANSPORT))
-
-
-class SecretiveAdmin(FakeAdmin):
-    """Its Kafka tells no settings."""
+        return {topics[0].topic: SimpleNamespace(result=create)}
 
     def describe_configs(self, resources: list[Any], request_timeout: float) -> dict[Any, Any]:
-        def refused() -> None:
-            raise KafkaException(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED))
+        def describe() -> dict[str, Any]:
+            self._fail("describe_configs")
+            return {"max.message.bytes": SimpleNamespace(value="1048588")}
 
-        return {resources[0]: SimpleNamespace(result=refused)}
+        return {resources[0]: SimpleNamespace(result=describe)}
+
+    def delete_topics(self, topics: list[str], operation_timeout: float) -> dict[str, Any]:
+        def error() -> KafkaError | None:
+            return self._errors.get("delete_topics")
+
+        if not error():
+            self.topics = {topic: config for topic, config in self.topics.items() if topic not in topics}
+        return {topic: SimpleNamespace(exception=error) for topic in topics}
+
+    def _fail(self, call: str) -> None:
+        if error := self._errors.get(call):
+            raise KafkaException(error)
+
+
+@contextmanager
+def kafka_with(**how: Any) -> Iterator[tuple[EmbeddedBroker, FakeAdmin, Topics]]:
+    """The embedded broker as a real one, which has the topics as soon as they are created."""
+    with EmbeddedBroker({"t": 2, "t.dlq": 1}) as broker:
+        admin = FakeAdmin(kafka_addresses(broker.address)[0], **how)
+        yield broker, admin, Topics(broker.address, NAMES, admin)
 
 
 def test_every_message_of_a_run_is_accounted_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -71,12 +87,12 @@ def test_every_message_of_a_run_is_accounted_for(tmp_path: Path, capsys: pytest.
 
     printed = capsys.readouterr()
     assert status == 0, printed
-    assert "for trying out" in printed.out
+    assert "for evaluation only" in printed.out
     assert "300 settled = 300 stored + 0 dead-lettered" in printed.out
     assert "PASS" in printed.out
 
 
-def test_a_parked_message_is_accounted_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dead_letter_is_accounted_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     stop, pause = Event(), Event()
     with ThreadPoolExecutor() as pool:
         status = pool.submit(run, Options(rate=50, consumers=1, partitions=1), stop, tmp_path)
@@ -86,8 +102,8 @@ def test_a_parked_message_is_accounted_for(tmp_path: Path, capsys: pytest.Captur
         producer = Producer({"bootstrap.servers": kafka["bootstrap_servers"]})
         producer.produce(kafka["topic"], b"{")
         producer.flush(10)
-        letters = Meter(kafka["bootstrap_servers"], kafka["dead_letter_topic"], "nobody", 1)
-        while not sum(letters.read().ends.values()):
+        dead_letters = OffsetReader(kafka["bootstrap_servers"], kafka["dead_letter_topic"], "test", 1)
+        while not sum(dead_letters.read().end.values()):
             pause.wait(0.05)
         stop.set()
 
@@ -98,7 +114,7 @@ def test_a_parked_message_is_accounted_for(tmp_path: Path, capsys: pytest.Captur
     assert "/metrics" in printed
 
 
-def test_a_consumer_that_cannot_start_ends_the_run_with_its_last_words(
+def test_a_consumer_that_cannot_start_ends_the_run_with_its_last_log_lines(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CONSUMER_BATCH_SIZE", "0")
@@ -109,7 +125,7 @@ def test_a_consumer_that_cannot_start_ends_the_run_with_its_last_words(
     assert "consumer-1 has failed (2)." in capsys.readouterr().out
 
 
-def test_a_producer_that_cannot_start_ends_the_run_with_its_last_words(
+def test_a_producer_that_cannot_start_ends_the_run_with_its_last_log_lines(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PRODUCER_MAX_RETRIES", "-1")
@@ -137,105 +153,127 @@ def test_a_stopped_run_is_audited_too(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "Stopping." in capsys.readouterr().out
 
 
-def test_a_kafka_that_is_not_there_is_one_sentence_and_status_2(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unreachable_kafka_is_an_error_message_and_status_2(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{nobody.getsockname()[1]}"
 
-        status = main(["--kafka", address], lambda options, stop: make_topics(address, "t", "t.dlq", 1))
+        status = main(["--kafka", address], lambda options, stop: Topics(address, NAMES).create(1))
 
     assert status == 2
-    assert capsys.readouterr().err.startswith(f"local.sh: cannot reach Kafka at {address} (Connection refused)")
+    assert capsys.readouterr().err.startswith(f"local.sh: cannot connect to Kafka at {address} (Connection refused)")
 
 
-def test_a_mongodb_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(CannotRun, match=r"cannot reach MongoDB at 127.0.0.1:1 \(Connection refused\)"):
+def test_an_unreachable_mongodb_is_an_error_message(tmp_path: Path) -> None:
+    with pytest.raises(CannotRun, match=r"cannot connect to MongoDB at 127.0.0.1:1 \(Connection refused\)"):
         run(Options(messages=1, mongodb="mongodb://user:secret@127.0.0.1:1/"), Event(), tmp_path)
 
 
-def test_an_advertised_address_that_leads_nowhere_is_named() -> None:
-    with (
-        EmbeddedBroker({}) as broker,
-        pytest.raises(CannotRun, match=r"sends its clients on to nosuchhost\.invalid:9092"),
-    ):
-        make_topics(broker.address, "t", "t.dlq", 1, FakeAdmin(("nosuchhost.invalid", 9092)))
+def test_an_unreachable_advertised_listener_is_named() -> None:
+    with EmbeddedBroker({}) as broker, pytest.raises(CannotRun, match=r"advertises nosuchhost\.invalid:9092"):
+        Topics(broker.address, NAMES, FakeAdmin(("nosuchhost.invalid", 9092))).create(1)
 
 
-def test_dead_letters_get_a_topic_that_takes_whatever_the_topic_takes() -> None:
-    with EmbeddedBroker({}) as broker:
-        host, port = broker.address.split(":")
-        admin = FakeAdmin((host, int(port)))
-
-        partitions = make_topics(broker.address, "t", "t.dlq", 2, admin)
+def test_the_dead_letter_topic_accepts_every_message_of_the_topic() -> None:
+    with kafka_with() as (_, admin, topics):
+        partitions = topics.create(2)
 
     assert partitions == 2
-    assert list(admin.made) == ["t", "t.dlq"]
-    assert admin.made["t.dlq"]["max.message.bytes"] == str(1048588 + 65536)
+    assert list(admin.topics) == ["t", "t.dlq"]
+    assert admin.topics["t.dlq"]["max.message.bytes"] == str(1048588 + 65536)
 
 
-def test_topics_that_exist_are_taken_as_they_are() -> None:
-    with EmbeddedBroker({}) as broker:
-        host, port = broker.address.split(":")
+def test_existing_topics_are_left_as_they_are() -> None:
+    with kafka_with(exists=True) as (_, _, topics):
+        assert topics.create(9) == 2
 
-        assert make_topics(broker.address, "t", "t.dlq", 9, FakeAdmin((host, int(port)), exists=True)) == 2
+
+def test_creating_topics_waits_for_the_leaders_of_all_partitions() -> None:
+    with kafka_with() as (broker, _, topics):
+        broker.fail_next(LIST_OFFSETS, *[KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.UNKNOWN_TOPIC_OR_PART] * 3)
+
+        assert topics.create(2) == 2
 
 
 @pytest.mark.parametrize(
-    ("kind", "refusal", "sentence"),
+    ("call", "code", "message"),
     [
-        (FakeAdmin, KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED), "cannot make the topic t"),
-        (DumbAdmin, None, "is no Kafka that talks to us"),
-        (SecretiveAdmin, None, "does not tell the settings of t"),
+        ("list_topics", KafkaError._TRANSPORT, "does not respond as Kafka"),
+        ("create t", KafkaError.TOPIC_AUTHORIZATION_FAILED, "cannot create the topic t"),
+        ("create t.dlq", KafkaError.TOPIC_AUTHORIZATION_FAILED, "cannot create the topic t.dlq"),
+        ("describe_configs", KafkaError.TOPIC_AUTHORIZATION_FAILED, "cannot read the settings of t"),
     ],
 )
-def test_a_kafka_that_refuses_is_one_sentence(kind: type[FakeAdmin], refusal: KafkaError, sentence: str) -> None:
-    with EmbeddedBroker({}) as broker:
-        host, port = broker.address.split(":")
-        admin = kind((host, int(port)), refuses=refusal)
+def test_topics_that_cannot_be_created_are_an_error_message_and_none_is_left(
+    call: str, code: int, message: str
+) -> None:
+    with kafka_with(errors={call: KafkaError(code)}) as (_, admin, topics):
+        with pytest.raises(CannotRun, match=message), topics.deleted_on_failure():
+            topics.create(1)
 
-        with pytest.raises(CannotRun, match=sentence):
-            make_topics(broker.address, "t", "t.dlq", 1, admin)
+        assert admin.topics == {}
 
 
-def test_a_real_kafka_is_asked_how_far_the_messages_have_come() -> None:
+def test_topics_that_cannot_be_deleted_either_are_named() -> None:
+    refused = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)
+
+    with (
+        kafka_with(errors={"describe_configs": refused, "delete_topics": refused}) as (_, _, topics),
+        pytest.raises(CannotRun, match=r"cannot read the settings of t: .*; could not delete t$"),
+        topics.deleted_on_failure(),
+    ):
+        topics.create(1)
+
+
+def test_topics_of_a_run_that_has_started_are_kept() -> None:
+    with kafka_with() as (_, admin, topics):
+        topics.create(1)
+        topics.keep()
+        with pytest.raises(CannotRun), topics.deleted_on_failure():
+            raise CannotRun("a later error")
+
+        assert list(admin.topics) == ["t", "t.dlq"]
+
+
+def test_the_progress_of_a_real_kafka_is_read() -> None:
     with EmbeddedBroker({"t": 1}) as broker:
         producer = Producer({"bootstrap.servers": broker.address})
-        kafka = RealKafka(broker.address, Meter(broker.address, "t", "group", 1))
+        kafka = RealKafka(broker.address, OffsetReader(broker.address, "t", "group", 1), Topics(broker.address, NAMES))
         producer.produce("t", b"x")
         producer.flush(10)
 
-        assert kafka.progress().delivered == 1
+        assert kafka.progress().produced == 1
 
 
-def test_a_group_whose_coordinator_moves_is_asked_again() -> None:
+def test_reading_committed_offsets_is_retried_while_the_coordinator_moves() -> None:
     with EmbeddedBroker({"t": 1}) as broker:
-        meter = Meter(broker.address, "t", "group", 1)
+        reader = OffsetReader(broker.address, "t", "group", 1)
         broker.fail_next(OFFSET_FETCH, KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_LOAD_IN_PROGRESS)
 
-        assert meter.read().committed == {0: 0}
+        assert reader.read().committed == {0: 0}
 
 
-def test_a_broker_that_went_away_is_one_sentence() -> None:
+def test_a_broker_that_became_unreachable_is_an_error_message() -> None:
     with EmbeddedBroker({"t": 1}) as broker:
-        meter = Meter(broker.address, "t", "group", 1, patience=1)
+        reader = OffsetReader(broker.address, "t", "group", 1, timeout=1)
         broker.go_down()
 
-        with pytest.raises(CannotRun, match="Kafka does not say"):
-            meter.read()
+        with pytest.raises(CannotRun, match="cannot read the end offsets of t"):
+            reader.read()
 
 
-def test_the_first_signal_asks_and_the_second_one_ends_at_once(capsys: pytest.CaptureFixture[str]) -> None:
-    heard = []
+def test_the_first_signal_stops_gracefully_and_the_second_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    stopped = []
 
     def interrupted(_options: Options, stop: Event) -> int:
         os.kill(os.getpid(), signal.SIGINT)
-        heard.append(stop.is_set())
+        stopped.append(stop.is_set())
         os.kill(os.getpid(), signal.SIGTERM)
         return 0
 
     before = signal.getsignal(signal.SIGTERM)
     status = main([], interrupted)
 
-    assert (heard, status) == ([True], 130)
+    assert (stopped, status) == ([True], 130)
     assert signal.getsignal(signal.SIGTERM) is before
-    assert "Ended at once" in capsys.readouterr().err
+    assert "Interrupted" in capsys.readouterr().err

@@ -1,39 +1,35 @@
-"""`python -m chaos`: what scripts/chaos.sh starts."""
+"""`python -m chaos`: the program behind scripts/chaos.sh."""
 
 import signal
 import sys
 from collections.abc import Callable, Sequence
 
 from chaos import scenarios
-from chaos.options import Options, chosen, parse
+from chaos.options import Options, parse, selected
 from chaos.scenarios.scenario import Scenario
 from chaos.suite import run
+from local.__main__ import INTERRUPTED
 from local.errors import CannotRun
-
-INTERRUPTED = 130  # what a shell reports of a program that Ctrl-C ended
 
 
 def main(arguments: Sequence[str], run: Callable[[Options, Sequence[Scenario]], int] = run) -> int:
-    """The exit status of a proof with these arguments."""
+    """The exit status of a run with these arguments."""
     known = (*scenarios.ALL, *scenarios.ON_REQUEST)
     names = [scenario.name for scenario in known]
     options = parse(arguments, names, scenarios.PROTECTIONS)
-    wanted = chosen(options, names)
-    selected = [scenario for scenario in known if scenario.name in wanted]
-    if not options.only and not options.list:
-        selected = list(scenarios.ALL)
+    chosen = [scenario for scenario in known if scenario.name in selected(options, names)]
     if options.list:
-        for scenario in selected:
-            print(f"{scenario.name}\n  {scenario.story}\n  without: {', '.join(scenario.protection)}")
+        for scenario in chosen:
+            print(f"{scenario.name}\n  {scenario.description}\n  tests: {', '.join(scenario.protections)}")
         return 0
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever ends it, servers and processes end with it
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that servers and processes are stopped
     try:
-        return run(options, selected)
+        return run(options, chosen if options.only else scenarios.ALL)
     except CannotRun as error:
         print(f"chaos.sh: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("Ended before its end.", file=sys.stderr)
+        print("Interrupted.", file=sys.stderr)
         return INTERRUPTED
 
 

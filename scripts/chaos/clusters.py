@@ -1,4 +1,4 @@
-"""How the servers are had: embedded ones, those of docker-compose.yml, or the user's own."""
+"""Provides the servers: embedded ones, those of docker-compose.yml, or the user's own."""
 
 import os
 import shlex
@@ -10,17 +10,16 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
-from chaos.options import ACTS, Options
+from chaos.options import ACTIONS, Options
 from chaos.proxy import kafka_proxy
-from chaos.servers import Cluster, Lever, Server, kafka_asked, mongodb_asked
-from chaos.wires import Address
+from chaos.servers import Action, Cluster, Server, kafka_server, mongodb_server
 from local.broker import EmbeddedBroker
+from local.connectivity import host_port, kafka_addresses, mongodb_addresses, require_reachable
 from local.errors import CannotRun
 from local.plan import ROOT
-from local.reach import in_kafka, in_mongodb, reach_one_of
 
-COMMAND_WITHIN = 600.0  # seconds; the first `up` builds images
-JOIN_WITHIN_MS = 1000  # consumers that start together become one group of the embedded broker at once
+COMMAND_TIMEOUT = 600.0  # seconds; the first `up` builds images
+REBALANCE_DELAY_MS = 1000  # consumers that start together join the embedded broker's group at once
 COMPOSE_FILES = ("docker-compose.yml", "scripts/chaos/compose.yml")
 COMPOSE_SERVICES = ("zookeeper", "kafka", "mongodb")
 
@@ -29,62 +28,56 @@ COMPOSE_SERVICES = ("zookeeper", "kafka", "mongodb")
 def cluster(options: Options) -> Iterator[Cluster]:
     """The servers that the options ask for. Raises CannotRun."""
     if options.on == "commands":
-        opening = _commanded(options)
+        opening = _controlled_by_commands(options)
     else:
-        opening = _composed() if options.on == "compose" else _embedded()
+        opening = _in_containers() if options.on == "compose" else _embedded()
     with opening as found:
         yield found
 
 
 @contextmanager
 def _embedded() -> Iterator[Cluster]:
-    """The broker can close its connections and accept none, which to clients is a broker that was killed."""
+    """The broker can close its connections and refuse new ones, which clients cannot tell from a killed broker."""
     with (
-        EmbeddedBroker({}, rebalance_delay_ms=JOIN_WITHIN_MS) as broker,
-        kafka_proxy(in_kafka(broker.address)[0]) as proxy,
+        EmbeddedBroker({}, rebalance_delay_ms=REBALANCE_DELAY_MS) as broker,
+        kafka_proxy(kafka_addresses(broker.address)[0]) as proxy,
     ):
-        address = f"127.0.0.1:{proxy.address[1]}"
-        levers: Mapping[str, Lever] = {
+        actions: Mapping[str, Action] = {
             "kill": broker.go_down,
             "stop": broker.go_down,
             "start": broker.come_up,
             "pause": proxy.freeze,
-            "resume": proxy.mend,
+            "resume": proxy.heal,
         }
-        nothing = Server("SQLite", {}, lambda: None)
-        yield Cluster(address, Server("Kafka", levers, kafka_asked(address), proxy.address), None, nothing, broker)
+        address = host_port(proxy.address)
+        yield Cluster(address, kafka_server(address, actions), None, Server("SQLite", {}, lambda: None), broker)
 
 
 @contextmanager
-def _commanded(options: Options) -> Iterator[Cluster]:
+def _controlled_by_commands(options: Options) -> Iterator[Cluster]:
     kafka, mongodb = options.kafka or "", options.mongodb or ""
-    brokers = in_kafka(kafka)
-    reach_one_of("Kafka", kafka, brokers)
-    addresses = in_mongodb(mongodb)
-    reach_one_of("MongoDB", ", ".join(f"{host}:{port}" for host, port in addresses), addresses)
+    addresses = mongodb_addresses(mongodb)
+    require_reachable("Kafka", kafka, kafka_addresses(kafka))
+    require_reachable("MongoDB", ", ".join(map(host_port, addresses)), addresses)
     yield Cluster(
         kafka,
-        Server("Kafka", _commands(options, "kafka"), kafka_asked(kafka), _only(brokers)),
+        kafka_server(kafka, _commands(options, "kafka")),
         mongodb,
-        Server("MongoDB", _commands(options, "mongodb"), mongodb_asked(mongodb), _only(addresses)),
+        mongodb_server(mongodb, _commands(options, "mongodb")),
     )
 
 
-def _only(addresses: Sequence[Address]) -> Address | None:
-    return addresses[0] if len(addresses) == 1 else None
-
-
-def _commands(options: Options, server: str) -> dict[str, Lever]:
-    """The user's own, by the shell, as they were typed."""
+def _commands(options: Options, server: str) -> dict[str, Action]:
+    """The user's commands, run by the shell."""
     return {
-        act: partial(_run, ["sh", "-c", options.commands[server, act]])
-        for act in ACTS
-        if (server, act) in options.commands
+        action: partial(_run, ["sh", "-c", options.commands[server, action]])
+        for action in ACTIONS
+        if (server, action) in options.commands
     }
 
 
 @contextmanager
-def _composed() -> Iterator[Cluster]:
+def _in_containers() -> Iterator[Cluster]:
     kafka_port, mongodb_port = _free_port(), _free_port()
     environment = {
         **os.environ,
@@ -100,17 +93,17 @@ def _composed() -> Iterator[Cluster]:
         kafka = f"127.0.0.1:{kafka_port}"
         yield Cluster(
             kafka,
-            Server("Kafka", _containers(compose, "kafka"), kafka_asked(kafka), ("127.0.0.1", kafka_port)),
+            kafka_server(kafka, _container_actions(compose, "kafka")),
             uri,
-            Server("MongoDB", _containers(compose, "mongodb"), mongodb_asked(uri), ("127.0.0.1", mongodb_port)),
+            mongodb_server(uri, _container_actions(compose, "mongodb")),
         )
     finally:
         compose("down", "--volumes", "--remove-orphans", "--rmi", "local", "--timeout", "1")
 
 
-def _containers(compose: "partial[str]", service: str) -> dict[str, Lever]:
-    arguments = {"kill": "kill", "stop": "stop", "start": "start", "pause": "pause", "resume": "unpause"}
-    return {act: partial(compose, argument, service) for act, argument in arguments.items()}
+def _container_actions(compose: "partial[str]", service: str) -> dict[str, Action]:
+    commands = {"kill": "kill", "stop": "stop", "start": "start", "pause": "pause", "resume": "unpause"}
+    return {action: partial(compose, command, service) for action, command in commands.items()}
 
 
 def _compose(environment: Mapping[str, str], *arguments: str) -> str:
@@ -118,8 +111,8 @@ def _compose(environment: Mapping[str, str], *arguments: str) -> str:
     return _run(["docker", "compose", *files, *arguments], folder=ROOT, environment=environment)
 
 
-def _run(command: list[str], *, folder: Path | None = None, environment: Mapping[str, str] | None = None) -> str:
-    """What it prints. Raises CannotRun."""
+def _run(command: Sequence[str], *, folder: Path | None = None, environment: Mapping[str, str] | None = None) -> str:
+    """The command's output. Raises CannotRun."""
     try:
         done = subprocess.run(
             command,
@@ -128,15 +121,15 @@ def _run(command: list[str], *, folder: Path | None = None, environment: Mapping
             capture_output=True,
             text=True,
             check=False,
-            timeout=COMMAND_WITHIN,
+            timeout=COMMAND_TIMEOUT,
         )
     except FileNotFoundError as error:
-        raise CannotRun(f"there is no {error.filename} here") from error
+        raise CannotRun(f"{error.filename} is not installed") from error
     except subprocess.TimeoutExpired as error:
-        raise CannotRun(f"{shlex.join(command)}: has not ended within {COMMAND_WITHIN:.0f} s") from error
+        raise CannotRun(f"{shlex.join(command)}: timed out after {COMMAND_TIMEOUT:.0f} s") from error
     if done.returncode:
-        said = (done.stderr or done.stdout).strip()[-500:]
-        raise CannotRun(f"{shlex.join(command)}: exit status {done.returncode}: {said}")
+        output = (done.stderr or done.stdout).strip()[-500:]
+        raise CannotRun(f"{shlex.join(command)}: exit status {done.returncode}: {output}")
     return done.stdout
 
 

@@ -1,4 +1,4 @@
-"""Faults that heal with the end of their `with` block, whatever happens in it."""
+"""Faults that end with their `with` block, even if an exception leaves it."""
 
 import resource
 import signal
@@ -14,13 +14,13 @@ Fault = AbstractContextManager[None]
 
 
 @contextmanager
-def _between(begin: Callable[[], object], heal: Callable[[], object]) -> Iterator[None]:
-    """Healed too where it began by halves."""
+def _between(begin: Callable[[], object], end: Callable[[], object]) -> Iterator[None]:
+    """Ended too if `begin` fails halfway."""
     try:
         begin()
         yield
     finally:
-        heal()
+        end()
 
 
 def killed(server: Server) -> Fault:
@@ -35,41 +35,31 @@ def frozen(server: Server) -> Fault:
     return _between(server.pause, server.resume)
 
 
-def asleep(child: Child) -> Fault:
-    """A process that does not run, and does not know it."""
-    return _between(partial(child.send, signal.SIGSTOP), partial(child.send, signal.SIGCONT))
+def frozen_process(child: Child) -> Fault:
+    """The process does not run, and does not notice."""
+    return _between(partial(child.send_signal, signal.SIGSTOP), partial(child.send_signal, signal.SIGCONT))
 
 
-def cut(proxy: Proxy) -> Fault:
-    """Connections end, and none can be made."""
-    return _between(proxy.cut, proxy.mend)
+def network_cut(proxy: Proxy) -> Fault:
+    """Connections are closed and refused."""
+    return _between(proxy.cut, proxy.heal)
 
 
-def silent(proxy: Proxy) -> Fault:
-    """Connections stay, and nothing arrives."""
-    return _between(proxy.freeze, proxy.mend)
+def network_frozen(proxy: Proxy) -> Fault:
+    """Connections stay open, and no data arrives."""
+    return _between(proxy.freeze, proxy.heal)
 
 
-def slow(proxy: Proxy, seconds: float) -> Fault:
-    return _between(partial(proxy.slow, seconds), proxy.mend)
+def network_slow(proxy: Proxy, seconds: float) -> Fault:
+    return _between(partial(proxy.slow, seconds), proxy.heal)
 
 
-def kill(child: Child) -> None:
-    child.send(signal.SIGKILL)
-    child.wait()
+def disk_full(child: Child, limit: int) -> Fault:
+    """No file of this process can grow beyond this many bytes."""
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)  # a child inherits it
+    return _between(partial(_limit_files, child, (limit, usual[1])), partial(_limit_files, child, usual))
 
 
-def set_clock_back(child: Child) -> None:
-    """Of one that was started with `--clock-back`."""
-    child.send(signal.SIGUSR1)
-
-
-def full_disk(child: Child, room: int) -> Fault:
-    """No file of this process grows beyond so many bytes."""
-    usual = resource.getrlimit(resource.RLIMIT_FSIZE)  # ours, which it has from us
-    return _between(partial(_limit, child, (room, usual[1])), partial(_limit, child, usual))
-
-
-def _limit(child: Child, size: tuple[int, int]) -> None:
+def _limit_files(child: Child, size: tuple[int, int]) -> None:
     if child.exit_code is None:
         resource.prlimit(child.pid, resource.RLIMIT_FSIZE, size)

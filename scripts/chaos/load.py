@@ -1,4 +1,4 @@
-"""The messages of a trial, as lines for `python -m src.producer --input`, and what must become of each."""
+"""The messages of a trial: lines for `python -m src.producer --input`, and which of them are to be dead-lettered."""
 
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -7,37 +7,37 @@ from random import Random
 from typing import Any
 
 LONG_INTEGER = 2**70
-DEEP = 120  # levels; MongoDB takes 100
+DEEP = 120  # levels; MongoDB accepts 100
 
 Message = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Load:
-    """Lines in the order in which they are sent. `good` are to be stored, `bad` to be dead-lettered, by their ids."""
+    """Lines in the order they are sent; the ids of those to be stored (`valid`) and of those to be dead-lettered."""
 
     lines: tuple[str, ...]
-    good: frozenset[str]
-    bad: frozenset[str]
+    valid: frozenset[str]
+    invalid: frozenset[str]
 
     def __add__(self, more: "Load") -> "Load":
-        """Both, one after the other; a message that is in both is one message sent twice."""
-        return Load(self.lines + more.lines, self.good | more.good, self.bad | more.bad)
+        """Both, one after the other; a message in both of them is sent twice."""
+        return Load(self.lines + more.lines, self.valid | more.valid, self.invalid | more.invalid)
 
     @property
     def size(self) -> int:
         return len(self.lines)
 
     def first(self, count: int) -> "Load":
-        """What the first lines alone would be."""
+        """The first lines."""
         lines = self.lines[:count]
         ids = {json.loads(line)["id"] for line in lines}
-        return Load(lines, self.good & ids, self.bad & ids)
+        return Load(lines, self.valid & ids, self.invalid & ids)
 
-    def refusing(self, condition: Callable[[Message], bool]) -> "Load":
-        """The same lines, where those messages are to be dead-lettered."""
-        bad = frozenset(message["id"] for message in map(json.loads, self.lines) if condition(message))
-        return Load(self.lines, self.good - bad, self.bad | bad)
+    def rejecting(self, condition: Callable[[Message], bool]) -> "Load":
+        """The same lines; messages that meet the condition are to be dead-lettered."""
+        rejected = frozenset(message["id"] for message in map(json.loads, self.lines) if condition(message))
+        return Load(self.lines, self.valid - rejected, self.invalid | rejected)
 
     @property
     def text(self) -> str:
@@ -48,36 +48,28 @@ NOTHING = Load((), frozenset(), frozenset())
 
 
 def plain(count: int, random: Random) -> Load:
-    """Messages as the specification has them."""
-    return mixed(count, random, broken=0)
+    """Valid messages."""
+    return mixed(count, random, invalid=0)
 
 
-def mixed(count: int, random: Random, *, broken: float) -> Load:
-    """Of these, the share `broken` has a field that no consumer takes."""
-    spoilt = set(random.sample(range(count), round(count * broken)))
-    messages = [_message(random, number) for number in range(count)]
-    for number in spoilt:
-        messages[number] |= random.choice(_BROKEN)
-    return _load(messages, (messages[number]["id"] for number in spoilt))
+def mixed(count: int, random: Random, *, invalid: float) -> Load:
+    """The share `invalid` has a field with an invalid value."""
+    return _partly(count, random, invalid, lambda: random.choice(_INVALID))
 
 
-def refused(count: int, random: Random, share: float = 0.02) -> Load:
-    """Of these, a share is well-formed, and yet no store takes it."""
-    spoilt = set(random.sample(range(count), round(count * share)))
-    messages = [_message(random, number) for number in range(count)]
-    for number in spoilt:
-        messages[number]["extra"] = random.choice((LONG_INTEGER, _nested(DEEP)))
-    return _load(messages, (messages[number]["id"] for number in spoilt))
+def rejected_by_store(count: int, random: Random, share: float = 0.02) -> Load:
+    """A share is valid, but no store accepts it."""
+    return _partly(count, random, share, lambda: {"extra": random.choice((LONG_INTEGER, _nested(DEEP)))})
 
 
 def two_versions(count: int, random: Random) -> Load:
-    """Every other message has fields of a later version, and lacks those of today."""
+    """Every other message has the fields of a later version."""
     messages = [_message(random, number) for number in range(count)]
     later = [_later(message) if number % 2 else message for number, message in enumerate(messages)]
     return _load(later, ())
 
 
-_BROKEN: Sequence[Message] = (
+_INVALID: Sequence[Message] = (
     {"created_at": "yesterday"},
     {"created_at": 1_700_000_000},
     {"name": 7},
@@ -106,7 +98,16 @@ def _nested(levels: int) -> Any:
     return nested
 
 
-def _load(messages: Sequence[Message], bad: Iterable[str]) -> Load:
-    spoilt = frozenset(bad)
-    good = frozenset(message["id"] for message in messages) - spoilt
-    return Load(tuple(json.dumps(message) for message in messages), good, spoilt)
+def _partly(count: int, random: Random, share: float, fields: Callable[[], Message]) -> Load:
+    """Messages of which a share, chosen at random, gets other fields and is to be dead-lettered."""
+    invalid = set(random.sample(range(count), round(count * share)))
+    messages = [_message(random, number) for number in range(count)]
+    for number in invalid:
+        messages[number] |= fields()
+    return _load(messages, (messages[number]["id"] for number in invalid))
+
+
+def _load(messages: Sequence[Message], invalid: Iterable[str]) -> Load:
+    dead_lettered = frozenset(invalid)
+    valid = frozenset(message["id"] for message in messages) - dead_lettered
+    return Load(tuple(json.dumps(message) for message in messages), valid, dead_lettered)

@@ -1,4 +1,4 @@
-"""What the proof can be asked for."""
+"""The options of the chaos suite."""
 
 import argparse
 from collections.abc import Mapping, Sequence
@@ -6,34 +6,34 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from local.options import address, mongodb_uri, positive
+from local.options import kafka_servers, mongodb_uri, positive
 
-ACTS = ("kill", "stop", "start", "pause", "resume")
+ACTIONS = ("kill", "stop", "start", "pause", "resume")
 SERVERS = ("kafka", "mongodb")
 
 _DESCRIPTION = """\
-Attack the system and count: for each scenario producers and consumers run under load, a fault is injected at a moment
-that the seed chooses, and healed; when the group has caught up, the audit says where every message is. Nothing may be
-lost, and nothing stored twice. A scenario that the chosen servers can't do is said to be "not here"."""
+Inject faults and count. Each scenario runs producers and consumers under load, injects a fault at a time that the seed
+determines, and ends it. When the group has caught up, the audit accounts for every message: none may be lost, and
+none stored twice. Scenarios that the servers do not support are skipped."""
 
 _EPILOG = """\
 servers:
-  --on embedded    an embedded broker and a SQLite file: needs nothing but Python (default)
-  --on compose     the zookeeper, kafka and mongodb of docker-compose.yml, in a project of their own
-  --on commands    any servers, at --kafka and --mongodb. What happens to them is done by commands: --kafka-kill CMD,
-                   --kafka-stop, --kafka-start, --kafka-pause, --kafka-resume, and likewise --mongodb-kill, …, such as
+  --on embedded    an embedded broker and a SQLite file; needs only Python (default)
+  --on compose     zookeeper, kafka and mongodb of docker-compose.yml, in a project of their own
+  --on commands    your own servers at --kafka and --mongodb, controlled by your commands: --kafka-kill CMD,
+                   --kafka-stop, --kafka-start, --kafka-pause, --kafka-resume, likewise --mongodb-kill, …, such as
                    --mongodb-kill 'ssh db1 sudo pkill -9 mongod' --mongodb-start 'ssh db1 sudo systemctl start mongod'
-                   Topics and collections with names of the proof's own are made there, and deleted afterwards.
+                   Topics and collections with names of their own are created there and deleted afterwards.
 
 examples:
   scripts/chaos.sh --list
   scripts/chaos.sh --only 'consumer-*' --seeds 3
   scripts/chaos.sh --on compose --seeds 5 --report results.md
-  scripts/chaos.sh --on compose --only mongodb-killed --prove      is the proof able to fail?
-  scripts/chaos.sh --on compose --only soak --minutes 60           an hour with a fault each minute; only when named
+  scripts/chaos.sh --on compose --only mongodb-killed --prove      can the scenario fail?
+  scripts/chaos.sh --on compose --only soak --minutes 60           one fault per minute; runs only on request
 
 exit status:
-  0 nothing lost, nothing twice; 1 a scenario failed, or something broke; 2 it can't run like this"""
+  0 no message lost, none stored twice; 1 a scenario failed or could not be run; 2 the suite cannot start"""
 
 
 @dataclass(frozen=True)
@@ -52,15 +52,15 @@ class Options:
     kafka: str | None = None
     mongodb: str | None = None
     commands: Mapping[tuple[str, str], str] = field(default_factory=dict)
-    """What does an act ("kill", …) to a server ("kafka" or "mongodb")."""
+    """The command for each server ("kafka" or "mongodb") and action ("kill", …)."""
 
 
 def parse(arguments: Sequence[str], names: Sequence[str], protections: Sequence[str]) -> Options:
-    """The options that a command line names. Ends the program, with a sentence, where one is wrong."""
+    """The options of a command line. Exits with an error message if one is invalid."""
     parser = _parser()
     given = vars(parser.parse_args(arguments))
     seed, count = given.pop("seed"), given.pop("seeds")
-    commands = {(server, act): given.pop(f"{server}_{act}") for server in SERVERS for act in ACTS}
+    commands = {(server, action): given.pop(f"{server}_{action}") for server in SERVERS for action in ACTIONS}
     options = Options(
         **{
             **given,
@@ -70,47 +70,41 @@ def parse(arguments: Sequence[str], names: Sequence[str], protections: Sequence[
             "commands": {key: command for key, command in commands.items() if command},
         }
     )
-    if complaint := _complaint(options, names, protections):
-        parser.error(complaint)
+    if error := _error(options, names, protections):
+        parser.error(error)
     return options
 
 
-def chosen(options: Options, names: Sequence[str]) -> list[str]:
-    """The scenarios that are asked for, in their own order: by name, by a beginning, or by a pattern."""
-    return [name for name in names if not options.only or any(_means(text, name) for text in options.only)]
+def selected(options: Options, names: Sequence[str]) -> list[str]:
+    """The requested scenarios in their own order, by name, prefix or pattern."""
+    return [name for name in names if not options.only or any(_matches(text, name) for text in options.only)]
 
 
-def _means(text: str, name: str) -> bool:
-    return name == text or name.startswith(text) or fnmatchcase(name, text)
+def _matches(text: str, name: str) -> bool:
+    return name.startswith(text) or fnmatchcase(name, text)
 
 
-def _complaint(options: Options, names: Sequence[str], protections: Sequence[str]) -> str | None:
+def _error(options: Options, names: Sequence[str], protections: Sequence[str]) -> str | None:
     for text in options.only:
-        if not any(_means(text, name) for name in names):
-            return f"--only {text}: no scenario is called so; --list shows them"
+        if not any(_matches(text, name) for name in names):
+            return f"--only {text}: no such scenario; see --list"
     for protection in options.without:
         if protection not in protections:
-            return f"--without {protection}: no protection is called so; there are {', '.join(protections)}"
+            return f"--without {protection}: no such protection; choose from {', '.join(protections)}"
     if options.without and options.prove:
-        return "--prove takes out each scenario's own protection; leave --without away"
-    return _complaint_about_servers(options)
+        return "--prove removes each scenario's own protections and cannot be combined with --without"
+    if options.on != "commands" and (options.kafka or options.mongodb or options.commands):
+        return f"--kafka, --mongodb and commands require --on commands, not --on {options.on}"
+    return _command_error(options) if options.on == "commands" else None
 
 
-def _complaint_about_servers(options: Options) -> str | None:
-    if options.on == "commands":
-        if options.kafka is None or options.mongodb is None:
-            return "--on commands needs --kafka HOST:PORT and --mongodb URI"
-        return _complaint_about_commands(options)
-    if options.kafka or options.mongodb or options.commands:
-        return f"--kafka, --mongodb and commands are for --on commands, and this is --on {options.on}"
-    return None
-
-
-def _complaint_about_commands(options: Options) -> str | None:
+def _command_error(options: Options) -> str | None:
+    if options.kafka is None or options.mongodb is None:
+        return "--on commands requires --kafka HOST:PORT and --mongodb URI"
     for server in SERVERS:
-        for act, way_back in (("kill", "start"), ("stop", "start"), ("pause", "resume")):
-            if (server, act) in options.commands and (server, way_back) not in options.commands:
-                return f"--{server}-{act} needs --{server}-{way_back}: without it the server would stay away"
+        for action, inverse in (("kill", "start"), ("stop", "start"), ("pause", "resume")):
+            if (server, action) in options.commands and (server, inverse) not in options.commands:
+                return f"--{server}-{action} requires --{server}-{inverse}: otherwise the server would stay down"
     return None
 
 
@@ -122,43 +116,43 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--list", action="store_true", help="the scenarios, each with the protection that it tests")
+    parser.add_argument("--list", action="store_true", help="list the scenarios, each with the protections it tests")
     parser.add_argument(
-        "--only", action="append", metavar="NAME", help="this scenario: its name, a beginning, or a pattern; repeatable"
+        "--only", action="append", metavar="NAME", help="run this scenario: its name, a prefix or a pattern; repeatable"
     )
     parser.add_argument("--seed", type=positive, default=1, metavar="N", help="the first seed (default: 1)")
-    parser.add_argument("--seeds", type=positive, default=1, metavar="K", help="each scenario K times (default: 1)")
-    parser.add_argument("--messages", type=_messages, default=4000, metavar="N", help="a scenario (default: 4000)")
-    parser.add_argument("--report", type=_report, metavar="FILE", help="write the rows there: .md, or .json")
-    parser.add_argument("--minutes", type=positive, default=60, metavar="N", help="how long a soak is (default: 60)")
-    parser.add_argument("--quick", action="store_true", help="outages of 20 s where they are of 90 s, 15 s for 30 s")
+    parser.add_argument("--seeds", type=positive, default=1, metavar="K", help="run each scenario K times (default: 1)")
+    parser.add_argument("--messages", type=_messages, default=4000, metavar="N", help="per trial (default: 4000)")
+    parser.add_argument("--report", type=_report, metavar="FILE", help="write the results to a .md or .json file")
+    parser.add_argument("--minutes", type=positive, default=60, metavar="N", help="duration of a soak (default: 60)")
+    parser.add_argument("--quick", action="store_true", help="outages of 20 s instead of 90 s, 15 s instead of 30 s")
     parser.add_argument("--on", choices=("embedded", "compose", "commands"), default="embedded", help="the servers")
-    parser.add_argument("--kafka", type=address, metavar="HOST:PORT", help="with --on commands")
+    parser.add_argument("--kafka", type=kafka_servers, metavar="HOST:PORT", help="with --on commands")
     parser.add_argument("--mongodb", type=mongodb_uri, metavar="URI", help="with --on commands")
     for server in SERVERS:
-        for act in ACTS:
-            parser.add_argument(f"--{server}-{act}", metavar="CMD", help=argparse.SUPPRESS)
+        for action in ACTIONS:
+            parser.add_argument(f"--{server}-{action}", metavar="CMD", help=argparse.SUPPRESS)
     parser.add_argument(
-        "--without", action="append", metavar="PROTECTION", help="take a protection out, and see the rows fail"
+        "--without", action="append", metavar="PROTECTION", help="remove a protection, to see scenarios fail"
     )
     parser.add_argument(
-        "--prove", action="store_true", help="take out of each scenario the protection it tests; 0 if each one fails"
+        "--prove", action="store_true", help="remove from each scenario the protections it tests; 0 if every one fails"
     )
-    parser.add_argument("--keep", action="store_true", help="keep topics, collections and logs of what went well too")
+    parser.add_argument("--keep", action="store_true", help="keep topics, collections and logs of passed trials too")
     return parser
 
 
 def _messages(text: str) -> int:
     number = positive(text)
     if number < 2000:
-        raise argparse.ArgumentTypeError("less than 2000 are settled before a fault can meet them")
+        raise argparse.ArgumentTypeError("at least 2000 are needed: fewer are settled before a fault can occur")
     return number
 
 
 def _report(text: str) -> Path:
     path = Path(text)
     if path.suffix not in (".md", ".json"):
-        raise argparse.ArgumentTypeError(f"{text!r} ends neither in .md nor in .json")
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a .md nor a .json file")
     if not path.absolute().parent.is_dir():
         raise argparse.ArgumentTypeError(f"there is no folder {path.absolute().parent}")
     return path

@@ -1,6 +1,6 @@
-"""What the processes of a trial are given: names, settings, command lines. Decides; touches nothing."""
+"""Names, settings and environment of the processes of a trial. Pure."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,24 +10,22 @@ from local.options import Options as LocalOptions
 from local.plan import ROOT, Names
 
 PARTITIONS = 6
-SESSION_TIMEOUT = 6.0  # seconds; the least that Kafka takes, so that a dead member is noticed soon
-BATCHES_A_SECOND = 10
-COMMIT_EVERY_MS = 500
-AT_ONCE = 0.0  # seconds
+SESSION_TIMEOUT = 6.0  # seconds; the least that Kafka accepts, so that a dead member is detected soon
+BATCHES_PER_SECOND = 10
+COMMIT_INTERVAL_MS = 500
+_SETTING_PREFIXES = ("CONSUMER_", "KAFKA_", "LOG_", "METRICS_", "MONGODB_", "PRODUCER_")
 
-
-_SETTINGS = ("CONSUMER_", "KAFKA_", "LOG_", "METRICS_", "MONGODB_", "PRODUCER_")
-
-_PROTECTING: Mapping[str, tuple[str, str, Any]] = {
-    "gap-stop": ("consumer", "on_offset_gap", "earliest"),
-    "storm-breaker": ("consumer", "dead_letter_storm_percent", 100),
-    "time-to-answer": ("mongodb", "timeout_ms", 1000),
+_PROTECTIVE_SETTINGS: Mapping[str, tuple[str, str, Any]] = {
+    "stop-on-offset-gap": ("consumer", "on_offset_gap", "earliest"),
+    "dead-letter-storm-limit": ("consumer", "dead_letter_storm_percent", 100),
+    "mongodb-timeout": ("mongodb", "timeout_ms", 1000),
 }
+"""Protections that are a setting, with the value that disables them."""
 
 
-def names(stamp: str, scenario: str, seed: int) -> Names:
-    """Fresh ones: on a server of the user's nothing of theirs is touched."""
-    name = f"chaos-{stamp}-{scenario}-{seed}"
+def names(timestamp: str, scenario: str, seed: int) -> Names:
+    """New names: nothing of the user's is touched."""
+    name = f"chaos-{timestamp}-{scenario}-{seed}"
     return Names(topic=name, group=name, collection=name)
 
 
@@ -44,7 +42,7 @@ def consumer_settings(
     settings = plan.consumer_settings(_local(cluster, mongodb), names, kafka, folder)
     member = {"session.timeout.ms": int(session * 1000), "heartbeat.interval.ms": 500}
     settings["kafka"]["client"] = {**settings["kafka"]["client"], **member}
-    settings["consumer"] |= {"batch_size": 100, "offset_commit_frequency_ms": COMMIT_EVERY_MS, **consumer}
+    settings["consumer"] |= {"batch_size": 100, "offset_commit_frequency_ms": COMMIT_INTERVAL_MS, **consumer}
     return settings
 
 
@@ -52,7 +50,7 @@ def producer_settings(
     cluster: Cluster, names: Names, folder: Path, *, kafka: str, messages: int, seconds: float, **producer: Any
 ) -> dict[str, Any]:
     settings = plan.producer_settings(_local(cluster, None), names, kafka, folder)
-    batches = max(1.0, seconds * BATCHES_A_SECOND)
+    batches = max(1.0, seconds * BATCHES_PER_SECOND)
     settings["producer"] |= {
         "interval_ms": seconds * 1000 / messages,
         "batch_size": max(1, round(messages / batches)),
@@ -63,26 +61,18 @@ def producer_settings(
     return settings
 
 
-def command(module: str, settings: Path, *more: str) -> list[str]:
-    return plan.command(module, settings, *more)
-
-
 def environment(inherited: Mapping[str, str]) -> dict[str, str]:
-    """No setting of the caller's shell reaches a trial; the proof's own programs are to be found."""
-    kept = {name: value for name, value in inherited.items() if not name.startswith(_SETTINGS)}
+    """The caller's environment without settings of the services, and with the suite's own programs on the path."""
+    kept = {name: value for name, value in inherited.items() if not name.startswith(_SETTING_PREFIXES)}
     return {**plan.ALLOCATOR, **kept, "PYTHONPATH": str(ROOT / "scripts")}
 
 
 def unprotected(settings: Mapping[str, Any], protections: Collection[str]) -> dict[str, Any]:
-    """A consumer's settings with these protections taken out, as far as a setting does it."""
+    """A consumer's settings with these protections disabled, if they are settings."""
     result = dict(settings)
-    for section, name, value in (_PROTECTING[each] for each in protections if each in _PROTECTING):
+    for section, name, value in (_PROTECTIVE_SETTINGS[each] for each in protections if each in _PROTECTIVE_SETTINGS):
         result[section] = {**result[section], name: value}
     return result
-
-
-def without(protections: Sequence[str]) -> list[str]:
-    return [text for protection in protections for text in ("--without", protection)]
 
 
 def _local(cluster: Cluster, mongodb: str | None) -> LocalOptions:

@@ -1,33 +1,31 @@
-"""The processes of a trial: the services' own programs, each with its settings and its log in the trial's folder."""
+"""The processes of a trial: the services' own programs, each with its settings and log in the trial's folder."""
 
 import json
 import os
-import subprocess
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from subprocess import CompletedProcess
+from typing import Any, Self
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from chaos import plan
 from chaos.load import Load
-from chaos.measures import rebalances
+from chaos.measurements import count_rebalances
 from chaos.proxy import Proxy
 from chaos.servers import Cluster
 from chaos.verdict import Exit
-from local.children import Child
+from local.children import Child, run_program, write_settings
+from local.connectivity import host_port
 from local.errors import CannotRun
-from local.plan import ROOT, Names
+from local.plan import ROOT, Names, command
 
-ANSWERS_WITHIN = 1800.0  # seconds, a program that is asked something: an audit of millions takes minutes
-SCANS_WITHIN_MS = 300_000  # a server that reads millions of documents before it answers
+PROGRAM_TIMEOUT = 1800.0  # seconds; an audit of millions of messages takes minutes
+SCAN_TIMEOUT_MS = 300_000  # MongoDB reads millions of documents before it responds
 
 
 class Processes:
-    """Those that run end with the `with` block.
-
-    `without` are protections that are taken out of each that is started.
-    """
+    """Those still running are killed at the end of the `with` block. They lack the protections in `without`."""
 
     def __init__(self, cluster: Cluster, names: Names, folder: Path, *, without: Collection[str] = ()) -> None:
         self.consumers: list[Child] = []
@@ -36,30 +34,30 @@ class Processes:
         self._names = names
         self._folder = folder
         self._without = tuple(without)
-        self._allowed: dict[str, set[int]] = {}
+        self._allowed_exits: dict[str, set[int]] = {}
         self._running = ExitStack()
 
-    def consumer(
-        self, *, kafka: Proxy | None = None, mongodb: Proxy | None = None, program: Sequence[str] = (), **settings: Any
+    def start_consumer(
+        self, *, kafka: Proxy | None = None, mongodb: Proxy | None = None, options: Sequence[str] = (), **settings: Any
     ) -> Child:
-        """One more. Through a proxy, where one is given; `program` are options of `python -m chaos.consumer`."""
+        """Connects through the proxies, if any. `options` are those of `python -m chaos.consumer`."""
         given = plan.consumer_settings(
             self._cluster,
             self._names,
             self._folder,
-            kafka=_through(kafka) or self._cluster.kafka_address,
+            kafka=host_port(kafka.address) if kafka else self._cluster.kafka_address,
             mongodb=_uri_through(mongodb, self._cluster.mongodb_uri),
             **settings,
         )
-        options = [*program, *plan.without(self._without)]
-        module = "chaos.consumer" if options else "src.consumer"
+        arguments = [*options, *(text for protection in self._without for text in ("--without", protection))]
+        module = "chaos.consumer" if arguments else "src.consumer"
         name = f"consumer-{len(self.consumers) + 1}"
-        child = self._start(name, "consumer", module, plan.unprotected(given, self._without), *options)
+        child = self._start(name, "consumer", module, plan.unprotected(given, self._without), *arguments)
         self.consumers.append(child)
         return child
 
-    def producer(self, load: Load, *, seconds: float, kafka: Proxy | None = None, **settings: Any) -> Child:
-        """Sends these messages, spread over so many seconds."""
+    def start_producer(self, load: Load, *, seconds: float, kafka: Proxy | None = None, **settings: Any) -> Child:
+        """Sends these messages, spread evenly over this time."""
         name = f"producer-{len(self.producers) + 1}"
         lines = self._folder / f"{name}.jsonl"
         lines.write_text(load.text, encoding="utf-8")
@@ -67,94 +65,74 @@ class Processes:
             self._cluster,
             self._names,
             self._folder,
-            kafka=_through(kafka) or self._cluster.kafka_address,
+            kafka=host_port(kafka.address) if kafka else self._cluster.kafka_address,
             messages=load.size,
             seconds=seconds,
             **settings,
         )
-        module = "chaos.producer" if "undelivered-file" in self._without else "src.producer"
+        module = "chaos.producer" if "undelivered-folder" in self._without else "src.producer"
         child = self._start(name, "producer", module, given, "--input", str(lines))
         self.producers.append(child)
         return child
 
-    def may_end(self, child: Child, *codes: int) -> None:
-        """Exit codes that are no fault, instead of 0."""
-        self._allowed[child.name] = set(codes)
+    def allow_exit(self, child: Child, *codes: int) -> None:
+        """Exit codes that are no failure, instead of 0."""
+        self._allowed_exits[child.name] = set(codes)
 
     def exits(self) -> list[Exit]:
         return [
-            Exit(child.name, child.exit_code, frozenset(self._allowed.get(child.name, {0})))
+            Exit(child.name, child.exit_code, frozenset(self._allowed_exits.get(child.name, {0})))
             for child in (*self.producers, *self.consumers)
         ]
 
     @property
     def rebalances(self) -> int:
-        return rebalances(consumer.log for consumer in self.consumers)
+        return count_rebalances(consumer.log for consumer in self.consumers)
 
     def resend(self) -> str | None:
-        """What the producers kept goes to Kafka as an operator would send it; what the program says of it."""
+        """Resend undelivered messages as an operator would; the program's last line, or None if there are none."""
         if not any((self._folder / "undelivered").glob("*.jsonl")):
             return None
         kafka = self._cluster.kafka_address
-        given = plan.producer_settings(
-            self._cluster, self._names, self._folder, kafka=kafka, messages=1, seconds=plan.AT_ONCE
-        )
-        done = self._ask("producer", "src.undelivered", self._write("undelivered", given), "resend")
+        given = plan.producer_settings(self._cluster, self._names, self._folder, kafka=kafka, messages=1, seconds=0)
+        done = self._run("producer", "src.undelivered", "undelivered", given, "resend")
         return (done.stdout or done.stderr).strip().splitlines()[-1]
 
     def audit(self) -> dict[str, Any]:
         """Raises CannotRun."""
         kafka, mongodb = self._cluster.kafka_address, self._cluster.mongodb_uri
         given = plan.consumer_settings(self._cluster, self._names, self._folder, kafka=kafka, mongodb=mongodb)
-        given["mongodb"]["timeout_ms"] = SCANS_WITHIN_MS
-        done = self._ask("consumer", "src.audit", self._write("auditor", given), "--json", "--wait", "10")
+        given["mongodb"]["timeout_ms"] = SCAN_TIMEOUT_MS
+        done = self._run("consumer", "src.audit", "auditor", given, "--json", "--wait", "10")
         if done.returncode not in (0, 1):
-            raise CannotRun(f"the audit could not be made: {done.stderr.strip()}")
+            raise CannotRun(f"the audit failed: {done.stderr.strip()}")
         (self._folder / "audit.json").write_text(done.stdout, encoding="utf-8")
         return dict(json.loads(done.stdout))
 
-    def __enter__(self) -> "Processes":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._running.close()
 
-    def _start(self, name: str, service: str, module: str, settings: Mapping[str, Any], *more: str) -> Child:
+    def _start(self, name: str, service: str, module: str, settings: Mapping[str, Any], *arguments: str) -> Child:
+        file = write_settings(self._folder / f"{name}.json", settings)
         child = Child(
             name,
-            plan.command(module, self._write(name, settings), *more),
+            command(module, file, *arguments),
             ROOT / service,
             self._folder / f"{name}.log",
             environment=plan.environment(os.environ),
         )
         return self._running.enter_context(child)
 
-    def _ask(self, service: str, module: str, settings: Path, *more: str) -> "subprocess.CompletedProcess[str]":
-        """What one of the services' own programs answers. Raises CannotRun."""
-        try:
-            return subprocess.run(
-                plan.command(module, settings, *more),
-                cwd=ROOT / service,
-                env=plan.environment(os.environ),
-                capture_output=True,
-                text=True,
-                encoding="utf-8",
-                check=False,
-                timeout=ANSWERS_WITHIN,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise CannotRun(f"{module} has not ended within {ANSWERS_WITHIN:.0f} s") from error
-
-    def _write(self, name: str, settings: Mapping[str, Any]) -> Path:
-        """For nobody else to read: a MongoDB URI may hold a password."""
-        path = self._folder / f"{name}.json"
-        path.touch(mode=0o600)
-        path.write_text(json.dumps(settings, indent=2), encoding="utf-8")
-        return path
-
-
-def _through(proxy: Proxy | None) -> str | None:
-    return f"{proxy.address[0]}:{proxy.address[1]}" if proxy else None
+    def _run(
+        self, service: str, module: str, name: str, settings: Mapping[str, Any], *arguments: str
+    ) -> CompletedProcess[str]:
+        """Raises CannotRun."""
+        file = write_settings(self._folder / f"{name}.json", settings)
+        program = command(module, file, *arguments)
+        return run_program(program, ROOT / service, plan.environment(os.environ), PROGRAM_TIMEOUT)
 
 
 def _uri_through(proxy: Proxy | None, uri: str | None) -> str | None:
@@ -163,5 +141,6 @@ def _uri_through(proxy: Proxy | None, uri: str | None) -> str | None:
     parts = urlsplit(uri)
     login, at, _ = parts.netloc.rpartition("@")
     options = [option for option in parse_qsl(parts.query) if option[0].lower() != "directconnection"]
-    straight = urlencode([*options, ("directConnection", "true")])  # a replica set would send its client on
-    return urlunsplit(parts._replace(netloc=f"{login}{at}{_through(proxy)}", path=parts.path or "/", query=straight))
+    query = urlencode([*options, ("directConnection", "true")])  # else a replica set redirects its client
+    netloc = f"{login}{at}{host_port(proxy.address)}"
+    return urlunsplit(parts._replace(netloc=netloc, path=parts.path or "/", query=query))

@@ -1,196 +1,94 @@
-"""A network that can be cut, frozen and slowed: relays TCP to a server, frame by frame."""
+"""A network between clients and a server that can be cut, frozen and slowed down."""
 
 import asyncio
-import socket
-from collections.abc import Callable, Coroutine
-from threading import Event, Thread
-from types import TracebackType
-from typing import Any, Self
+from collections.abc import Callable
+from threading import Event
 
-from chaos.wires import Address, KafkaWire, MongoWire, Wire
+from local.connectivity import Address
+from local.protocols import KafkaProtocol, MongoProtocol, WireProtocol
+from local.relay import Connection, Relay
 
-LARGE = 2048  # bytes: a request of at least so many carries messages
+LARGE = 2048  # bytes: a request of at least this size carries messages
 
 
-class Proxy:
-    """Relays from a thread of its own while the `with` block runs; `address` is where clients connect.
-
-    A server that sends its clients on to further addresses gets a port here for each of them.
-    """
-
-    def __init__(self, server: Address, wire: Callable[[], Wire]) -> None:
-        self._server = server
-        self._wire = wire
-        self._ports: dict[Address, Address] = {}
-        self._connections: set[asyncio.Task[None]] = set()
-        self._listeners: list[asyncio.Server] = []
-        self._loop = asyncio.new_event_loop()
-        self._flowing = asyncio.Event()
-        self._over = asyncio.Event()
-        self._open = Event()
-        self._refusing = False
+class Proxy(Relay):
+    def __init__(self, server: Address, protocol: Callable[[], WireProtocol]) -> None:
+        super().__init__(server, protocol, name="proxy")
+        self.delayed_responses = 0
+        self._unfrozen = asyncio.Event()
+        self._unfrozen.set()
         self._delay = 0.0
-        self.slowed = 0
-        """Answers that came late by `slow`."""
-        self._scissors: _Scissors | None = None
-        self._thread = Thread(target=self._loop.run_until_complete, args=(self._serve(),), name="proxy", daemon=True)
+        self._pending_cut: _PendingCut | None = None
+        self._carries_messages: dict[Connection, bool] = {}  # of the last request of each connection
 
-    @property
-    def address(self) -> Address:
-        return self._ports[self._server]
-
-    # -- what can happen to a network
+    # -- faults
 
     def cut(self) -> None:
-        """End every connection, and let none be made until `mend`."""
-        self._refusing = True
-        self._loop.call_soon_threadsafe(self._end_connections)
+        """Close every connection and refuse new ones until `heal`."""
+        self._accepting = False
+        self._call(self._close_connections)
 
     def freeze(self) -> None:
-        """Let nothing through in either direction until `mend`; connections stay open."""
-        self._loop.call_soon_threadsafe(self._flowing.clear)
+        """Let nothing through in either direction until `heal`; connections stay open."""
+        self._call(self._unfrozen.clear)
 
     def slow(self, seconds: float) -> None:
-        """Let answers to requests that carry messages come so much later, until `mend`."""
+        """Delay the responses to requests that carry messages until `heal`."""
         self._delay = seconds
 
     def cut_in_flight(self, *, answered: bool) -> Event:
-        """Cut at the next request that carries messages: in its middle, or once the server has answered it.
+        """Close every connection at the next request that carries messages: half sent, or answered by the server.
 
-        The event is set when that has happened; new connections can be made at once.
+        The event is set when that has happened; new connections are accepted at once.
         """
-        self._scissors = _Scissors(answered=answered)
-        return self._scissors.done
+        self._pending_cut = _PendingCut(answered=answered)
+        return self._pending_cut.done
 
-    def mend(self) -> None:
-        self._refusing = False
+    def heal(self) -> None:
+        self._accepting = True
         self._delay = 0.0
-        self._loop.call_soon_threadsafe(self._flowing.set)
+        self._call(self._unfrozen.set)
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        self._open.wait()
-        return self
+    # -- in the relay's thread
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._loop.call_soon_threadsafe(self._over.set)
-        self._thread.join()
-        self._loop.close()
+    async def forward(self, connection: Connection, request: bytes) -> None:
+        await self._unfrozen.wait()
+        carries_messages = self._carries_messages[connection] = len(request) >= LARGE
+        if carries_messages and self._pending_cut and not self._pending_cut.answered:
+            await connection.send_to_server(request[: len(request) // 2])
+            await self._cut_now(self._pending_cut)
+        await super().forward(connection, request)
 
-    # -- inside, all in the proxy's own thread
-
-    async def _serve(self) -> None:
-        self._flowing.set()
-        self._place(self._server)
-        self._open.set()
-        await self._over.wait()
-        for listener in self._listeners:
-            listener.close()
-        connections = list(self._connections)
-        self._end_connections()
-        await asyncio.gather(*connections, return_exceptions=True)
-
-    def _place(self, server: Address) -> Address:
-        """Our address for one of the server's."""
-        if server not in self._ports:
-            listening = socket.create_server(("127.0.0.1", 0))
-            self._ports[server] = ("127.0.0.1", listening.getsockname()[1])
-            self._loop.create_task(self._listen(listening, server))
-        return self._ports[server]
-
-    async def _listen(self, listening: socket.socket, server: Address) -> None:
-        async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            task = asyncio.create_task(self._relay(server, reader, writer))
-            self._connections.add(task)
-            task.add_done_callback(self._connections.discard)
-
-        self._listeners.append(await asyncio.start_server(accept, sock=listening))
-
-    def _end_connections(self) -> None:
-        for task in self._connections:
-            task.cancel()
-
-    async def _relay(self, server: Address, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
-        """One client's connection, until either side or a cut ends it."""
-        try:
-            if self._refusing:
-                return
-            from_server, to_server = await asyncio.open_connection(*server)
-            try:
-                link = _Link(self._wire())
-                await _until_one_ends(
-                    self._forward(link, client, to_server), self._answer(link, from_server, to_client)
-                )
-            finally:
-                to_server.close()
-        except OSError:
-            return  # the server is away; to the client it looks the same
-        finally:
-            to_client.close()
-
-    async def _forward(self, link: "_Link", client: asyncio.StreamReader, server: asyncio.StreamWriter) -> None:
-        while True:
-            frame = await link.wire.receive(client)
-            await self._flowing.wait()
-            link.wire.request(frame)
-            link.carries = len(frame) >= LARGE
-            scissors = self._scissors if link.carries else None
-            if scissors and not scissors.answered:
-                server.write(frame[: len(frame) // 2])
-                await server.drain()
-                self._snip(scissors)
-                return
-            server.write(frame)
-            await server.drain()
-
-    async def _answer(self, link: "_Link", server: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
-        while True:
-            frame = await link.wire.receive(server)
-            await self._flowing.wait()
-            if link.carries and self._delay:
+    async def reply(self, connection: Connection, response: bytes) -> None:
+        await self._unfrozen.wait()
+        if self._carries_messages.get(connection):
+            if self._delay:
                 await asyncio.sleep(self._delay)
-                self.slowed += 1
-            if link.carries and self._scissors and self._scissors.answered:
-                self._snip(self._scissors)
-                return
-            client.write(link.wire.answer(frame, self._place))
-            await client.drain()
+                self.delayed_responses += 1
+            if self._pending_cut and self._pending_cut.answered:
+                await self._cut_now(self._pending_cut)
+        await super().reply(connection, response)
 
-    def _snip(self, scissors: "_Scissors") -> None:
-        self._scissors = None
-        scissors.done.set()
-        self._end_connections()
+    def disconnected(self, connection: Connection) -> None:
+        self._carries_messages.pop(connection, None)
+
+    async def _cut_now(self, cut: "_PendingCut") -> None:
+        """Does not return: this connection is closed as well."""
+        self._pending_cut = None
+        cut.done.set()
+        self._close_connections()
+        await asyncio.Future()
 
 
-class _Scissors:
+class _PendingCut:
     def __init__(self, *, answered: bool) -> None:
         self.answered = answered
         self.done = Event()
 
 
-class _Link:
-    """A connection's wire, and whether its last request carried messages."""
-
-    def __init__(self, wire: Wire) -> None:
-        self.wire = wire
-        self.carries = False
-
-
-async def _until_one_ends(*ways: Coroutine[Any, Any, None]) -> None:
-    tasks = [asyncio.create_task(way) for way in ways]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
 def kafka_proxy(server: Address) -> Proxy:
-    return Proxy(server, KafkaWire)
+    return Proxy(server, KafkaProtocol)
 
 
 def mongodb_proxy(server: Address) -> Proxy:
-    return Proxy(server, MongoWire)
+    return Proxy(server, MongoProtocol)

@@ -1,4 +1,4 @@
-"""The rows of the proof: shown as a table, and written as Markdown or JSON."""
+"""The results: shown as a table, and written as Markdown or JSON."""
 
 import json
 from collections import Counter
@@ -10,13 +10,15 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-PASSED, FAILED, BROKEN, NOT_HERE = "pass", "FAIL", "broken", "not here"
-"""Broken is a trial that could not be carried out: it says nothing about the system, and is never taken for good."""
+from local.table import seconds
+
+PASSED, FAILED, ERROR, SKIPPED = "pass", "FAIL", "error", "skipped"
+"""A trial with an error could not be completed: it says nothing about the system, and never counts as passed."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One scenario with one seed. Seconds are None where there was nothing to measure."""
+    """One scenario with one seed. Durations are None if there was nothing to measure."""
 
     scenario: str
     seed: int
@@ -48,13 +50,12 @@ _HEADINGS = (
     "longest pause",
     "exit codes",
     "verdict",
-    "",
+    "notes",
 )
 
 
 def cells(row: Row) -> tuple[str, ...]:
-    """A row as people read it."""
-    if row.verdict in (NOT_HERE, BROKEN):
+    if row.verdict in (SKIPPED, ERROR):
         return (row.scenario, str(row.seed), *[""] * (len(_HEADINGS) - 4), row.verdict, "; ".join(row.notes))
     return (
         row.scenario,
@@ -64,9 +65,9 @@ def cells(row: Row) -> tuple[str, ...]:
         str(row.twice),
         str(row.dead_lettered),
         str(row.repeated),
-        _seconds(row.progress_seconds),
+        seconds(row.progress_seconds),
         str(row.rebalances),
-        _seconds(row.longest_pause_seconds),
+        seconds(row.longest_pause_seconds),
         row.exits,
         row.verdict,
         "; ".join([*(f"without {protection}" for protection in row.without), *row.notes]),
@@ -74,7 +75,7 @@ def cells(row: Row) -> tuple[str, ...]:
 
 
 def show(rows: Sequence[Row], console: Console) -> None:
-    """Without the notes, which stand in each row's line."""
+    """Without the notes, which are in each row's line."""
     table = Table(*_HEADINGS[:-1], box=box.SIMPLE_HEAD)
     for row in rows:
         table.add_row(*cells(row)[:-1])
@@ -82,26 +83,26 @@ def show(rows: Sequence[Row], console: Console) -> None:
 
 
 def line(row: Row) -> str:
-    """A row as soon as it is known."""
+    """Printed after each trial."""
     counts = ", ".join(f"{name} {cell}" for name, cell in zip(_HEADINGS[2:11], cells(row)[2:11], strict=True) if cell)
-    took = f"{row.seconds:.0f} s" if row.seconds else ""
-    told = "; ".join(text for text in (counts, took, cells(row)[-1]) if text)
-    return f"{row.verdict:<8} {row.scenario} {row.seed}: {told}"
+    duration = f"{row.seconds:.0f} s" if row.seconds else ""
+    details = "; ".join(text for text in (counts, duration, cells(row)[-1]) if text)
+    return f"{row.verdict:<8} {row.scenario} {row.seed}: {details}"
 
 
-def sentence(rows: Sequence[Row], *, prove: bool = False) -> str:
-    """To prove is to see every row fail."""
+def summary(rows: Sequence[Row], *, prove: bool = False) -> str:
+    """With `prove`, every row has to fail."""
     count = Counter(row.verdict for row in rows)
     lost, twice = sum(row.lost for row in rows), sum(row.twice for row in rows)
-    broken = f"{count[BROKEN]} could not be carried out, " if count[BROKEN] else ""
-    told = f"{count[PASSED]} passed, {count[FAILED]} failed, {broken}{count[NOT_HERE]} not here"
-    if count[NOT_HERE] == len(rows):
-        return f"NOTHING TRIED: {told}."
+    errors = f"{count[ERROR]} with errors, " if count[ERROR] else ""
+    counts = f"{count[PASSED]} passed, {count[FAILED]} failed, {errors}{count[SKIPPED]} skipped"
+    if count[SKIPPED] == len(rows):
+        return f"NOTHING RUN: {counts}."
     if prove:
-        verdict = "NOT PROVED" if count[PASSED] + count[BROKEN] else "PROVED"
+        verdict = "NOT PROVED" if count[PASSED] + count[ERROR] else "PROVED"
     else:
-        verdict = "FAIL" if count[FAILED] + count[BROKEN] else "PASS"
-    return f"{verdict}: {told}; {lost} lost, {twice} twice."
+        verdict = "FAIL" if count[FAILED] + count[ERROR] else "PASS"
+    return f"{verdict}: {counts}; {lost} lost, {twice} twice."
 
 
 def write(rows: Sequence[Row], path: Path, heading: str, *, prove: bool = False) -> None:
@@ -116,8 +117,4 @@ def _as_json(rows: Sequence[Row], heading: str) -> str:
 def _as_markdown(rows: Sequence[Row], heading: str, *, prove: bool) -> str:
     lines = [_HEADINGS, ["---"] * len(_HEADINGS), *map(cells, rows)]
     table = "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |" for cells in lines)
-    return f"{heading}\n\n{table}\n\n{sentence(rows, prove=prove)}\n"
-
-
-def _seconds(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1f} s"
+    return f"{heading}\n\n{table}\n\n{summary(rows, prove=prove)}\n"

@@ -1,99 +1,98 @@
-"""The two servers of a trial, and what can be done to them."""
+"""The two servers of a trial, and the actions on them."""
 
 import resource
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from threading import Event
 from typing import Any, NamedTuple
 
-import confluent_kafka.admin
 import pymongo
 from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient, ConfigResource
 from pymongo.errors import PyMongoError
 
-from chaos.wires import Address
 from local.broker import EmbeddedBroker
+from local.connectivity import Address, kafka_addresses, mongodb_addresses
 from local.errors import CannotRun
+from local.offsets import KAFKA_TIMEOUT
 
-BACK_WITHIN = 180.0  # seconds from a start to an answer; a killed broker waits for its ZooKeeper session to end
-LOOK_EVERY = 0.2
-ANSWER_WITHIN = 10.0
-GONE_WITHIN = 15.0  # seconds from the end of a command that takes it away
+UP_TIMEOUT = 180.0  # seconds from a start to a response; a killed broker waits for its ZooKeeper session to end
+DOWN_TIMEOUT = 15.0  # seconds from the end of a command that takes it down
+POLL_INTERVAL = 0.2
 
-_admin: Any = confluent_kafka.admin  # the library does not declare its own re-exports, so to mypy they aren't there
-
-Lever = Callable[[], object]
+Action = Callable[[], object]
 
 
 class Server(NamedTuple):
-    """`levers` are the acts that are possible here; `asked` returns once the server has answered a question.
+    """`actions` are those supported here; `ping` returns once the server has responded.
 
-    That a fault happened is looked at where the server has one `address`: a fault that is none proves nothing.
+    If the server has one `address`, each fault is verified: a fault that did not happen proves nothing.
     """
 
     name: str
-    levers: Mapping[str, Lever]
-    asked: Callable[[], object]
+    actions: Mapping[str, Action]
+    ping: Callable[[], object]
     address: Address | None = None
-    gone_within: float = GONE_WITHIN
+    down_timeout: float = DOWN_TIMEOUT
 
     def kill(self) -> None:
-        """Returns when its connections have ended: it may be back at once. Raises CannotRun where they go on."""
+        """Returns when its connections are closed: it may restart at once. Raises CannotRun if they stay open."""
         if self.address is None:
-            self.levers["kill"]()
+            self.actions["kill"]()
             return
-        with socket.create_connection(self.address, ANSWER_WITHIN) as connection:
-            self.levers["kill"]()
-            if not _ends(connection, self.gone_within):
+        with socket.create_connection(self.address, KAFKA_TIMEOUT) as connection:
+            self.actions["kill"]()
+            if not _is_closed(connection, self.down_timeout):
                 raise CannotRun(
-                    f"{self.name} keeps its connections, {self.gone_within:.0f} s after the command to kill it"
+                    f"{self.name} is still connected {self.down_timeout:.0f} s after the command to kill it"
                 )
 
     def stop(self) -> None:
-        self._silence_by("stop")
+        self._take_down("stop")
 
     def start(self) -> None:
-        """Returns when it answers."""
-        self.levers["start"]()
-        self.wait()
+        """Returns when it responds. Raises CannotRun."""
+        self._bring_up("start")
 
     def pause(self) -> None:
-        self._silence_by("pause")
+        self._take_down("pause")
 
     def resume(self) -> None:
-        self.levers["resume"]()
-        self.wait()
+        """Returns when it responds. Raises CannotRun."""
+        self._bring_up("resume")
 
-    def wait(self, timeout: float = BACK_WITHIN) -> None:
-        """Raises CannotRun where it does not answer in time."""
-        deadline = time.monotonic() + timeout
-        while (error := self._silence()) is not None:
+    def _bring_up(self, action: str) -> None:
+        self.actions[action]()
+        deadline = time.monotonic() + UP_TIMEOUT
+        while (error := self._error()) is not None:
             if time.monotonic() > deadline:
-                raise CannotRun(f"{self.name} does not answer {timeout:.0f} s after its start: {error}")
-            Event().wait(LOOK_EVERY)
+                raise CannotRun(f"{self.name} does not respond {UP_TIMEOUT:.0f} s after its start: {error}")
+            Event().wait(POLL_INTERVAL)
 
-    def _silence_by(self, act: str) -> None:
-        """Returns when it does not answer. Raises CannotRun where it does."""
-        self.levers[act]()
-        deadline = time.monotonic() + self.gone_within
-        while self.address and self._silence() is None:
+    def _take_down(self, action: str) -> None:
+        """Returns when it no longer responds. Raises CannotRun."""
+        self.actions[action]()
+        deadline = time.monotonic() + self.down_timeout
+        while self.address and self._error() is None:
             if time.monotonic() > deadline:
-                raise CannotRun(f"{self.name} still answers {self.gone_within:.0f} s after the command to {act} it")
-            Event().wait(LOOK_EVERY)
+                raise CannotRun(
+                    f"{self.name} still responds {self.down_timeout:.0f} s after the command to {action} it"
+                )
+            Event().wait(POLL_INTERVAL)
 
-    def _silence(self) -> Exception | None:
+    def _error(self) -> Exception | None:
         try:
-            self.asked()
+            self.ping()
         except (KafkaException, PyMongoError) as error:
             return error
         return None
 
 
 class Cluster(NamedTuple):
-    """Where a trial runs. Without a MongoDB, `mongodb_uri` is None and each trial has a SQLite file.
+    """Without a MongoDB, `mongodb_uri` is None and each trial has a SQLite file.
 
-    `embedded` is the broker in this process, where there is one.
+    `embedded` is the broker in this process, if there is one.
     """
 
     kafka_address: str
@@ -102,13 +101,32 @@ class Cluster(NamedTuple):
     mongodb: Server
     embedded: EmbeddedBroker | None = None
 
-    def lacks(self, need: str) -> str | None:
-        """Why a scenario that needs this can't run here; None where it can. A need is one of NEEDS."""
-        return NEEDS[need](self)
+    def missing(self, requirement: str) -> str | None:
+        """Why this requirement of a scenario is not met; None if it is."""
+        return REQUIREMENTS[requirement](self)
 
 
-def _ends(connection: socket.socket, within: float) -> bool:
-    connection.settimeout(within)
+def kafka_server(address: str, actions: Mapping[str, Action]) -> Server:
+    def ping() -> None:
+        AdminClient({"bootstrap.servers": address, "log_level": 0}).list_topics(timeout=2)
+
+    return Server("Kafka", actions, ping, _single(kafka_addresses(address)))
+
+
+def mongodb_server(uri: str, actions: Mapping[str, Action]) -> Server:
+    def ping() -> None:
+        with pymongo.MongoClient[dict[str, Any]](uri, timeoutMS=2000) as client:
+            client.admin.command("ping")
+
+    return Server("MongoDB", actions, ping, _single(mongodb_addresses(uri)))
+
+
+def _single(addresses: Sequence[Address]) -> Address | None:
+    return addresses[0] if len(addresses) == 1 else None
+
+
+def _is_closed(connection: socket.socket, timeout: float) -> bool:
+    connection.settimeout(timeout)
     try:
         return connection.recv(1) == b""
     except TimeoutError:
@@ -117,46 +135,31 @@ def _ends(connection: socket.socket, within: float) -> bool:
         return True
 
 
-def kafka_asked(address: str) -> Lever:
-    def ask() -> None:
-        _admin.AdminClient({"bootstrap.servers": address, "log_level": 0}).list_topics(timeout=2)
-
-    return ask
-
-
-def mongodb_asked(uri: str) -> Lever:
-    def ask() -> None:
-        with pymongo.MongoClient[dict[str, Any]](uri, timeoutMS=2000) as client:
-            client.admin.command("ping")
-
-    return ask
-
-
-def _lever(name: str, act: str) -> Callable[[Cluster], str | None]:
-    def lack(cluster: Cluster) -> str | None:
+def _action(name: str, action: str) -> Callable[[Cluster], str | None]:
+    def missing(cluster: Cluster) -> str | None:
         server: Server = getattr(cluster, name)
-        if act in server.levers:
-            return None
-        return f"nothing here can {act} {server.name}"
+        return None if action in server.actions else f"no command to {action} {server.name}"
 
-    return lack
+    return missing
 
 
-def _makes_topics(cluster: Cluster) -> str | None:
-    admin = _admin.AdminClient({"bootstrap.servers": cluster.kafka_address, "log_level": 0})
-    broker = next(iter(admin.list_topics(timeout=ANSWER_WITHIN).brokers))
-    asked = _admin.ConfigResource("broker", str(broker))
-    settings = admin.describe_configs([asked], request_timeout=ANSWER_WITHIN)[asked].result(ANSWER_WITHIN)
-    automatic = settings["auto.create.topics.enable"].value == "true"
-    return "this Kafka makes missing topics by itself (auto.create.topics.enable)" if automatic else None
+def _no_automatic_topics(cluster: Cluster) -> str | None:
+    if cluster.embedded:
+        return None
+    admin = AdminClient({"bootstrap.servers": cluster.kafka_address, "log_level": 0})
+    broker = next(iter(admin.list_topics(timeout=KAFKA_TIMEOUT).brokers))
+    resource = ConfigResource("broker", str(broker))
+    config = admin.describe_configs([resource], request_timeout=KAFKA_TIMEOUT)[resource].result(KAFKA_TIMEOUT)
+    automatic = config["auto.create.topics.enable"].value == "true"
+    return "this Kafka creates missing topics itself (auto.create.topics.enable)" if automatic else None
 
 
-NEEDS: Mapping[str, Callable[[Cluster], str | None]] = {
-    **{f"{server}.{act}": _lever(server, act) for server in ("kafka", "mongodb") for act in ("kill", "stop", "pause")},
-    "mongodb": lambda cluster: None if cluster.mongodb_uri else "the store is a SQLite file, no MongoDB",
-    "sqlite": lambda cluster: "the store is a MongoDB, no SQLite file" if cluster.mongodb_uri else None,
-    "real kafka": lambda cluster: "the embedded broker can't do it" if cluster.embedded else None,
-    "topics made by hand": lambda cluster: None if cluster.embedded else _makes_topics(cluster),
-    "file limits": lambda _: None if hasattr(resource, "prlimit") else "only Linux lets a running process be limited",
-    "embedded broker": lambda cluster: None if cluster.embedded else "only the embedded broker can be told to refuse",
+REQUIREMENTS: Mapping[str, Callable[[Cluster], str | None]] = {
+    **{f"{server}.{act}": _action(server, act) for server in ("kafka", "mongodb") for act in ("kill", "stop", "pause")},
+    "mongodb": lambda cluster: None if cluster.mongodb_uri else "requires MongoDB, not SQLite",
+    "sqlite": lambda cluster: "requires SQLite, not MongoDB" if cluster.mongodb_uri else None,
+    "real kafka": lambda cluster: "the embedded broker does not support it" if cluster.embedded else None,
+    "embedded broker": lambda cluster: None if cluster.embedded else "only the embedded broker can inject errors",
+    "no automatic topics": _no_automatic_topics,
+    "file limits": lambda _: None if hasattr(resource, "prlimit") else "file limits of a running process require Linux",
 }

@@ -1,4 +1,4 @@
-"""The proof: every scenario that was asked for, with every seed, one after the other."""
+"""Runs every requested scenario with every seed, one after the other."""
 
 import platform
 import shutil
@@ -13,115 +13,116 @@ from rich.console import Console
 from chaos import plan, report
 from chaos.clusters import cluster
 from chaos.options import Options
-from chaos.report import BROKEN, FAILED, NOT_HERE, PASSED, Row
+from chaos.report import ERROR, FAILED, PASSED, SKIPPED, Row
 from chaos.scenarios.scenario import Scenario
 from chaos.servers import Cluster
-from chaos.trial import Stalled, Trial, trial
-from chaos.verdict import Counts, Exit, wrong_ends
+from chaos.trial import TimedOut, Trial, trial
+from chaos.verdict import Counts, Exit, unexpected_exits
 from local.errors import CannotRun
-from local.plan import FOLDER
+from local.plan import FOLDER, Names, timestamp
 
 
 def run(options: Options, scenarios: Sequence[Scenario], folder: Path = FOLDER / "chaos") -> int:
     """The exit status. Raises CannotRun."""
-    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    started = timestamp()
     heading = _heading(options)
     print(heading, flush=True)
     rows: list[Row] = []
     with cluster(options) as servers:
-        for row in _rows(servers, options, scenarios, folder / stamp, stamp):
+        for row in _rows(servers, options, scenarios, folder / started, started):
             print(report.line(row), flush=True)
             rows.append(row)
             if options.report:
                 report.write(rows, options.report, heading, prove=options.prove)
     if sys.stdout.isatty():
         report.show(rows, Console())
-    print(report.sentence(rows, prove=options.prove))
-    if any((folder / stamp).glob("*")):
-        print(f"Logs, settings and audits: {folder / stamp}")
+    print(report.summary(rows, prove=options.prove))
+    if any((folder / started).glob("*")):
+        print(f"Logs, settings and audits: {folder / started}")
     return status(rows, prove=options.prove)
 
 
 def status(rows: Sequence[Row], *, prove: bool) -> int:
-    """1 where a row failed; or, where the protections were taken out, where one did not. 2 where nothing was tried."""
-    if all(row.verdict == NOT_HERE for row in rows):
+    """0 if every trial passed, or with `prove` if every trial failed; otherwise 1. 2 if every scenario was skipped."""
+    if all(row.verdict == SKIPPED for row in rows):
         return 2
-    unwanted = {BROKEN, PASSED if prove else FAILED}
-    return int(any(row.verdict in unwanted for row in rows))
+    return int(any(row.verdict in {ERROR, PASSED if prove else FAILED} for row in rows))
 
 
-def _rows(servers: Cluster, options: Options, scenarios: Sequence[Scenario], folder: Path, stamp: str) -> Iterator[Row]:
+def _rows(
+    servers: Cluster, options: Options, scenarios: Sequence[Scenario], folder: Path, started: str
+) -> Iterator[Row]:
     for scenario in scenarios:
-        lacking = [reason for need in scenario.needs if (reason := servers.lacks(need))]
-        if lacking:
-            yield Row(scenario.name, options.seeds[0], NOT_HERE, notes=tuple(lacking))
+        missing = [reason for need in scenario.requires if (reason := servers.missing(need))]
+        if missing:
+            yield Row(scenario.name, options.seeds[0], SKIPPED, notes=tuple(missing))
             continue
         for seed in options.seeds:
-            yield _tried(servers, options, scenario, seed, folder / f"{scenario.name}-{seed}", stamp)
+            names = plan.names(started, scenario.name, seed)
+            yield _run_trial(servers, options, scenario, seed, folder / f"{scenario.name}-{seed}", names)
 
 
-def _tried(servers: Cluster, options: Options, scenario: Scenario, seed: int, folder: Path, stamp: str) -> Row:
-    without = scenario.protection if options.prove else options.without
-    names = plan.names(stamp, scenario.name, seed)
+def _run_trial(servers: Cluster, options: Options, scenario: Scenario, seed: int, folder: Path, names: Names) -> Row:
+    without = scenario.protections if options.prove else options.without
     began = time.monotonic()
-    found: list[str] = []
+    notes: list[str] = []
     try:
-        with trial(servers, names, folder, options, seed=seed, without=without) as attempt:
-            found = attempt.notes
-            counts = _attacked(scenario, attempt)
+        with trial(servers, names, folder, options, seed=seed, without=without) as current:
+            notes = current.notes
+            counts = _inject_faults(scenario, current)
             if not options.keep:
-                attempt.clean_up()
-    except CannotRun as error:  # the others may run all the same
-        return Row(scenario.name, seed, BROKEN, seconds=time.monotonic() - began, notes=(*found, str(error)))
-    row = _row(scenario, seed, attempt, counts, time.monotonic() - began, without)
+                current.clean_up()
+    except CannotRun as error:  # the other scenarios may still run
+        return Row(scenario.name, seed, ERROR, seconds=time.monotonic() - began, notes=(*notes, str(error)))
+    row = _row(scenario, seed, current, counts, time.monotonic() - began, without)
     if row.verdict == PASSED and not options.keep:
         shutil.rmtree(folder)
     return row
 
 
-def _attacked(scenario: Scenario, attempt: Trial) -> Counts:
+def _inject_faults(scenario: Scenario, current: Trial) -> Counts:
     try:
-        scenario.attack(attempt)
-    except Stalled as error:
-        attempt.broken.append(str(error))
-    return attempt.finish()
+        scenario.run(current)
+    except TimedOut as error:
+        current.failures.append(str(error))
+    return current.finish()
 
 
-def _row(scenario: Scenario, seed: int, attempt: Trial, counts: Counts, seconds: float, without: Sequence[str]) -> Row:
-    complaints, exits = attempt.complaints(counts), attempt.processes.exits()
-    course, healed = attempt.watch.course, attempt.healed_at
+def _row(scenario: Scenario, seed: int, current: Trial, counts: Counts, seconds: float, without: Sequence[str]) -> Row:
+    failures, exits = current.all_failures(counts), current.processes.exits()
+    history, healed = current.watcher.history, current.healed_at
     return Row(
         scenario.name,
         seed,
-        judged(complaints, died=bool(without and wrong_ends(exits))),
-        messages=attempt.accepted.size,
+        verdict(failures, crashed=bool(without and unexpected_exits(exits))),
+        messages=current.accepted.size,
         lost=counts.lost,
         twice=counts.twice,
         dead_lettered=counts.dead_lettered,
         repeated=counts.repeated,
-        progress_seconds=None if healed is None else course.progress_after(healed),
-        rebalances=attempt.processes.rebalances,
-        longest_pause_seconds=course.longest_pause,
+        progress_seconds=None if healed is None else history.progress_after(healed),
+        rebalances=current.processes.rebalances,
+        longest_pause_seconds=history.longest_pause,
         exits=_exit_codes(exits),
         seconds=seconds,
         without=tuple(without),
-        notes=(*attempt.notes, *complaints),
+        notes=(*current.notes, *failures),
     )
 
 
-def judged(complaints: Sequence[str], *, died: bool) -> str:
-    """A process that died of the lack of its protection shows nothing."""
-    if died:
-        return BROKEN
-    return FAILED if complaints else PASSED
+def verdict(failures: Sequence[str], *, crashed: bool) -> str:
+    """A process that crashed because its protection was removed proves nothing."""
+    if crashed:
+        return ERROR
+    return FAILED if failures else PASSED
 
 
 def _exit_codes(exits: Sequence[Exit]) -> str:
-    return " ".join(str(end.code) for end in exits)
+    return " ".join(str(each.code) for each in exits)
 
 
 def _heading(options: Options) -> str:
     date = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     seeds = f"seeds {options.seeds[0]} to {options.seeds[-1]}" if len(options.seeds) > 1 else f"seed {options.seeds[0]}"
     machine = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
-    return f"{date}, on {options.on} servers, {seeds}, {options.messages:,} messages a trial. {machine}."
+    return f"{date}, on {options.on} servers, {seeds}, {options.messages:,} messages per trial. {machine}."

@@ -1,5 +1,6 @@
-"""One scenario with one seed: what happens to the group, what is to be seen of it, and the account at the end."""
+"""One scenario with one seed: the group under load, what can be done to it and observed, and the counts at the end."""
 
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -8,36 +9,35 @@ from random import Random
 from threading import Event
 from typing import Any
 
-from chaos import faults, plan
-from chaos.admin import Administrator, once_settled
+from chaos import plan, verdict
+from chaos.admin import Administrator
 from chaos.load import NOTHING, Load, mixed
-from chaos.measures import Watch, events, sample, unready
+from chaos.measurements import OffsetWatcher, events, metric, readiness_failures
 from chaos.options import Options
 from chaos.processes import Processes
 from chaos.proxy import Proxy, kafka_proxy, mongodb_proxy
 from chaos.servers import Cluster
-from chaos.verdict import Counts, Expectation, complaints, counted
 from local.children import Child
+from local.connectivity import kafka_addresses, mongodb_addresses
 from local.errors import CannotRun
+from local.offsets import OffsetReader
 from local.plan import Names
-from local.progress import Meter
-from local.reach import in_kafka, in_mongodb
 
 LOAD_SECONDS = 10.0  # in which the messages of a trial are sent
-STARTED_WITHIN = 30.0
-REACHED_WITHIN = 60.0
-PRODUCED_WITHIN = 240.0  # longer than an outage of 90 s and what the producer's retries take after it
-CAUGHT_UP_WITHIN = 120.0
-LOOK_EVERY = 0.1
-KILLED = -9
+TIMEOUT = 30.0
+PROGRESS_TIMEOUT = 60.0
+PRODUCED_TIMEOUT = 240.0  # longer than an outage of 90 s and the producer's retries after it
+CAUGHT_UP_TIMEOUT = 120.0
+READ_TIMEOUT = 2.0
+POLL_INTERVAL = 0.1
 
 
-class Stalled(Exception):
-    """What a scenario waited for did not come in time. The text says what."""
+class TimedOut(Exception):
+    """A condition that the scenario waited for was not met in time. The text names it."""
 
 
 class Trial:
-    """What a scenario has at hand. Every wait ends at a deadline: then it raises Stalled, or notes it in `broken`."""
+    """The interface for scenarios. Every wait ends at a deadline: it raises TimedOut, or adds it to `failures`."""
 
     def __init__(
         self,
@@ -47,8 +47,8 @@ class Trial:
         *,
         seed: int,
         admin: Administrator,
-        watch: Watch,
-        network: ExitStack,
+        watcher: OffsetWatcher,
+        networks: ExitStack,
         processes: Processes,
     ) -> None:
         self.cluster = cluster
@@ -56,16 +56,17 @@ class Trial:
         self.options = options
         self.random = Random(seed)
         self.admin = admin
-        self.watch = watch
+        self.watcher = watcher
         self.processes = processes
         self.accepted = NOTHING
-        self.repeats = False  # whether a dead letter may be there more than once
-        self.broken: list[str] = []
+        self.repeats_allowed = False
+        """Whether a dead letter may have been written more than once."""
+        self.failures: list[str] = []
         self.notes: list[str] = []
         self.healed_at: float | None = None
-        self._network = network
+        self._networks = networks
 
-    # -- under load
+    # -- load
 
     @property
     def consumers(self) -> Sequence[Child]:
@@ -75,154 +76,150 @@ class Trial:
     def messages(self) -> int:
         return self.options.messages
 
-    def consumer(self, **how: Any) -> Child:
-        """One more; see Processes.consumer."""
-        return self.processes.consumer(**how)
-
-    def group(self, size: int = 3, **how: Any) -> list[Child]:
-        """So many consumers, all of them with partitions."""
-        consumers = [self.consumer(**how) for _ in range(size)]
-        self.joined(consumers)
+    def start_consumers(self, count: int = 3, **how: Any) -> list[Child]:
+        """Returns when each of them has partitions; see Processes.start_consumer."""
+        consumers = [self.processes.start_consumer(**how) for _ in range(count)]
+        self.wait_for_assignment(consumers)
         return consumers
 
-    def joined(self, consumers: Sequence[Child]) -> None:
-        self.wait(lambda: all(consumer.partitions for consumer in consumers), "each consumer has partitions")
-
-    def produce(self, load: Load | None = None, *, seconds: float = LOAD_SECONDS, **how: Any) -> Child:
-        """Send these messages, while the scenario goes on; see Processes.producer."""
-        load = load or mixed(self.messages, self.random, broken=0.01)
+    def start_producer(self, load: Load | None = None, *, seconds: float = LOAD_SECONDS, **how: Any) -> Child:
+        """See Processes.start_producer."""
+        load = load or mixed(self.messages, self.random, invalid=0.01)
         self.accepted += load
-        return self.processes.producer(load, seconds=seconds, **how)
+        return self.processes.start_producer(load, seconds=seconds, **how)
 
-    def under_load(self, size: int = 3, load: Load | None = None, *, seconds: float = LOAD_SECONDS) -> list[Child]:
-        """A group at work, at the moment that the seed chooses."""
-        consumers = self.group(size)
-        self.produce(load, seconds=seconds)
-        self.some_settled()
+    def start_load(self, count: int = 3, load: Load | None = None, *, seconds: float = LOAD_SECONDS) -> list[Child]:
+        """Start consumers and a producer; returns at a time that the seed determines."""
+        consumers = self.start_consumers(count)
+        self.start_producer(load, seconds=seconds)
+        self.wait_for_progress()
         return consumers
 
-    def some_settled(self) -> None:
-        share = self.random.uniform(0.15, 0.6)
-        wanted = share * self.accepted.size
-        self.wait(lambda: self.watch.course.settled >= wanted, f"{share:.0%} of the messages settled", REACHED_WITHIN)
+    def wait_for_assignment(self, consumers: Sequence[Child]) -> None:
+        self.wait_for(lambda: all(consumer.partitions for consumer in consumers), "each consumer has partitions")
 
-    # -- what happens to it
+    def wait_for_progress(self) -> None:
+        share = self.random.uniform(0.15, 0.6)
+        messages = share * self.accepted.size
+        self.wait_for(
+            lambda: self.watcher.history.settled >= messages, f"{share:.0%} of the messages settled", PROGRESS_TIMEOUT
+        )
+
+    # -- faults
 
     def kill(self, child: Child) -> None:
-        self.repeats = True
-        self.processes.may_end(child, KILLED)
-        faults.kill(child)
+        child.send_signal(signal.SIGKILL)
+        self.wait_until_killed(child)
 
-    def dies(self, child: Child) -> None:
-        """One that kills itself has done so."""
-        self.repeats = True
-        self.processes.may_end(child, KILLED)
-        self.wait(lambda: child.exit_code is not None, f"{child.name} is dead", REACHED_WITHIN)
+    def wait_until_killed(self, child: Child) -> None:
+        self.repeats_allowed = True
+        self.processes.allow_exit(child, -signal.SIGKILL)
+        self.wait_for(lambda: child.exit_code is not None, f"{child.name} is killed", PROGRESS_TIMEOUT)
 
     def stop(self, child: Child) -> None:
-        child.ask_to_stop()
-        self._await_end(child)
+        """Not before it has started: SIGTERM kills a Python that is still importing its modules."""
+        self.expect(lambda: child.started, f"{child.name} has started")
+        child.terminate()
+        self._wait_for_exit(child)
 
     def hold(self, seconds: float, *, quick: float | None = None) -> None:
-        """Let a fault last."""
+        """Let a fault last; with --quick, `quick` seconds."""
         if self.options.quick and quick is not None:
             self.notes.append(f"{quick:.0f} s instead of {seconds:.0f} s")
             seconds = quick
         Event().wait(seconds)
 
     def healed(self) -> None:
-        """From now on it has to get on."""
+        """The fault has ended; from now on the group has to make progress."""
         self.healed_at = time.monotonic()
 
     def network_to_kafka(self) -> Proxy:
-        """For those who are to go through it; it stands as long as the trial."""
-        return self._network.enter_context(kafka_proxy(in_kafka(self.cluster.kafka_address)[0]))
+        """For processes that connect through it until the end of the trial."""
+        return self._networks.enter_context(kafka_proxy(kafka_addresses(self.cluster.kafka_address)[0]))
 
     def network_to_mongodb(self) -> Proxy:
-        return self._network.enter_context(mongodb_proxy(in_mongodb(self.cluster.mongodb_uri or "")[0]))
+        return self._networks.enter_context(mongodb_proxy(mongodb_addresses(self.cluster.mongodb_uri or "")[0]))
 
-    # -- what is to be seen
+    # -- observation
 
-    def wait(self, condition: Callable[[], object], what: str, within: float = STARTED_WITHIN) -> None:
-        """Raises Stalled where it does not come true in time."""
-        deadline = time.monotonic() + within
+    def wait_for(self, condition: Callable[[], object], what: str, timeout: float = TIMEOUT) -> None:
+        """Raises TimedOut."""
+        deadline = time.monotonic() + timeout
         while not condition():
             if time.monotonic() > deadline:
-                raise Stalled(f"not within {within:.0f} s: {what}")
-            Event().wait(LOOK_EVERY)
+                raise TimedOut(f"not within {timeout:.0f} s: {what}")
+            Event().wait(POLL_INTERVAL)
 
-    def sees(self, condition: Callable[[], object], what: str, within: float = STARTED_WITHIN) -> bool:
-        """A fact of the scenario; where it does not come true in time the trial has failed, and goes on."""
+    def expect(self, condition: Callable[[], object], what: str, timeout: float = TIMEOUT) -> bool:
+        """Like `wait_for`, but the scenario continues, and the trial fails at its end."""
         try:
-            self.wait(condition, what, within)
-        except Stalled as error:
-            self.broken.append(str(error))
+            self.wait_for(condition, what, timeout)
+        except TimedOut as error:
+            self.failures.append(str(error))
             return False
         return True
 
-    def says(self, child: Child, text: str) -> bool:
-        """Whether it is not ready, for a reason with these words."""
-        return any(text in reason for reason in unready(child.port))
+    def not_ready(self, child: Child, reason: str = "") -> bool:
+        """Whether /ready fails with this reason."""
+        return any(reason in each for each in readiness_failures(child.port))
 
-    def loses_partitions(self, consumer: Child) -> None:
-        """They went to others while it was not heard of."""
-        self.sees(lambda: self.said(consumer, "partitions lost"), f"{consumer.name} says that it lost its partitions")
+    def expect_partitions_lost(self, consumer: Child) -> None:
+        self.expect(lambda: self.logged(consumer, "partitions lost"), f"{consumer.name} logs that it lost partitions")
 
     def has_committed(self, consumer: Child) -> bool:
-        return sample(consumer.port, 'consumer_offset_commits_total{result="success"}') > 0
+        return metric(consumer.port, 'consumer_offset_commits_total{result="success"}') > 0
 
-    def said(self, child: Child, message: str) -> list[dict[str, Any]]:
+    def logged(self, child: Child, message: str) -> list[dict[str, Any]]:
         return [event for event in events(child.log) if event.get("message") == message]
 
-    def follow(self, partitions: int, *, anew: bool = False) -> None:
-        """Look at a topic that has other partitions, or was made anew."""
-        self.watch.follow(_meter(self.cluster, self.names, partitions), anew=anew)
+    def follow_topic(self, partitions: int, *, recreated: bool = False) -> None:
+        """The topic has more partitions now, or was recreated."""
+        self.watcher.follow(_offset_reader(self.cluster, self.names, partitions), recreated=recreated)
 
-    # -- the account
+    # -- the end
 
-    def produced(self) -> None:
-        """The producers have come to their end."""
+    def wait_until_produced(self) -> None:
         for producer in self.processes.producers:
-            if not producer.wait(PRODUCED_WITHIN):
-                self.broken.append(f"{producer.name} did not end within {PRODUCED_WITHIN:.0f} s")
+            if not producer.wait(PRODUCED_TIMEOUT):
+                self.failures.append(f"{producer.name} did not end within {PRODUCED_TIMEOUT:.0f} s")
                 self.stop(producer)
 
-    def settled(self) -> None:
-        """All that was produced is settled; what the producers had to keep was sent again."""
-        self.produced()
-        if said := self.processes.resend():
-            self.notes.append(f"undelivered: {said}")
-        self.sees(self._caught_up, "the group has caught up", CAUGHT_UP_WITHIN)
+    def wait_until_settled(self) -> None:
+        """Undelivered messages are resent first."""
+        self.wait_until_produced()
+        if output := self.processes.resend():
+            self.notes.append(f"undelivered: {output}")
+        self.expect(self._caught_up, "the group has caught up", CAUGHT_UP_TIMEOUT)
 
-    def finish(self) -> Counts:
-        """Wait until all is settled, stop everything, and count."""
-        self.settled()
-        self.sees(lambda: all(map(_hears, self.consumers)), "each consumer serves")
+    def finish(self) -> verdict.Counts:
+        """Wait until everything is settled, stop all processes, and count."""
+        self.wait_until_settled()
+        self.expect(lambda: all(consumer.started for consumer in self.consumers), "each consumer has started")
         for consumer in self.consumers:
-            consumer.ask_to_stop()
+            consumer.terminate()
         for consumer in self.consumers:
-            self._await_end(consumer)
-        self.broken += self.watch.course.went_back
-        return counted(self.processes.audit(), self.accepted)
+            self._wait_for_exit(consumer)
+        self.failures += self.watcher.history.decreases
+        return verdict.count(self.processes.audit(), self.accepted)
 
-    def complaints(self, counts: Counts) -> list[str]:
-        expected = Expectation(self.accepted, self.repeats)
-        return complaints(counts, expected, self.processes.exits(), self.broken)
+    def all_failures(self, counts: verdict.Counts) -> list[str]:
+        expected = verdict.Expectation(self.accepted, self.repeats_allowed)
+        return verdict.failures(counts, expected, self.processes.exits(), self.failures)
 
     def clean_up(self) -> None:
-        """What the trial has found stands, whatever becomes of its topics."""
+        """An error here does not change the verdict."""
         try:
             self.admin.delete_topics()
             self.admin.drop_collection()
         except CannotRun as error:
             self.notes.append(f"not cleaned up: {error}")
 
-    def _await_end(self, child: Child) -> None:
+    def _wait_for_exit(self, child: Child) -> None:
         if not child.wait():
-            self.broken.append(f"{child.name} did not stop in time")
+            self.failures.append(f"{child.name} did not stop in time")
 
     def _caught_up(self) -> bool:
-        progress = self.watch.look()
+        progress = self.watcher.read()
         return progress is not None and progress.lag == 0 and sum(progress.committed.values()) > 0
 
 
@@ -233,19 +230,16 @@ def trial(
     """A trial with topics of its own; its processes end with the block. Raises CannotRun."""
     folder.mkdir(parents=True)
     admin = Administrator(cluster, names)
-    admin.make_topics(plan.PARTITIONS)
+    admin.create_topics(plan.PARTITIONS)
     with (
-        Watch(_meter(cluster, names, plan.PARTITIONS)) as watch,
-        ExitStack() as network,
+        OffsetWatcher(_offset_reader(cluster, names, plan.PARTITIONS)) as watcher,
+        ExitStack() as networks,
         Processes(cluster, names, folder, without=without) as processes,
     ):
-        yield Trial(cluster, names, options, seed=seed, admin=admin, watch=watch, network=network, processes=processes)
+        yield Trial(
+            cluster, names, options, seed=seed, admin=admin, watcher=watcher, networks=networks, processes=processes
+        )
 
 
-def _hears(child: Child) -> bool:
-    """Whether it would hear a SIGTERM; one that is being loaded dies of it."""
-    return child.exit_code is not None or child.port is not None
-
-
-def _meter(cluster: Cluster, names: Names, partitions: int) -> Meter:
-    return once_settled(Meter, cluster.kafka_address, names.topic, names.group, partitions, patience=2.0)
+def _offset_reader(cluster: Cluster, names: Names, partitions: int) -> OffsetReader:
+    return OffsetReader(cluster.kafka_address, names.topic, names.group, partitions, timeout=READ_TIMEOUT)

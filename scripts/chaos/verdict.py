@@ -1,4 +1,4 @@
-"""What a trial must come to, and what it came to."""
+"""Compares the expected outcome of a trial with the actual one."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -7,15 +7,15 @@ from chaos.load import Load
 
 
 class Expectation(NamedTuple):
-    """`accepted` is what the producers took: each of these messages has to be somewhere."""
+    """`accepted` are the messages that the producers accepted: each must be stored or dead-lettered."""
 
     accepted: Load
-    repeats: bool = False
-    """Whether a crash explains that a dead letter is there more than once."""
+    repeats_allowed: bool = False
+    """Whether a crash explains that a dead letter was written more than once."""
 
 
 class Exit(NamedTuple):
-    """How a process ended, and how it may end."""
+    """How a process ended, and how it is allowed to end."""
 
     name: str
     code: int | None
@@ -29,46 +29,40 @@ class Counts(NamedTuple):
     dead_lettered: int
     repeated: int
     pending: int
-    copies: int
-    """Messages that a producer sent again, as the answer to the first was lost: of a broken one, both are parked."""
+    resent: int
+    """Messages that a producer sent again because it did not get the response: both copies may be dead-lettered."""
 
 
-def counted(audit: Mapping[str, Any], expected: Load) -> Counts:
-    """The audit's counts, and what it can't know: messages that were accepted and are not even in the topic."""
-    stored, parked = int(audit["stored"]), int(audit["dead_lettered"])
-    missing = max(0, len(expected.good) - stored - _strays(audit, expected)) + max(0, len(expected.bad) - parked)
+def count(audit: Mapping[str, Any], expected: Load) -> Counts:
+    """The audit's counts, with what it cannot know: accepted messages that are not even in the topic."""
+    stored, dead_lettered = int(audit["stored"]), int(audit["dead_lettered"])
+    resent = max(0, int(audit["produced"]) - expected.size)
+    misplaced = max(0, dead_lettered - len(expected.invalid) - resent)  # valid messages: not lost, but dead-lettered
+    missing = max(0, len(expected.valid) - stored - misplaced) + max(0, len(expected.invalid) - dead_lettered)
     return Counts(
         lost=max(int(audit["lost"]), missing - int(audit["pending"])),
-        twice=int(audit["twice"]) + max(0, stored - len(expected.good)),
+        twice=int(audit["twice"]) + max(0, stored - len(expected.valid)),
         stored=stored,
-        dead_lettered=parked,
+        dead_lettered=dead_lettered,
         repeated=int(audit["repeated"]),
         pending=int(audit["pending"]),
-        copies=_copies(audit, expected),
+        resent=resent,
     )
 
 
-def complaints(counts: Counts, expected: Expectation, exits: Sequence[Exit], broken: Sequence[str] = ()) -> list[str]:
-    """Why the trial failed; empty where it did not. `broken` are the scenario's own facts that did not hold."""
-    bad, parked = len(expected.accepted.bad), counts.dead_lettered
+def failures(counts: Counts, expected: Expectation, exits: Sequence[Exit], failed: Sequence[str] = ()) -> list[str]:
+    """Why the trial failed; empty if it passed. `failed` are the scenario's own expectations that were not met."""
+    invalid, dead_lettered = len(expected.accepted.invalid), counts.dead_lettered
+    unexplained = 0 if expected.repeats_allowed else counts.repeated
     found = {
         f"{counts.lost} lost": counts.lost > 0,
         f"{counts.twice} twice": counts.twice > 0,
         f"{counts.pending} not settled": counts.pending > 0,
-        f"{parked} dead-lettered instead of {bad}": not bad <= parked <= bad + counts.copies,
-        f"{counts.repeated} dead letters repeated without a crash": counts.repeated > 0 and not expected.repeats,
+        f"{dead_lettered} dead-lettered instead of {invalid}": not invalid <= dead_lettered <= invalid + counts.resent,
+        f"{unexplained} dead letters repeated without a crash": unexplained > 0,
     }
-    return [text for text, wrong in found.items() if wrong] + wrong_ends(exits) + list(broken)
+    return [text for text, wrong in found.items() if wrong] + unexpected_exits(exits) + list(failed)
 
 
-def wrong_ends(exits: Sequence[Exit]) -> list[str]:
-    return [f"{end.name} ended with {end.code}" for end in exits if end.code not in end.allowed]
-
-
-def _strays(audit: Mapping[str, Any], expected: Load) -> int:
-    """Good messages that were dead-lettered are not lost, only in the wrong place."""
-    return max(0, int(audit["dead_lettered"]) - len(expected.bad) - _copies(audit, expected))
-
-
-def _copies(audit: Mapping[str, Any], expected: Load) -> int:
-    return max(0, int(audit["produced"]) - expected.size)
+def unexpected_exits(exits: Sequence[Exit]) -> list[str]:
+    return [f"{each.name} exited with {each.code}" for each in exits if each.code not in each.allowed]

@@ -1,4 +1,4 @@
-"""`python -m local`: what scripts/local.sh starts."""
+"""`python -m local`: the program behind scripts/local.sh."""
 
 import signal
 import sys
@@ -11,7 +11,7 @@ from local.errors import CannotRun
 from local.options import Options, parse
 from local.run import run
 
-INTERRUPTED = 130  # what a shell reports of a program that Ctrl-C ended
+INTERRUPTED = 130  # the exit status of a program that Ctrl-C has ended
 
 
 def main(arguments: Sequence[str], run: Callable[[Options, Event], int] = run) -> int:
@@ -24,21 +24,21 @@ def main(arguments: Sequence[str], run: Callable[[Options, Event], int] = run) -
         print(f"local.sh: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("Ended at once, without an audit.", file=sys.stderr)
+        print("Interrupted: no audit was made.", file=sys.stderr)
         return INTERRUPTED
 
 
 @contextmanager
 def _stopping_on_signals() -> Iterator[Event]:
-    """The first Ctrl-C sets the event, for an end in good order; a second one raises KeyboardInterrupt."""
+    """The first signal sets the event for a graceful stop; the second raises KeyboardInterrupt."""
     stop = Event()
 
-    def ask_to_stop(_number: int, _frame: FrameType | None) -> None:
+    def request_stop(_number: int, _frame: FrameType | None) -> None:
         if stop.is_set():
             raise KeyboardInterrupt
         stop.set()
 
-    before = {number: signal.signal(number, ask_to_stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    before = {number: signal.signal(number, request_stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         yield stop
     finally:

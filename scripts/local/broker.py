@@ -1,6 +1,6 @@
 """The embedded broker: librdkafka's own test cluster, in this process, on real TCP.
 
-For trying out and for tests. It keeps about 5 MiB a partition and nothing past its own end.
+For evaluation and tests. It keeps about 5 MiB per partition, in memory.
 """
 
 import ctypes
@@ -10,8 +10,8 @@ from typing import Self
 
 import confluent_kafka
 
-RETENTION_BYTES = 5 * 1024 * 1024  # a partition; what is older goes in silence
-SESSION_TIMEOUT_MS = 6_000  # members of a group here need it: a joining one stops the group for as long
+RETENTION_BYTES = 5 * 1024 * 1024  # per partition; older messages are dropped silently
+SESSION_TIMEOUT_MS = 6_000  # the least that Kafka accepts: a joining member stops the group for this long
 
 _PRODUCER = 0
 _BROKER = 1
@@ -22,7 +22,7 @@ class EmbeddedBroker:
 
     def __init__(self, topics: Mapping[str, int], *, rebalance_delay_ms: int = 0) -> None:
         self._library = _librdkafka()
-        quiet = self._library.rd_kafka_conf_new()  # it would say that it has no broker to connect to, which is right
+        quiet = self._library.rd_kafka_conf_new()  # else it logs that it has no broker to connect to
         self._library.rd_kafka_conf_set(quiet, b"log_level", b"0", None, 0)
         self._handle = self._library.rd_kafka_new(_PRODUCER, quiet, None, 0)
         self._cluster = self._library.rd_kafka_mock_cluster_new(self._handle, 1)
@@ -41,18 +41,18 @@ class EmbeddedBroker:
             raise RuntimeError(f"cannot create topic {topic!r}: error {error}")
 
     def advertise(self, port: int) -> None:
-        """Send clients to this port of this machine, where something relays to `address`."""
+        """Advertise this port of this machine in place of `address`."""
         self._library.rd_kafka_mock_broker_set_host_port(self._cluster, _BROKER, b"127.0.0.1", port)
 
     def go_down(self) -> None:
-        """Close every connection and accept none until `come_up`; the data stays."""
+        """Close every connection and refuse new ones until `come_up`; the data stays."""
         self._library.rd_kafka_mock_broker_set_down(self._cluster, _BROKER)
 
     def come_up(self) -> None:
         self._library.rd_kafka_mock_broker_set_up(self._cluster, _BROKER)
 
     def fail_next(self, api_key: int, *errors: int) -> None:
-        """Answer the next requests of a kind (Kafka's api key) with these error codes, one each."""
+        """Return these error codes to the next requests with this API key, one each."""
         codes = (ctypes.c_int * len(errors))(*errors)
         self._library.rd_kafka_mock_push_request_errors_array(self._cluster, api_key, len(errors), codes)
 
@@ -70,13 +70,13 @@ class EmbeddedBroker:
 
 
 def _librdkafka() -> ctypes.CDLL:
-    """The library that the client's wheel brings along."""
+    """The library inside the client's wheel."""
     package = Path(confluent_kafka.__file__).parent
     places = (package.parent / "confluent_kafka.libs", package / ".dylibs", package)
     names = ("librdkafka-*.so*", "librdkafka*.dylib", "librdkafka*.dll")
     found = sorted(path for place in places for name in names for path in place.glob(name))
     if not found:
-        raise RuntimeError("this confluent-kafka brings no librdkafka along; install its wheel from PyPI")
+        raise RuntimeError("this confluent-kafka contains no librdkafka; install its wheel from PyPI")
     library = ctypes.CDLL(str(found[0]))
     pointer, number, text = ctypes.c_void_p, ctypes.c_int, ctypes.c_char_p
     for name, result, arguments in (

@@ -1,4 +1,4 @@
-"""The processes of a run: the very programs that run in the containers."""
+"""The processes of a run: the same programs that run in the containers."""
 
 import json
 import signal
@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-STOPS_WITHIN = 30.0  # seconds from SIGTERM; a member that leaves during a rebalance waits for its end
+from local.errors import CannotRun
+
+STOP_TIMEOUT = 30.0  # seconds from SIGTERM; a member that leaves during a rebalance waits until it is complete
 
 
 class Child:
-    """A running program, its output in a log file. It is killed when the `with` block ends, if it still runs."""
+    """A running program that logs to a file. It is killed at the end of the `with` block if it still runs."""
 
     def __init__(
         self,
@@ -27,7 +29,7 @@ class Child:
         self.log = log
         self._port: int | None = None
         self._partitions: tuple[int, ...] = ()
-        self._heard = 0  # bytes of the log
+        self._log_position = 0
         with log.open("wb") as output:
             self._process = subprocess.Popen(
                 command,
@@ -37,7 +39,7 @@ class Child:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 pass_fds=() if lock is None else (lock,),
-                start_new_session=True,  # Ctrl-C is the run's to hear, not theirs
+                start_new_session=True,  # so that Ctrl-C reaches the run alone
             )
 
     @property
@@ -46,14 +48,19 @@ class Child:
 
     @property
     def port(self) -> int | None:
-        """Where it serves metrics and health; None as long as it has not said so."""
-        self._hear()
+        """The port of its metrics and health endpoints; None until it has logged it."""
+        self._read_log()
         return self._port
 
     @property
+    def started(self) -> bool:
+        """Whether it handles signals: SIGTERM kills a Python that is still importing its modules."""
+        return self.port is not None or self.exit_code is not None
+
+    @property
     def partitions(self) -> tuple[int, ...]:
-        """Those that a consumer owns, as it last said itself; its metrics name them seconds later."""
-        self._hear()
+        """The partitions assigned to a consumer, from its log; its metrics have them seconds later."""
+        self._read_log()
         return self._partitions if self.exit_code is None else ()
 
     @property
@@ -71,20 +78,20 @@ class Child:
 
     @property
     def failed(self) -> bool:
-        """Whether it ended by itself and in trouble; one that somebody killed did not."""
+        """Whether it exited with an error. A process that was killed by a signal did not."""
         return (self.exit_code or 0) > 0
 
     def last_lines(self, count: int = 5) -> list[str]:
         return self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-count:]
 
-    def ask_to_stop(self) -> None:
-        self.send(signal.SIGTERM)
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
 
-    def send(self, number: signal.Signals) -> None:
-        """Nothing happens where it has ended."""
+    def send_signal(self, number: signal.Signals) -> None:
+        """Does nothing if the process has ended."""
         self._process.send_signal(number)
 
-    def wait(self, timeout: float = STOPS_WITHIN) -> bool:
+    def wait(self, timeout: float = STOP_TIMEOUT) -> bool:
         """Whether it has ended in time."""
         try:
             self._process.wait(timeout)
@@ -99,22 +106,47 @@ class Child:
         self._process.kill()
         self._process.wait()
 
-    def _hear(self) -> None:
-        """Take in what it has logged since."""
+    def _read_log(self) -> None:
         with self.log.open("rb") as lines:
-            lines.seek(self._heard)
+            lines.seek(self._log_position)
             text = lines.read()
-        whole = text[: text.rfind(b"\n") + 1]
-        self._heard += len(whole)
-        for event in map(event_in, whole.splitlines()):
+        complete = text[: text.rfind(b"\n") + 1]
+        self._log_position += len(complete)
+        for event in map(parse_event, complete.splitlines()):
             self._port = self._port or event.get("port")
             self._partitions = tuple(event.get("owned", self._partitions))
 
 
-def event_in(line: bytes) -> dict[str, Any]:
-    """The event that a log line is; an empty one where it is something else."""
+def parse_event(line: bytes) -> dict[str, Any]:
+    """The event of a log line; empty if the line is not one."""
     try:
         event = json.loads(line)
     except ValueError:
         return {}
     return event if isinstance(event, dict) else {}
+
+
+def run_program(
+    command: Sequence[str], folder: Path, environment: Mapping[str, str], timeout: float | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run one of the services' commands to its end. Raises CannotRun if it takes too long."""
+    try:
+        return subprocess.run(
+            command,
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            check=False,
+            timeout=timeout,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise CannotRun(f"{' '.join(command)} timed out after {error.timeout:.0f} s") from error
+
+
+def write_settings(path: Path, settings: Mapping[str, Any]) -> Path:
+    """A settings file that only the user can read: a MongoDB URI may contain a password."""
+    path.touch(mode=0o600)
+    path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    return path

@@ -1,5 +1,5 @@
-"""What can go wrong with a local run."""
+"""The error of a local run."""
 
 
 class CannotRun(Exception):
-    """The local run can't start or go on. The text is one sentence for the user; exit 2."""
+    """The run cannot start or continue. The text is one sentence for the user; exit status 2."""

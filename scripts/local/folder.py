@@ -1,47 +1,41 @@
-"""The folder of a local run, `.local`: one run at a time, and afresh unless it is to be kept."""
+"""The folder of local runs, `.local`: one run at a time, and emptied first unless its content is to be kept."""
 
 import fcntl
-import json
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from local.errors import CannotRun
 
-_LEFT_BY_A_RUN = ("logs", "undelivered", "messages.db*", "*.json")  # the virtual environment lies here too, and stays
+_FILES_OF_A_RUN = ("logs", "undelivered", "messages.db*", "*.json")  # the virtual environment is here too, and stays
 
 
 @dataclass(frozen=True)
 class Folder:
-    """`lock` is held by every process that has the file open: a run's children keep it even when the run is gone."""
+    """`lock` is inherited by the child processes, which hold it even if the run itself is gone."""
 
     path: Path
     lock: int
 
-    def begin(self, *, keep: bool) -> None:
+    def prepare(self, *, keep: bool) -> None:
         if not keep:
-            for pattern in _LEFT_BY_A_RUN:
+            for pattern in _FILES_OF_A_RUN:
                 for old in self.path.glob(pattern):
-                    _remove(old)
+                    if old.is_dir():
+                        shutil.rmtree(old)
+                    else:
+                        old.unlink()
         (self.path / "logs").mkdir(exist_ok=True)
 
-    def write_settings(self, name: str, settings: Mapping[str, Any]) -> Path:
-        """A settings file for a service, for nobody else to read: a MongoDB URI may hold a password."""
-        path = self.path / name
-        path.touch(mode=0o600)
-        path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-        return path
-
-    def note(self, processes: Iterable[int]) -> None:
-        """Who is at work here, for whoever finds the folder locked."""
+    def record_processes(self, processes: Iterable[int]) -> None:
+        """For the error text that a second run shows while the folder is locked."""
         _lock_file(self.path).write_text(" ".join(map(str, processes)), encoding="utf-8")
 
 
 @contextmanager
-def reserved(path: Path) -> Iterator[Folder]:
+def locked(path: Path) -> Iterator[Folder]:
     """The folder, for this run alone. Raises CannotRun."""
     try:
         path.mkdir(exist_ok=True)
@@ -54,17 +48,10 @@ def reserved(path: Path) -> Iterator[Folder]:
         except BlockingIOError as error:
             processes = _lock_file(path).read_text(encoding="utf-8")
             raise CannotRun(
-                f"{path} is in use by another local run; wait for its end, or end it: kill {processes}"
+                f"{path} is in use by another local run; wait until it ends, or stop it: kill {processes}"
             ) from error
         yield Folder(path, lock.fileno())
 
 
 def _lock_file(path: Path) -> Path:
     return path / "lock"
-
-
-def _remove(old: Path) -> None:
-    if old.is_dir():
-        shutil.rmtree(old)
-    else:
-        old.unlink()

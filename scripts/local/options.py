@@ -1,31 +1,31 @@
-"""What the local run can be asked for."""
+"""The options of a local run."""
 
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-HOURLY = 100_000
+MESSAGES_PER_HOUR = 100_000
 
 _DESCRIPTION = """\
-Run the whole system on this machine: one producer and several consumers, as processes of their own, with a live
-table. Without further options nothing but Python is needed: Kafka's place is taken by an embedded broker, MongoDB's
-by a SQLite file. Ctrl-C ends the run in good order, a second one at once. At the end every message is accounted for."""
+Run the whole system on this machine: one producer and several consumers, each a process of its own, with a live
+table. By default only Python is needed: an embedded broker takes the place of Kafka, a SQLite file that of MongoDB.
+Ctrl-C stops the run gracefully, a second Ctrl-C at once. At the end an audit accounts for every message."""
 
 _EPILOG = """\
 examples:
-  scripts/local.sh                                 the specified 100,000 messages an hour, until Ctrl-C
-  scripts/local.sh --messages 20000 --rate 0       20,000 messages as fast as it goes
+  scripts/local.sh                                 100,000 messages per hour until Ctrl-C
+  scripts/local.sh --messages 20000 --rate 0       20,000 messages as fast as possible
   scripts/local.sh --kafka localhost:29092 --mongodb mongodb://localhost:27017/
                                                    the same programs on real servers
 
 exit status:
-  0 every message is accounted for; 1 one is lost or stored twice, or something broke; 2 it can't run like this"""
+  0 every message is accounted for; 1 a message is lost or stored twice, or a process failed; 2 the run cannot start"""
 
 
 @dataclass(frozen=True)
 class Options:
     messages: int | None = None
-    rate: float = HOURLY / 3600
+    rate: float = MESSAGES_PER_HOUR / 3600
     consumers: int = 3
     partitions: int = 6
     kafka: str | None = None
@@ -34,7 +34,7 @@ class Options:
 
 
 def parse(arguments: Sequence[str]) -> Options:
-    """The options that a command line names. Ends the program, with a sentence, where one is wrong."""
+    """The options of a command line. Exits with an error message if one is invalid."""
     parser = argparse.ArgumentParser(
         "scripts/local.sh",
         description=_DESCRIPTION,
@@ -48,25 +48,25 @@ def parse(arguments: Sequence[str]) -> Options:
         type=_rate,
         default=Options.rate,
         metavar="R",
-        help=f"messages a second; 0 is as fast as it goes (default: {Options.rate:.1f}, {HOURLY:,} an hour)",
+        help=f"messages per second, 0 for no limit (default: {Options.rate:.1f}, {MESSAGES_PER_HOUR:,} per hour)",
     )
     parser.add_argument("--consumers", type=positive, default=3, metavar="N", help="consumer processes (default: 3)")
     parser.add_argument("--partitions", type=positive, default=6, metavar="N", help="of the topic (default: 6)")
     parser.add_argument(
-        "--kafka", type=address, metavar="HOST:PORT", help="a real Kafka in place of the embedded broker"
+        "--kafka", type=kafka_servers, metavar="HOST:PORT", help="a real Kafka instead of the embedded broker"
     )
-    parser.add_argument("--mongodb", type=mongodb_uri, metavar="URI", help="a real MongoDB in place of the SQLite file")
+    parser.add_argument("--mongodb", type=mongodb_uri, metavar="URI", help="a real MongoDB instead of the SQLite file")
     parser.add_argument(
         "--keep",
         action="store_true",
-        help="go on with what the last run stored, instead of afresh; the embedded broker itself can't keep anything",
+        help="keep the stored messages of the last run; the embedded broker always starts empty",
     )
     return Options(**vars(parser.parse_args(arguments)))
 
 
 def positive(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive integer")
     return int(text)
 
 
@@ -80,7 +80,7 @@ def _rate(text: str) -> float:
     return rate
 
 
-def address(text: str) -> str:
+def kafka_servers(text: str) -> str:
     servers = [server.strip() for server in text.split(",")]
     for server in servers:
         host, _, port = server.rpartition(":")

@@ -1,9 +1,10 @@
-"""What each process of a run is given: names, settings, command lines. Decides; touches nothing."""
+"""Names, settings and command lines of the processes of a run. Pure."""
 
 import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,10 @@ from local.options import Options
 ROOT = Path(__file__).resolve().parent.parent.parent
 FOLDER = ROOT / ".local"
 
-BATCHES_A_SECOND = 4  # so that the flow looks steady at low rates
-LARGEST_BATCH = 500
+BATCHES_PER_SECOND = 4  # so that the numbers change steadily at low rates
+MAX_BATCH_SIZE = 500
 
-# The embedded broker answers an empty fetch only when its wait is over, and keeps a group waiting as long as the
-# session timeout says.
+# The embedded broker returns an empty fetch only after its wait, and a rebalance takes as long as the session timeout.
 _CONSUMER_ON_EMBEDDED = {
     "session.timeout.ms": SESSION_TIMEOUT_MS,
     "heartbeat.interval.ms": 500,
@@ -25,15 +25,15 @@ _CONSUMER_ON_EMBEDDED = {
     "topic.metadata.refresh.interval.ms": 10_000,
 }
 _PRODUCER_ON_EMBEDDED = {
-    "socket.timeout.ms": 300_000,  # a request held at the gate is no dead connection
-    "queue.buffering.max.messages": 10_000,  # so that little is under way when it is asked to stop
+    "socket.timeout.ms": 300_000,  # longer than the throttle holds a request
+    "queue.buffering.max.messages": 10_000,  # so that little is in flight when it is stopped
 }
 
-# As in the services' images: what piles up in an outage is not kept by each thread after it.
+# As in the services' images: with one arena, memory used during an outage is returned after it.
 ALLOCATOR = {"MALLOC_ARENA_MAX": "1"}
 
-# What a run decides itself; a shell that happens to export one of these must not redirect a part of it.
-_DECIDED_HERE = frozenset(
+# Decided by the run: a variable that the user's shell exports must not redirect a part of it.
+_DECIDED_BY_THE_RUN = frozenset(
     {"CONSUMER_GROUP_ID", "CONSUMER_ON_OFFSET_GAP", "CONSUMER_OFFSET_COMMIT_FREQUENCY_MS"}
     | {"KAFKA_BOOTSTRAP_SERVERS", "KAFKA_TOPIC", "KAFKA_DEAD_LETTER_TOPIC", "KAFKA_COMPRESSION_TYPE"}
     | {"LOG_DIR", "LOG_FORMAT", "LOG_LEVEL", "METRICS_ENABLED", "METRICS_HOST", "METRICS_PORT"}
@@ -54,14 +54,19 @@ class Names:
         return f"{self.topic}.dlq"
 
 
-def names(options: Options, stamp: str) -> Names:
-    """Fresh names wherever old messages could be in the way: on a server of the user's nothing is ever deleted."""
-    fresh = f"local-{stamp}"
-    lasting = "local" if options.keep else fresh
-    collection = lasting if options.mongodb else "messages"
+def timestamp() -> str:
+    """A part of the names of a run."""
+    return datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+
+
+def names(options: Options, timestamp: str) -> Names:
+    """New names on the user's servers, unless messages are to be kept: nothing there is ever deleted."""
+    new = f"local-{timestamp}"
+    name = "local" if options.keep else new
+    collection = name if options.mongodb else "messages"
     if options.kafka:
-        return Names(topic=lasting, group=lasting, collection=collection)
-    return Names(topic=fresh if options.keep else "data-topic", group="data-consumer-group", collection=collection)
+        return Names(topic=name, group=name, collection=collection)
+    return Names(topic=new if options.keep else "data-topic", group="data-consumer-group", collection=collection)
 
 
 def producer_settings(options: Options, names: Names, kafka: str, folder: Path = FOLDER) -> dict[str, Any]:
@@ -82,8 +87,8 @@ def producer_settings(options: Options, names: Names, kafka: str, folder: Path =
 
 
 def batch_size(rate: float) -> int:
-    """Messages the producer sends at once."""
-    return max(1, min(LARGEST_BATCH, round(rate / BATCHES_A_SECOND))) if rate else LARGEST_BATCH
+    """Messages per batch of the producer."""
+    return max(1, min(MAX_BATCH_SIZE, round(rate / BATCHES_PER_SECOND))) if rate else MAX_BATCH_SIZE
 
 
 def consumer_settings(options: Options, names: Names, kafka: str, folder: Path = FOLDER) -> dict[str, Any]:
@@ -105,8 +110,8 @@ def consumer_settings(options: Options, names: Names, kafka: str, folder: Path =
 
 
 def environment(inherited: Mapping[str, str]) -> dict[str, str]:
-    """What a service's process gets: the caller's environment, but for what its settings file decides."""
-    return {**ALLOCATOR, **{name: value for name, value in inherited.items() if name not in _DECIDED_HERE}}
+    """The environment of a service: the caller's, without the variables that its settings file decides."""
+    return {**ALLOCATOR, **{name: value for name, value in inherited.items() if name not in _DECIDED_BY_THE_RUN}}
 
 
 def command(module: str, settings: Path, *more: str) -> list[str]:
@@ -114,9 +119,5 @@ def command(module: str, settings: Path, *more: str) -> list[str]:
 
 
 def shell_line(service: str, arguments: list[str]) -> str:
-    """The same command, for the user to copy, from wherever they are."""
+    """A command that the user can copy into any shell."""
     return f"cd {shlex.quote(str(ROOT / service))} && {shlex.join(arguments)}"
-
-
-def query_line(settings: Path) -> str:
-    return shell_line("consumer", command("src.get", settings, "--limit", "1"))

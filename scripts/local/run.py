@@ -1,36 +1,42 @@
-"""One local run, from the first process to the verdict."""
+"""One local run, from the first process to the audit."""
 
 import json
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from pathlib import Path
+from subprocess import CompletedProcess
 from threading import Event
 
 from rich.console import Console
 
 from local import plan
-from local.accounts import Accounts, explained
-from local.children import Child
+from local.children import Child, run_program, write_settings
+from local.connectivity import host_port, mongodb_addresses, require_reachable
+from local.counts import Counts, with_audit
 from local.errors import CannotRun
-from local.folder import Folder, reserved
+from local.folder import Folder, locked
 from local.kafka import Kafka, kafka
-from local.measure import ConsumerSample, Moment, Recent, consumer_sample, scrape, together
+from local.metrics import (
+    ConsumerMetrics,
+    Measurement,
+    RecentMeasurements,
+    http_get,
+    merged,
+    parse_consumer_metrics,
+)
+from local.offsets import Progress
 from local.options import Options
-from local.progress import Progress
-from local.reach import in_mongodb, reach_one_of
-from local.table import LiveTable, Picture, PlainLines, Row, View
+from local.table import ConsumerRow, LiveTable, PlainLines, Snapshot, View
 
-LOOK_EVERY = 0.1  # seconds; the gate opens at each look
-DRAW_EVERY = 0.5
-PATIENCE = 45.0  # seconds without any progress before waiting is given up; a killed consumer's group needs 10
-DRAIN_WITHIN = 120.0  # seconds after Ctrl-C
+POLL_INTERVAL = 0.1  # seconds; each poll lets more bytes pass the throttle
+DRAW_INTERVAL = 0.5
+STALL_TIMEOUT = 45.0  # seconds without progress; a killed consumer's group needs 10 to rebalance
+DRAIN_TIMEOUT = 120.0  # seconds after Ctrl-C
 
-_COUNT = (
+_COUNT_STORED = (
     "import json, sys; from src.storage import DataStorage; settings = json.load(open(sys.argv[1]));"
     " messages = DataStorage(settings['mongodb']).scan();"
     " print(sum(message.topic == settings['kafka']['topic'] for message in messages))"
@@ -38,38 +44,43 @@ _COUNT = (
 
 
 def run(options: Options, stop: Event, path: Path = plan.FOLDER) -> int:
-    """Run until the messages asked for are settled, or `stop` is set; the exit status. Raises CannotRun."""
-    names = plan.names(options, datetime.now(UTC).strftime("%Y%m%d-%H%M%S"))
+    """Run until the requested messages are settled, or until `stop` is set. Raises CannotRun."""
+    names = plan.names(options, plan.timestamp())
     if options.mongodb:
-        addresses = in_mongodb(options.mongodb)
-        reach_one_of("MongoDB", ", ".join(f"{host}:{port}" for host, port in addresses), addresses)
-    with reserved(path) as folder, kafka(options, names) as broker:
-        folder.begin(keep=options.keep)
-        producing = folder.write_settings("producer.json", plan.producer_settings(options, names, broker.address, path))
-        consuming = folder.write_settings("consumer.json", plan.consumer_settings(options, names, broker.address, path))
-        _introduce(options, names)
+        addresses = mongodb_addresses(options.mongodb)
+        require_reachable("MongoDB", ", ".join(map(host_port, addresses)), addresses)
+    with locked(path) as folder, kafka(options, names) as broker:
+        folder.prepare(keep=options.keep)
+        producer_file = write_settings(
+            path / "producer.json", plan.producer_settings(options, names, broker.address, path)
+        )
+        consumer_file = write_settings(
+            path / "consumer.json", plan.consumer_settings(options, names, broker.address, path)
+        )
+        _print_plan(options, names)
         if options.kafka or options.mongodb:
-            _check_servers(consuming)
+            _check_servers(consumer_file)
+        broker.keep_topics()
         with ExitStack() as processes:
             start = _Starter(folder, processes)
             consumers = [
-                start(f"consumer-{number}", "consumer", plan.command("src.consumer", consuming))
+                start(f"consumer-{number}", "consumer", plan.command("src.consumer", consumer_file))
                 for number in range(1, options.consumers + 1)
             ]
             count = ["--count", str(options.messages)] if options.messages else []
-            producer = start("producer", "producer", plan.command("src.producer", producing, *count))
-            folder.note([os.getpid(), producer.pid, *(consumer.pid for consumer in consumers)])
-            with _view() as view:
-                flow = Flow(broker, producer, consumers, view=view, settings=consuming)
-                settled = flow.run(stop)
-            healthy = _farewell(producer, consumers, stopped=stop.is_set())
-            good = _judge(broker.progress(), consumers=flow.samples, settings=consuming)
-        _tell_where(options, names, consuming)
-        return 0 if settled and healthy and good else 1
+            producer = start("producer", "producer", plan.command("src.producer", producer_file, *count))
+            folder.record_processes([os.getpid(), producer.pid, *(consumer.pid for consumer in consumers)])
+            with LiveTable(Console()) if sys.stdout.isatty() else PlainLines() as view:
+                monitor = Monitor(broker, producer, consumers, view=view, settings=consumer_file)
+                settled = monitor.run(stop)
+            healthy = _stop_all(producer, consumers, stopped=stop.is_set())
+            correct = _audit(broker.progress(), consumers=monitor.metrics, settings=consumer_file)
+        _print_locations(options, names, consumer_file)
+        return 0 if settled and healthy and correct else 1
 
 
-class Flow:
-    """Messages flowing, watched and shown."""
+class Monitor:
+    """Watches the messages flow, and shows them."""
 
     def __init__(
         self,
@@ -87,86 +98,84 @@ class Flow:
         self._view = view
         self._settings = settings
         self._clock = clock
-        self._began = clock()
-        self._drawn = self._began
-        self._recent = Recent()
-        self._samples = {consumer.name: ConsumerSample() for consumer in consumers}
-        self._announced = False
-        self._flowing = False
-        self._reported: set[str] = set()
+        self._started = clock()
+        self._drawn = self._started
+        self._recent = RecentMeasurements()
+        self._metrics = {consumer.name: ConsumerMetrics() for consumer in consumers}
+        self._addresses_printed = False
+        self._first_stored = False
+        self._ended: set[str] = set()
 
     @property
-    def samples(self) -> Sequence[ConsumerSample]:
-        """What each consumer last said of itself."""
-        return list(self._samples.values())
+    def metrics(self) -> Sequence[ConsumerMetrics]:
+        """The last metrics of each consumer."""
+        return list(self._metrics.values())
 
     def run(self, stop: Event) -> bool:
-        """Until the producer has ended and all is settled; whether it is."""
+        """Return when the producer has ended and everything is settled; False if that takes too long."""
         self._produce(stop)
-        self._view.say(
-            "The producer has ended; the consumers settle what is left." if not stop.is_set() else "Stopping."
-        )
+        self._view.print("Stopping." if stop.is_set() else "The producer has finished; waiting for the consumers.")
         settled = self._drain(stop)
         self._draw(self._kafka.progress(), last=True)
         return settled
 
     def _produce(self, stop: Event) -> None:
         while self._producer.exit_code is None and not stop.is_set():
-            self._look()
-            stop.wait(LOOK_EVERY)
+            self._poll()
+            stop.wait(POLL_INTERVAL)
             if any(consumer.failed for consumer in self._consumers):
                 break
-        self._producer.ask_to_stop()
+        self._producer.terminate()
 
     def _drain(self, stop: Event) -> bool:
-        """Whether everything was settled before the patience was at its end. A second Ctrl-C cuts this short."""
+        """Whether everything was settled in time. After a stop, unsettled messages are no failure."""
         pause = Event()
-        progress = self._look()
-        moved, deadline = self._clock(), self._clock() + DRAIN_WITHIN
+        progress = self._poll()
+        changed, deadline = self._clock(), self._clock() + DRAIN_TIMEOUT
         while self._producer.exit_code is None or progress.lag:
-            pause.wait(LOOK_EVERY)
-            before, progress = progress, self._look()
+            pause.wait(POLL_INTERVAL)
+            before, progress = progress, self._poll()
             now = self._clock()
             if progress != before:
-                moved = now
-            if now > moved + PATIENCE or (stop.is_set() and now > deadline) or self._nobody_can_go_on():
-                self._view.say(f"Given up waiting: {progress.lag:,} messages are not settled.")
+                changed = now
+            if now > changed + STALL_TIMEOUT or (stop.is_set() and now > deadline) or self._all_consumers_failed():
+                self._view.print(f"Timed out: {progress.lag:,} messages are not settled.")
                 return stop.is_set()
         return True
 
-    def _nobody_can_go_on(self) -> bool:
+    def _all_consumers_failed(self) -> bool:
         ended = [consumer for consumer in self._consumers if consumer.exit_code is not None]
         return len(ended) == len(self._consumers) and any(consumer.failed for consumer in ended)
 
-    def _look(self) -> Progress:
+    def _poll(self) -> Progress:
         progress = self._kafka.progress()
-        self._report_ended()
-        self._announce_when_all_serve()
-        self._note_first_stored(progress)
-        if self._clock() >= self._drawn + DRAW_EVERY:
+        self._print_ended()
+        self._print_addresses()
+        self._print_first_stored(progress)
+        if self._clock() >= self._drawn + DRAW_INTERVAL:
             self._draw(progress)
         return progress
 
     def _draw(self, progress: Progress, *, last: bool = False) -> None:
         self._drawn = self._clock()
-        self._sample()
-        latency = together(sample.latency for sample in self._samples.values())
-        self._recent.add(Moment(self._drawn, progress.settled, latency))
-        self._view.show(self._picture(progress, last))
+        self._read_metrics()
+        latency = merged(metrics.latency for metrics in self._metrics.values())
+        self._recent.add(Measurement(self._drawn, progress.settled, latency))
+        self._view.show(self._snapshot(progress, last))
 
-    def _sample(self) -> None:
+    def _read_metrics(self) -> None:
         for consumer in self._consumers:
-            metrics = scrape(consumer.port) if consumer.exit_code is None else None
-            if metrics is not None:
-                self._samples[consumer.name] = consumer_sample(metrics)
+            text = http_get(consumer.port, "/metrics") if consumer.exit_code is None else None
+            if text is not None:
+                self._metrics[consumer.name] = parse_consumer_metrics(text)
 
-    def _picture(self, progress: Progress, last: bool) -> Picture:
-        parked = min(progress.settled, sum(sample.dead_lettered for sample in self._samples.values()))
-        return Picture(
-            elapsed=self._drawn - self._began,
-            produced=progress.delivered,
-            stored=progress.settled - parked,
-            dead_lettered=parked,
+    def _snapshot(self, progress: Progress, last: bool) -> Snapshot:
+        dead_lettered = min(progress.settled, sum(metrics.dead_lettered for metrics in self._metrics.values()))
+        return Snapshot(
+            elapsed=self._drawn - self._started,
+            produced=progress.produced,
+            stored=progress.settled - dead_lettered,
+            dead_lettered=dead_lettered,
             lag=progress.lag,
             rate=self._recent.rate,
             p50=self._recent.quantile(0.5),
@@ -176,53 +185,52 @@ class Flow:
             last=last,
         )
 
-    def _row(self, consumer: Child) -> Row:
-        sample = self._samples[consumer.name]
-        return Row(
+    def _row(self, consumer: Child) -> ConsumerRow:
+        metrics = self._metrics[consumer.name]
+        return ConsumerRow(
             name=consumer.name,
-            process=consumer.pid,
+            pid=consumer.pid,
             state=consumer.state,
             partitions=consumer.partitions,
-            stored=sample.stored,
-            duplicates=sample.duplicates,
-            dead_lettered=sample.dead_lettered,
+            stored=metrics.stored,
+            duplicates=metrics.duplicates,
+            dead_lettered=metrics.dead_lettered,
         )
 
-    def _report_ended(self) -> None:
+    def _print_ended(self) -> None:
         for consumer in self._consumers:
-            if consumer.exit_code is not None and consumer.name not in self._reported:
-                self._reported.add(consumer.name)
-                self._view.say(ending(consumer))
+            if consumer.exit_code is not None and consumer.name not in self._ended:
+                self._ended.add(consumer.name)
+                self._view.print(describe_end(consumer))
 
-    def _announce_when_all_serve(self) -> None:
+    def _print_addresses(self) -> None:
         children = [self._producer, *self._consumers]
-        if self._announced or not all(child.port for child in children):
+        if self._addresses_printed or not all(child.port for child in children):
             return
-        self._announced = True
+        self._addresses_printed = True
         for child in children:
-            self._view.say(f"  {child.name}: process {child.pid}, http://127.0.0.1:{child.port}/metrics")
-        more = plan.shell_line("consumer", plan.command("src.consumer", self._settings))
-        self._view.say(f"One more consumer, from another terminal:\n  {more}")
+            self._view.print(f"  {child.name}: pid {child.pid}, http://127.0.0.1:{child.port}/metrics")
+        command = plan.shell_line("consumer", plan.command("src.consumer", self._settings))
+        self._view.print(f"To start another consumer, run in another terminal:\n  {command}")
 
-    def _note_first_stored(self, progress: Progress) -> None:
-        if not self._flowing and progress.settled:
-            self._flowing = True
-            self._view.say(f"The first messages are stored, {self._clock() - self._began:.1f} s after the start.")
+    def _print_first_stored(self, progress: Progress) -> None:
+        if not self._first_stored and progress.settled:
+            self._first_stored = True
+            self._view.print(f"First messages stored after {self._clock() - self._started:.1f} s.")
 
 
-def ending(consumer: Child) -> str:
-    """How a consumer ended."""
+def describe_end(consumer: Child) -> str:
     if consumer.failed:
-        return last_words(consumer)
-    return f"{consumer.name} is {consumer.state}; within about ten seconds the others have its partitions."
+        return describe_failure(consumer)
+    return f"{consumer.name} is {consumer.state}; the others take over its partitions within about ten seconds."
 
 
-def last_words(child: Child) -> str:
+def describe_failure(child: Child) -> str:
     return "\n  ".join([f"{child.name} has {child.state}. The last lines of {child.log}:", *child.last_lines()])
 
 
 class _Starter:
-    """Starts processes that end with the run, whatever happens."""
+    """Starts processes that end with the run, even if the run itself is killed by an exception."""
 
     def __init__(self, folder: Folder, processes: ExitStack) -> None:
         self._folder = folder
@@ -240,83 +248,70 @@ class _Starter:
         return self._processes.enter_context(child)
 
 
-def _view() -> View:
-    return LiveTable(Console()) if sys.stdout.isatty() else PlainLines()
-
-
-def _introduce(options: Options, names: plan.Names) -> None:
-    rate = f"{options.rate:,.1f} messages a second" if options.rate else "as many messages a second as it goes"
+def _print_plan(options: Options, names: plan.Names) -> None:
+    rate = f"{options.rate:,.1f} messages per second" if options.rate else "as fast as possible"
     end = f"{options.messages:,} messages" if options.messages else "until Ctrl-C"
     print(f"{options.consumers} consumers, {rate}, {end}.")
-    if not options.kafka:
-        print("Kafka is an embedded broker here: for trying out, it forgets everything when the run ends.")
     if options.kafka:
         print(
-            f"Kafka {options.kafka}: topic {names.topic}, dead letters in {names.dead_letter_topic}; both stay there."
+            f"Kafka {options.kafka}: topics {names.topic} and {names.dead_letter_topic}; both are kept after the run."
         )
+    else:
+        print("Kafka is an embedded broker, for evaluation only: its data is lost when the run ends.")
 
 
 def _check_servers(settings: Path) -> None:
-    """Have the consumer look whether it could work with these servers, and repeat its answers if not."""
-    check = _ask(plan.command("src.consumer", settings, "--check"))
+    """Let the consumer check whether it can work with these servers."""
+    check = _run_consumer_program(plan.command("src.consumer", settings, "--check"))
     if check.returncode:
         print(check.stdout + check.stderr, file=sys.stderr)
-        raise CannotRun("the consumer can't work with these servers; its answers stand above")
+        raise CannotRun("the consumer cannot work with these servers; see its check above")
 
 
-def _farewell(producer: Child, consumers: Sequence[Child], *, stopped: bool) -> bool:
-    """End every process in good order; whether none was in trouble.
+def _stop_all(producer: Child, consumers: Sequence[Child], *, stopped: bool) -> bool:
+    """Stop every process gracefully; whether none has failed.
 
-    A producer that was stopped and had to keep messages back is in none: they are in a file, and it is told which.
+    A stopped producer that could not deliver everything exits with an error, which is no failure of the run: the
+    messages are in the undelivered folder.
     """
     children = [producer, *consumers]
     for child in children:
-        child.ask_to_stop()
+        child.terminate()
     late = [child for child in children if not child.wait()]
     for child in late:
-        print(f"{child.name} did not end in time; it is killed. Its log: {child.log}")
+        print(f"{child.name} did not stop in time and is killed. Its log: {child.log}")
     if producer.failed:
-        print(last_words(producer))
-    troubled = consumers if stopped else children
-    return not late and not any(child.failed for child in troubled)
+        print(describe_failure(producer))
+    return not late and not any(child.failed for child in (consumers if stopped else children))
 
 
-def _judge(progress: Progress, *, consumers: Sequence[ConsumerSample], settings: Path) -> bool:
-    """The audit's verdict and the run's own count; whether both are good."""
+def _audit(progress: Progress, *, consumers: Sequence[ConsumerMetrics], settings: Path) -> bool:
+    """Whether both the audit and the counts account for every message."""
     print("Auditing ...", flush=True)
-    audit = _ask(plan.command("src.audit", settings))
+    audit = _run_consumer_program(plan.command("src.audit", settings))
     print(audit.stdout + audit.stderr)
-    counted = _ask([sys.executable, "-c", _COUNT, str(settings)])
-    if audit.returncode > 1 or counted.returncode:
-        print(counted.stderr)
+    stored = _run_consumer_program([sys.executable, "-c", _COUNT_STORED, str(settings)])
+    if audit.returncode > 1 or stored.returncode:
+        print(stored.stderr)
         return False
-    accounts = Accounts(sum(progress.committed.values()), int(counted.stdout))
-    if accounts.missing:
-        report = _ask(plan.command("src.audit", settings, "--json"))
-        accounts = explained(accounts, json.loads(report.stdout), consumers)
-    print(f"Counted, whatever the topic still holds: {accounts}.")
-    return audit.returncode == 0 and accounts.balanced
+    counts = Counts(sum(progress.committed.values()), int(stored.stdout))
+    if counts.missing:
+        report = _run_consumer_program(plan.command("src.audit", settings, "--json"))
+        counts = with_audit(counts, json.loads(report.stdout), consumers)
+    print(f"Including messages that have left the topic: {counts}.")
+    return audit.returncode == 0 and counts.missing == 0
 
 
-def _ask(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    """What one of the consumer's own programs answers."""
-    return subprocess.run(
-        command,
-        cwd=plan.ROOT / "consumer",
-        env=plan.environment(os.environ),
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        check=False,
-    )
+def _run_consumer_program(command: Sequence[str]) -> CompletedProcess[str]:
+    return run_program(command, plan.ROOT / "consumer", plan.environment(os.environ))
 
 
-def _tell_where(options: Options, names: plan.Names, settings: Path) -> None:
+def _print_locations(options: Options, names: plan.Names, settings: Path) -> None:
     print(f"Logs and settings: {settings.parent}")
-    for kept in (settings.parent / "undelivered").glob("*.jsonl"):
-        print(f"Messages that the producer could not deliver: {kept}")
+    for segment in (settings.parent / "undelivered").glob("*.jsonl"):
+        print(f"Undelivered messages: {segment}")
     if options.mongodb:
-        print(f"Messages: in MongoDB, database pubsub, collection {names.collection}. One of them:")
+        print(f"Messages: in MongoDB, database pubsub, collection {names.collection}. To show one of them:")
     else:
-        print(f"Messages: {settings.parent / 'messages.db'}. One of them:")
-    print(f"  {plan.query_line(settings)}")
+        print(f"Messages: {settings.parent / 'messages.db'}. To show one of them:")
+    print(f"  {plan.shell_line('consumer', plan.command('src.get', settings, '--limit', '1'))}")

@@ -1,4 +1,4 @@
-"""The live table; plain lines where the output is no terminal."""
+"""The output of a run: a live table on a terminal, plain lines elsewhere."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -9,15 +9,13 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 
-LINE_EVERY = 2.0  # seconds, where there is no terminal
+LINE_INTERVAL = 2.0  # seconds
 
 
 @dataclass(frozen=True)
-class Row:
-    """One consumer."""
-
+class ConsumerRow:
     name: str
-    process: int
+    pid: int
     state: str
     partitions: tuple[int, ...]
     stored: int
@@ -26,8 +24,8 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Picture:
-    """The run at one moment. Latencies are in seconds, from a message's creation to its being stored."""
+class Snapshot:
+    """The run at one time. Latencies are seconds from the creation of a message until it is stored."""
 
     elapsed: float
     produced: int
@@ -38,16 +36,14 @@ class Picture:
     p50: float | None
     p99: float | None
     producer: str
-    consumers: Sequence[Row]
+    consumers: Sequence[ConsumerRow]
     last: bool = False
 
 
 class View(Protocol):
-    """How a run is shown."""
+    def show(self, snapshot: Snapshot) -> None: ...
 
-    def show(self, picture: Picture) -> None: ...
-
-    def say(self, line: str) -> None: ...
+    def print(self, line: str) -> None: ...
 
     def __enter__(self) -> Self: ...
 
@@ -55,15 +51,15 @@ class View(Protocol):
 
 
 class LiveTable:
-    """A table that is drawn again in place; what is said scrolls away above it."""
+    """A table that is redrawn in place; printed lines scroll above it."""
 
     def __init__(self, console: Console) -> None:
         self._live = Live(console=console, auto_refresh=False, transient=False)
 
-    def show(self, picture: Picture) -> None:
-        self._live.update(Group(_totals(picture), _consumers(picture)), refresh=True)
+    def show(self, snapshot: Snapshot) -> None:
+        self._live.update(Group(_totals(snapshot), _consumers(snapshot)), refresh=True)
 
-    def say(self, line: str) -> None:
+    def print(self, line: str) -> None:
         self._live.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def __enter__(self) -> Self:
@@ -75,36 +71,33 @@ class LiveTable:
 
 
 class PlainLines:
-    """A line now and then."""
+    """One line every few seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, write: Callable[[str], None] = print) -> None:
         self._clock = clock
-        self._write = write
-        self._due = 0.0
+        self.print = write
+        self._next = 0.0
 
-    def show(self, picture: Picture) -> None:
-        if picture.last or self._clock() >= self._due:
-            self._due = self._clock() + LINE_EVERY
-            self.say(line(picture))
-
-    def say(self, line: str) -> None:
-        self._write(line)
+    def show(self, snapshot: Snapshot) -> None:
+        if snapshot.last or self._clock() >= self._next:
+            self._next = self._clock() + LINE_INTERVAL
+            self.print(line(snapshot))
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        """Nothing to put back in order."""
+        """Nothing to restore."""
 
 
-def line(picture: Picture) -> str:
+def line(snapshot: Snapshot) -> str:
     consumers = " | ".join(
-        _numbers(row.partitions) if row.state == "running" else row.state for row in picture.consumers
+        _numbers(row.partitions) if row.state == "running" else row.state for row in snapshot.consumers
     )
     return (
-        f"{picture.elapsed:5.1f} s  produced {picture.produced:,}  stored {picture.stored:,}"
-        f"  dead-lettered {picture.dead_lettered:,}  lag {picture.lag:,}  {picture.rate:,.0f} msg/s"
-        f"  p50 {seconds(picture.p50)}  p99 {seconds(picture.p99)}  partitions {consumers}"
+        f"{snapshot.elapsed:5.1f} s  produced {snapshot.produced:,}  stored {snapshot.stored:,}"
+        f"  dead-lettered {snapshot.dead_lettered:,}  lag {snapshot.lag:,}  {snapshot.rate:,.0f} msg/s"
+        f"  p50 {seconds(snapshot.p50)}  p99 {seconds(snapshot.p99)}  partitions {consumers}"
     )
 
 
@@ -114,37 +107,45 @@ def seconds(value: float | None) -> str:
     return f"{value * 1000:.0f} ms" if value < 1 else f"{value:.1f} s"
 
 
-def _totals(picture: Picture) -> Table:
-    headings = ("elapsed", "produced", "stored", "dead-lettered", "lag", "msg/s", "p50", "p99", "producer")
-    table = Table(*headings, expand=False)
-    table.add_row(
-        f"{picture.elapsed:.0f} s",
-        f"{picture.produced:,}",
-        f"{picture.stored:,}",
-        f"{picture.dead_lettered:,}",
-        f"{picture.lag:,}",
-        f"{picture.rate:,.0f}",
-        seconds(picture.p50),
-        seconds(picture.p99),
-        picture.producer,
+def _totals(snapshot: Snapshot) -> Table:
+    return _table(
+        ("elapsed", "produced", "stored", "dead-lettered", "lag", "msg/s", "p50", "p99", "producer"),
+        (
+            f"{snapshot.elapsed:.0f} s",
+            f"{snapshot.produced:,}",
+            f"{snapshot.stored:,}",
+            f"{snapshot.dead_lettered:,}",
+            f"{snapshot.lag:,}",
+            f"{snapshot.rate:,.0f}",
+            seconds(snapshot.p50),
+            seconds(snapshot.p99),
+            snapshot.producer,
+        ),
     )
-    return table
 
 
-def _consumers(picture: Picture) -> Table:
-    table = Table(
-        "consumer", "process", "state", "partitions", "stored", "there already", "dead-lettered", expand=False
+def _consumers(snapshot: Snapshot) -> Table:
+    return _table(
+        ("consumer", "pid", "state", "partitions", "stored", "duplicates", "dead-lettered"),
+        *(
+            (
+                row.name,
+                str(row.pid),
+                row.state,
+                _numbers(row.partitions),
+                f"{row.stored:,}",
+                f"{row.duplicates:,}",
+                f"{row.dead_lettered:,}",
+            )
+            for row in snapshot.consumers
+        ),
     )
-    for row in picture.consumers:
-        table.add_row(
-            row.name,
-            str(row.process),
-            row.state,
-            _numbers(row.partitions),
-            f"{row.stored:,}",
-            f"{row.duplicates:,}",
-            f"{row.dead_lettered:,}",
-        )
+
+
+def _table(headings: Sequence[str], *rows: Sequence[str]) -> Table:
+    table = Table(*headings)
+    for row in rows:
+        table.add_row(*row)
     return table
 
 

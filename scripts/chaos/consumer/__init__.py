@@ -1,1 +1,1 @@
-"""The consumer, composed anew: it dies at a chosen point, or lacks a protection. Runs in the consumer's folder."""
+"""The consumer with a crash point or without a protection. Runs in the consumer's folder."""

@@ -1,1 +1,1 @@
-"""The producer, composed anew without a protection. Runs in the producer's folder."""
+"""The producer without a protection. Runs in the producer's folder."""

@@ -1,4 +1,4 @@
-"""`python -m chaos.producer`: the producer as it is, but that what Kafka does not confirm at once is forgotten."""
+"""`python -m chaos.producer`: the producer without undelivered folder, which drops what Kafka does not confirm."""
 
 import argparse
 import logging
@@ -18,20 +18,20 @@ from src.utils.logging import configure
 
 logger = logging.getLogger("producer")
 
-SHORT = 1000  # ms
+DELIVERY_TIMEOUT_MS = 1000
 
 
-class Forgetful(Undelivered):
+class Dropping(Undelivered):
     def keep(self, failures: Sequence[Failure]) -> None:
-        """Nothing is kept."""
+        """Nothing is written."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
-    settings = _impatient(load_settings(options.config, os.environ))
+    settings = _without_retries(load_settings(options.config, os.environ))
     configure(service="producer", version=VERSION, level=settings.logging.level, style=settings.logging.format)
-    forgetful = Forgetful(Path(settings.producer.undelivered_dir), settings.kafka.topic)
-    producer = DataProducer(settings=settings, undelivered=forgetful)
+    undelivered = Dropping(Path(settings.producer.undelivered_dir), settings.kafka.topic)
+    producer = DataProducer(settings=settings, undelivered=undelivered)
     with open(options.input, "rb") as stream:
         lines = UserLines(stream)
         complete = producer.send_all(lines, settings.producer.batch_interval, settings.producer.batch_size)
@@ -39,8 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(not complete)
 
 
-def _impatient(settings: Settings) -> Settings:
-    return replace(settings, producer=replace(settings.producer, max_retries=0, delivery_timeout_ms=SHORT))
+def _without_retries(settings: Settings) -> Settings:
+    return replace(
+        settings, producer=replace(settings.producer, max_retries=0, delivery_timeout_ms=DELIVERY_TIMEOUT_MS)
+    )
 
 
 def _parser() -> argparse.ArgumentParser:

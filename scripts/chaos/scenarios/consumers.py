@@ -1,4 +1,4 @@
-"""Consumers die, sleep, come and go."""
+"""Consumers are killed, stopped, frozen and added."""
 
 from chaos import faults
 from chaos.load import mixed
@@ -8,70 +8,70 @@ from chaos.trial import Trial
 
 
 @scenario("commit-after-store")
-def consumer_killed_in_mid_batch(trial: Trial) -> None:
-    """A consumer is killed with half of a batch stored."""
-    _dies_at(trial, "storing")
+def consumer_killed_mid_batch(trial: Trial) -> None:
+    """A consumer is killed when half of a batch is stored."""
+    _kill_at(trial, "storing")
 
 
-@scenario("identity")
+@scenario("deduplication")
 def consumer_killed_before_commit(trial: Trial) -> None:
-    """A consumer is killed with a batch stored, and nothing of it committed."""
-    _dies_at(trial, "stored")
+    """A consumer is killed when a batch is stored and none of it committed."""
+    _kill_at(trial, "stored")
 
 
-@scenario("confirmed-parking")
-def consumer_killed_after_parking(trial: Trial) -> None:
-    """A consumer is killed with dead letters confirmed, and their offsets not committed."""
-    _dies_at(trial, "parked", broken=0.1)
+@scenario("dead-letter-confirmation")
+def consumer_killed_after_dead_lettering(trial: Trial) -> None:
+    """A consumer is killed when dead letters are confirmed and their offsets not committed."""
+    _kill_at(trial, "dead-lettered", invalid=0.1)
 
 
-@scenario("commit-on-revoke", "identity")
+@scenario("commit-on-revoke", "deduplication")
 def consumer_stopped(trial: Trial) -> None:
-    """A consumer gets SIGTERM in the midst of the load, and another takes its place."""
-    consumers = trial.under_load()
+    """A consumer gets SIGTERM under load, and another one is started."""
+    consumers = trial.start_load()
     trial.stop(trial.random.choice(consumers))
     trial.healed()
-    trial.consumer()
+    trial.processes.start_consumer()
 
 
 @scenario("assignment-numbers")
-def consumer_asleep(trial: Trial) -> None:
-    """A consumer does not run for longer than its session, and then goes on as if nothing had been."""
-    trial.repeats = True  # what it parked and could not commit, others park again
-    consumers = trial.under_load(seconds=2 * (SESSION_TIMEOUT + 4))
-    sleeper = trial.random.choice(consumers)
-    with faults.asleep(sleeper):
+def consumer_frozen(trial: Trial) -> None:
+    """A consumer is frozen for longer than its session timeout, and then continues."""
+    trial.repeats_allowed = True  # what it dead-lettered and could not commit, others dead-letter again
+    consumers = trial.start_load(seconds=2 * (SESSION_TIMEOUT + 4))
+    consumer = trial.random.choice(consumers)
+    with faults.frozen_process(consumer):
         trial.hold(SESSION_TIMEOUT + 4)
     trial.healed()
-    trial.loses_partitions(sleeper)
+    trial.expect_partitions_lost(consumer)
 
 
-@scenario("commit-on-revoke", "identity")
-def consumers_come_and_go(trial: Trial) -> None:
-    """Every few seconds a consumer is added, or one is stopped or killed."""
-    trial.under_load()
+@scenario("commit-on-revoke", "deduplication")
+def consumers_join_and_leave(trial: Trial) -> None:
+    """Every few seconds a consumer is added, stopped or killed."""
+    trial.start_load()
     for _ in range(4):
-        _change(trial)
+        _add_or_remove(trial)
         trial.hold(trial.random.uniform(1.0, 3.0))
     trial.healed()
 
 
-def _dies_at(trial: Trial, point: str, broken: float = 0.01) -> None:
-    trial.consumer()
-    victim = trial.consumer(program=["--die", f"{point}:{trial.random.randint(3, 15)}"])
-    trial.joined(trial.consumers)
-    trial.produce(mixed(trial.messages, trial.random, broken=broken))
-    trial.dies(victim)
+def _kill_at(trial: Trial, point: str, invalid: float = 0.01) -> None:
+    trial.processes.start_consumer()
+    victim = trial.processes.start_consumer(options=["--kill-at", f"{point}:{trial.random.randint(3, 15)}"])
+    trial.wait_for_assignment(trial.consumers)
+    trial.start_producer(mixed(trial.messages, trial.random, invalid=invalid))
+    trial.wait_until_killed(victim)
     trial.healed()
-    trial.consumer()
+    trial.processes.start_consumer()
 
 
-def _change(trial: Trial) -> None:
+def _add_or_remove(trial: Trial) -> None:
     running = [consumer for consumer in trial.consumers if consumer.exit_code is None]
-    act = trial.random.choice(("add", "stop", "kill")) if len(running) > 1 else "add"
-    if act == "add":
-        trial.consumer()
-    elif act == "stop":
+    action = trial.random.choice(("add", "stop", "kill")) if len(running) > 1 else "add"
+    if action == "add":
+        trial.processes.start_consumer()
+    elif action == "stop":
         trial.stop(trial.random.choice(running))
     else:
         trial.kill(trial.random.choice(running))

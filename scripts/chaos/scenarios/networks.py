@@ -1,6 +1,4 @@
-"""One consumer is cut off, from Kafka or from MongoDB."""
-
-from collections.abc import Callable
+"""The network between one consumer and Kafka or MongoDB fails."""
 
 from chaos import faults
 from chaos.plan import SESSION_TIMEOUT
@@ -8,36 +6,36 @@ from chaos.proxy import Proxy
 from chaos.scenarios.scenario import scenario
 from chaos.trial import Trial
 
-LONG_ENOUGH = SESSION_TIMEOUT + 6  # seconds, so that the group gives the partitions to others
-LOAD = LONG_ENOUGH + 10
+FAULT_SECONDS = SESSION_TIMEOUT + 6  # so that the group reassigns the partitions
+LOAD_SECONDS = FAULT_SECONDS + 10
 
 
-@scenario("identity")
-def consumer_cut_from_kafka(trial: Trial) -> None:
-    """The network between one consumer and Kafka is cut, or silent, for longer than its session."""
-    trial.repeats = True  # what it parked and could not commit, others park again
+@scenario("deduplication")
+def consumer_disconnected_from_kafka(trial: Trial) -> None:
+    """The network between one consumer and Kafka is cut or frozen for longer than the session timeout."""
+    trial.repeats_allowed = True  # what it dead-lettered and could not commit, others dead-letter again
     network = trial.network_to_kafka()
-    cut_off = trial.consumer(kafka=network)
-    trial.under_load(2, seconds=LOAD)
-    trial.joined([cut_off])
-    with _any(trial)(network):
-        trial.hold(LONG_ENOUGH)
+    consumer = trial.processes.start_consumer(kafka=network)
+    trial.start_load(2, seconds=LOAD_SECONDS)
+    trial.wait_for_assignment([consumer])
+    with _cut_or_frozen(trial, network):
+        trial.hold(FAULT_SECONDS)
     trial.healed()
-    trial.loses_partitions(cut_off)
+    trial.expect_partitions_lost(consumer)
 
 
-@scenario("patience", needs=("mongodb",))
-def consumer_cut_from_mongodb(trial: Trial) -> None:
-    """The network between one consumer and MongoDB is cut, or silent."""
+@scenario("retry-while-unavailable", requires=("mongodb",))
+def consumer_disconnected_from_mongodb(trial: Trial) -> None:
+    """The network between one consumer and MongoDB is cut or frozen."""
     network = trial.network_to_mongodb()
-    cut_off = trial.consumer(mongodb=network)
-    trial.under_load(2, seconds=LOAD)
-    trial.joined([cut_off])
-    with _any(trial)(network):
-        trial.sees(lambda: trial.says(cut_off, ""), f"{cut_off.name} says on /ready that it waits")
-        trial.hold(LONG_ENOUGH)
+    consumer = trial.processes.start_consumer(mongodb=network)
+    trial.start_load(2, seconds=LOAD_SECONDS)
+    trial.wait_for_assignment([consumer])
+    with _cut_or_frozen(trial, network):
+        trial.expect(lambda: trial.not_ready(consumer), f"/ready of {consumer.name} fails")
+        trial.hold(FAULT_SECONDS)
     trial.healed()
 
 
-def _any(trial: Trial) -> Callable[[Proxy], faults.Fault]:
-    return trial.random.choice((faults.cut, faults.silent))
+def _cut_or_frozen(trial: Trial, network: Proxy) -> faults.Fault:
+    return trial.random.choice((faults.network_cut, faults.network_frozen))(network)

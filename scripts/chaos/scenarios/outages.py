@@ -1,103 +1,102 @@
-"""A server dies, stops, freezes, or is slow."""
+"""Kafka or MongoDB is killed, stopped, frozen or slow."""
 
 from chaos import faults
 from chaos.scenarios.scenario import scenario
 from chaos.trial import Trial
 
-LONG, FROZEN, RESTART = 90.0, 30.0, 5.0  # seconds
-LONG_QUICK, FROZEN_QUICK = 20.0, 15.0
-SLOW = 2.0  # seconds a write
+STOPPED, FROZEN, RESTART = 90.0, 30.0, 5.0  # seconds
+STOPPED_QUICK, FROZEN_QUICK = 20.0, 15.0
+WRITE_DELAY = 2.0  # seconds
 
 
-@scenario("undelivered-file", needs=("kafka.kill",))
+@scenario("undelivered-folder", requires=("kafka.kill",))
 def kafka_killed(trial: Trial) -> None:
-    """Kafka is killed and started again."""
-    _produces_through(trial)
+    """Kafka is killed and restarted."""
+    _start_load_during_outage(trial)
     with faults.killed(trial.cluster.kafka):
         trial.hold(RESTART)
     trial.healed()
 
 
-@scenario("undelivered-file", needs=("kafka.stop",))
+@scenario("undelivered-folder", requires=("kafka.stop",))
 def kafka_stopped(trial: Trial) -> None:
-    """Kafka is stopped for 90 s, longer than a producer waits for a delivery."""
-    _produces_through(trial)
+    """Kafka is stopped for 90 s, longer than the producer's delivery timeout."""
+    _start_load_during_outage(trial)
     with faults.stopped(trial.cluster.kafka):
-        trial.hold(LONG, quick=LONG_QUICK)
+        trial.hold(STOPPED, quick=STOPPED_QUICK)
     trial.healed()
 
 
-@scenario("undelivered-file", needs=("kafka.pause",))
+@scenario("undelivered-folder", requires=("kafka.pause",))
 def kafka_frozen(trial: Trial) -> None:
-    """Kafka does not run for 30 s, and keeps its connections."""
-    _produces_through(trial)
+    """Kafka is frozen for 30 s; its connections stay open."""
+    _start_load_during_outage(trial)
     with faults.frozen(trial.cluster.kafka):
         trial.hold(FROZEN, quick=FROZEN_QUICK)
     trial.healed()
 
 
-@scenario("patience", needs=("mongodb", "mongodb.kill"))
+@scenario("retry-while-unavailable", requires=("mongodb", "mongodb.kill"))
 def mongodb_killed(trial: Trial) -> None:
-    """MongoDB is killed and started again."""
-    trial.under_load()
+    """MongoDB is killed and restarted."""
+    trial.start_load()
     with faults.killed(trial.cluster.mongodb):
-        _not_ready(trial)
+        _expect_not_ready(trial)
         trial.hold(RESTART)
     trial.healed()
 
 
-@scenario("patience", needs=("mongodb", "mongodb.stop"))
+@scenario("retry-while-unavailable", requires=("mongodb", "mongodb.stop"))
 def mongodb_stopped(trial: Trial) -> None:
-    """MongoDB is stopped for 90 s, longer than a member may be silent."""
-    trial.under_load()
+    """MongoDB is stopped for 90 s, longer than max.poll.interval.ms."""
+    trial.start_load()
     with faults.stopped(trial.cluster.mongodb):
-        _not_ready(trial)
-        trial.hold(LONG, quick=LONG_QUICK)
+        _expect_not_ready(trial)
+        trial.hold(STOPPED, quick=STOPPED_QUICK)
     trial.healed()
 
 
-@scenario("patience", needs=("mongodb", "mongodb.pause"))
+@scenario("retry-while-unavailable", requires=("mongodb", "mongodb.pause"))
 def mongodb_frozen(trial: Trial) -> None:
-    """MongoDB does not run for 30 s, and keeps its connections."""
-    trial.under_load()
+    """MongoDB is frozen for 30 s; its connections stay open."""
+    trial.start_load()
     with faults.frozen(trial.cluster.mongodb):
-        _not_ready(trial)
+        _expect_not_ready(trial)
         trial.hold(FROZEN, quick=FROZEN_QUICK)
     trial.healed()
 
 
-@scenario("time-to-answer", "patience", needs=("mongodb",))
+@scenario("mongodb-timeout", "retry-while-unavailable", requires=("mongodb",))
 def mongodb_slow(trial: Trial) -> None:
     """Every write takes 2 s."""
     network = trial.network_to_mongodb()
-    trial.group(mongodb=network)
-    with faults.slow(network, SLOW):
-        trial.produce()
-        trial.some_settled()
+    trial.start_consumers(mongodb=network)
+    with faults.network_slow(network, WRITE_DELAY):
+        trial.start_producer()
+        trial.wait_for_progress()
         trial.hold(10.0)
-    trial.sees(lambda: network.slowed, "a write was slow")
+    trial.expect(lambda: network.delayed_responses, "a write was slow")
     trial.healed()
 
 
-@scenario("patience", needs=("mongodb",))
-def mongodb_cut_in_mid_bulk(trial: Trial) -> None:
-    """The connections to MongoDB end in the middle of a bulk, or between the bulk and its answer, again and again."""
+@scenario("retry-while-unavailable", requires=("mongodb",))
+def mongodb_connection_lost_mid_bulk(trial: Trial) -> None:
+    """The connections to MongoDB are lost during a bulk write, or between its completion and the response."""
     network = trial.network_to_mongodb()
-    trial.group(mongodb=network)
-    trial.produce()
-    trial.some_settled()
+    trial.start_consumers(mongodb=network)
+    trial.start_producer()
+    trial.wait_for_progress()
     for _ in range(3):
         done = network.cut_in_flight(answered=trial.random.random() < 0.7)
-        trial.wait(done.is_set, "a bulk is on its way")
+        trial.wait_for(done.is_set, "a bulk write is in flight")
     trial.healed()
 
 
-def _produces_through(trial: Trial) -> None:
-    trial.repeats = True  # a letter that was not confirmed may be there
-    trial.under_load()
-    trial.processes.may_end(trial.processes.producers[0], 0, 1)  # what had to be kept is sent again at the end
+def _start_load_during_outage(trial: Trial) -> None:
+    trial.repeats_allowed = True  # an unconfirmed dead letter may have been written
+    trial.start_load()
+    trial.processes.allow_exit(trial.processes.producers[0], 0, 1)  # undelivered messages are resent at the end
 
 
-def _not_ready(trial: Trial) -> None:
-    waits = "a consumer says on /ready that it waits"
-    trial.sees(lambda: any(trial.says(one, "") for one in trial.consumers), waits, 45)
+def _expect_not_ready(trial: Trial) -> None:
+    trial.expect(lambda: any(map(trial.not_ready, trial.consumers)), "/ready of a consumer fails", 45)

@@ -1,56 +1,56 @@
-"""Producers die and stop."""
+"""Producers are killed and stopped."""
 
 from chaos import faults
 from chaos.load import plain
-from chaos.measures import sample
+from chaos.measurements import metric
 from chaos.scenarios.scenario import scenario
-from chaos.trial import Stalled, Trial
+from chaos.trial import TimedOut, Trial
 from local.children import Child
 
 
-@scenario("identity")
+@scenario("deduplication")
 def producer_killed(trial: Trial) -> None:
-    """A producer is killed; what it had said to be delivered is there, and its whole input is sent again."""
-    trial.group()
+    """A producer is killed; what it reported as delivered is in the topic, and its whole input is sent again."""
+    trial.start_consumers()
     load = plain(trial.messages, trial.random)
-    producer = trial.produce(load)
-    trial.some_settled()
-    trial.sees(lambda: _delivered(producer) > 0, f"{producer.name} says how many messages were delivered")
-    told = _delivered(producer)
+    producer = trial.start_producer(load)
+    trial.wait_for_progress()
+    trial.expect(lambda: _delivered(producer) > 0, f"{producer.name} reports delivered messages")
+    delivered = _delivered(producer)
     trial.kill(producer)
     trial.healed()
-    trial.sees(lambda: _in_topic(trial) >= told, f"{told:.0f} messages, as many as it had said to be delivered")
-    trial.produce(load)
+    trial.expect(lambda: _in_topic(trial) >= delivered, f"{delivered:.0f} messages are in the topic, as reported")
+    trial.start_producer(load)
 
 
-@scenario("undelivered-file")
+@scenario("undelivered-folder")
 def producer_stopped(trial: Trial) -> None:
-    """A producer gets SIGTERM while the network to Kafka is silent; what it took is in Kafka, or in its file."""
-    trial.group()
+    """A producer gets SIGTERM while the network to Kafka is frozen; what it accepted is in Kafka or undelivered."""
+    trial.start_consumers()
     load = plain(trial.messages, trial.random)
     network = trial.network_to_kafka()
-    producer = trial.produce(load, kafka=network)
-    trial.processes.may_end(producer, 1)
-    trial.some_settled()
-    with faults.silent(network):
+    producer = trial.start_producer(load, kafka=network)
+    trial.processes.allow_exit(producer, 1)
+    trial.wait_for_progress()
+    with faults.network_frozen(network):
         trial.hold(1.0)
         trial.stop(producer)
     trial.healed()
-    trial.accepted = load.first(_taken(trial, producer))
+    trial.accepted = load.first(_accepted(trial, producer))
 
 
 def _delivered(producer: Child) -> float:
-    return sample(producer.port, 'producer_messages_total{result="delivered"}')
+    return metric(producer.port, 'producer_messages_total{result="delivered"}')
 
 
 def _in_topic(trial: Trial) -> int:
-    progress = trial.watch.look()
-    return sum(progress.ends.values()) if progress else 0
+    progress = trial.watcher.read()
+    return sum(progress.end.values()) if progress else 0
 
 
-def _taken(trial: Trial, producer: Child) -> int:
-    """How many of its lines a producer took that was stopped before it had sent them all."""
-    ends = trial.said(producer, "input not sent completely")
+def _accepted(trial: Trial, producer: Child) -> int:
+    """How many of its lines a producer had accepted when it was stopped."""
+    ends = trial.logged(producer, "input not sent completely")
     if not ends:
-        raise Stalled(f"{producer.name} did not say how much it took")
+        raise TimedOut(f"{producer.name} did not log how many lines it accepted")
     return int(ends[-1]["read"])

@@ -1,28 +1,26 @@
-"""What a scenario is."""
+"""The definition of a scenario."""
 
 from collections.abc import Callable
 from typing import NamedTuple
 
 from chaos.trial import Trial
 
-Attack = Callable[[Trial], None]
-
 
 class Scenario(NamedTuple):
-    """`needs` are what it asks of the servers (chaos/servers.py), `protection` what fails when it is taken out."""
+    """It requires these features of the servers (chaos/servers.py), and fails without these protections."""
 
     name: str
-    story: str
-    attack: Attack
-    protection: tuple[str, ...]
-    needs: tuple[str, ...] = ()
+    description: str
+    run: Callable[[Trial], None]
+    protections: tuple[str, ...]
+    requires: tuple[str, ...] = ()
 
 
-def scenario(*protection: str, needs: tuple[str, ...] = ()) -> Callable[[Attack], Scenario]:
-    """A scenario that is called as its function, and tells its story by the docstring."""
+def scenario(*protections: str, requires: tuple[str, ...] = ()) -> Callable[[Callable[[Trial], None]], Scenario]:
+    """Makes a scenario of a function: its name and docstring are the scenario's name and description."""
 
-    def describe(attack: Attack) -> Scenario:
-        name = attack.__name__.replace("_", "-")
-        return Scenario(name, " ".join((attack.__doc__ or "").split()), attack, protection, needs)
+    def define(function: Callable[[Trial], None]) -> Scenario:
+        name = function.__name__.replace("_", "-")
+        return Scenario(name, " ".join((function.__doc__ or "").split()), function, protections, requires)
 
-    return describe
+    return define

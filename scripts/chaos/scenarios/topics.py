@@ -1,4 +1,4 @@
-"""What happens to topics: the dead-letter topic refuses, the data topic grows, is cut short, or is made again."""
+"""Topics: the dead-letter topic rejects messages; the data topic grows, is truncated, or is recreated."""
 
 from confluent_kafka import KafkaError
 
@@ -7,136 +7,136 @@ from chaos.load import NOTHING, mixed, plain
 from chaos.plan import PARTITIONS
 from chaos.scenarios.scenario import scenario
 from chaos.trial import Trial
+from local.protocols import PRODUCE
 
-GAP = "see consumer.on_offset_gap"
-PRODUCE = 0  # Kafka's api key
-REFUSALS = 30
+OFFSET_GAP = "see consumer.on_offset_gap"
+INJECTED_ERRORS = 30
 MORE_PARTITIONS = PARTITIONS + 3
 LONG_SESSION = 30.0  # seconds
-TINY, USUAL = 200, 1_100_000  # bytes
+SMALL_LIMIT, USUAL_LIMIT = 200, 1_100_000  # bytes
 
 
-@scenario("parking-again", needs=("real kafka", "topics made by hand"))
+@scenario("dead-letter-retry", requires=("real kafka", "no automatic topics"))
 def dead_letter_topic_missing(trial: Trial) -> None:
-    """There is no dead-letter topic; after a while somebody makes it."""
-    letters = trial.names.dead_letter_topic
-    _delete(trial, letters)
-    _work_with_letters(trial)
-    trial.sees(lambda: _waits_for_letters(trial), "somebody waits for the dead-letter topic")
-    trial.admin.make_topic(letters, 1)
-    trial.healed()
-
-
-@scenario("parking-again", needs=("real kafka",))
-def dead_letter_topic_too_small(trial: Trial) -> None:
-    """The dead-letter topic takes no letter of that size, until its limit is raised."""
-    trial.repeats = True
-    trial.admin.set_largest_letter(TINY)
-    _work_with_letters(trial)
-    trial.sees(lambda: _waits_for_letters(trial), "somebody waits for the dead-letter topic")
-    trial.admin.set_largest_letter(USUAL)
-    trial.healed()
-
-
-@scenario("parking-again", needs=("embedded broker",))
-def dead_letter_topic_not_authorized(trial: Trial) -> None:
-    """Kafka refuses the right to write dead letters, for a while; the messages are all there before."""
-    trial.produce(mixed(trial.messages, trial.random, broken=0.05), seconds=1.0)
-    trial.produced()
-    if trial.cluster.embedded:
-        trial.cluster.embedded.fail_next(PRODUCE, *[KafkaError.TOPIC_AUTHORIZATION_FAILED] * REFUSALS)
-    trial.group()
-    trial.sees(lambda: _waits_for_letters(trial), "somebody waits for the dead-letter topic")
-    trial.healed()
-
-
-@scenario("from-the-beginning", needs=("real kafka",))
-def partitions_added(trial: Trial) -> None:
-    """The topic gets more partitions while it runs; what is in them first is read too."""
-    trial.under_load()
-    trial.admin.add_partitions(MORE_PARTITIONS)
-    trial.follow(MORE_PARTITIONS)
-    trial.produce(plain(trial.messages, trial.random), seconds=1.0)  # by one that knows them from its start
-    trial.healed()
-
-
-@scenario("gap-stop", needs=("real kafka",))
-def committed_offset_expired(trial: Trial) -> None:
-    """Messages that nobody has read are gone: that is said, those partitions wait, and go on when they are told to."""
-    load = plain(trial.messages, trial.random)
-    trial.under_load(load=load)
-    for consumer in trial.consumers:
-        trial.stop(consumer)
-    trial.produced()
-    trial.accepted = load.first(_expire_unread(trial))  # as many as are left
-    consumer = trial.consumer()
-    trial.sees(lambda: trial.said(consumer, "committed offset gone"), "the log says that an offset is gone")
-    _told_to_go_on(trial)
-
-
-@scenario("gap-stop", needs=("real kafka", "mongodb"))
-def topic_made_again_meanwhile(trial: Trial) -> None:
-    """The topic is deleted and made again under running consumers: none of its messages is passed over in silence."""
-    trial.group()
-    _fill(trial)
-    _make_again(trial)
-    trial.produce(plain(trial.messages, trial.random), seconds=5.0)
-    _told_to_go_on(trial)
-
-
-@scenario("topic-identity", needs=("real kafka", "mongodb"))
-def topic_made_again_longer(trial: Trial) -> None:
-    """While a consumer sleeps the topic is made again, and longer than before: its beginning is not passed over."""
-    [consumer] = trial.group(1, session=LONG_SESSION)
-    _fill(trial)
-    with faults.asleep(consumer):
-        _make_again(trial)
-        trial.produce(plain(trial.messages, trial.random), seconds=1.0)
-        trial.produced()
-    _told_to_go_on(trial)
-
-
-def _work_with_letters(trial: Trial) -> None:
-    trial.group()
-    trial.produce(mixed(trial.messages, trial.random, broken=0.05))
-
-
-def _expire_unread(trial: Trial) -> int:
-    """Of what each partition has unread, the first half is gone; the number of messages that are left."""
-    trial.wait(trial.watch.look, "Kafka tells the offsets")
-    progress = trial.watch.course.progress
-    begins = {p: (progress.committed.get(p, 0) + end + 1) // 2 for p, end in progress.ends.items()}
-    trial.admin.expire(begins)
-    return sum(end - begins[partition] for partition, end in progress.ends.items())
-
-
-def _fill(trial: Trial) -> None:
-    trial.produce(plain(trial.messages // 2, trial.random), seconds=3.0)
-    trial.settled()
-
-
-def _make_again(trial: Trial) -> None:
-    """What came from the old topic stays in the store, and counts for nothing any more."""
-    _delete(trial, trial.names.topic)
-    trial.admin.make_topic(trial.names.topic, PARTITIONS)
-    trial.accepted = NOTHING
-    trial.follow(PARTITIONS, anew=True)
-
-
-def _delete(trial: Trial, topic: str) -> None:
+    """There is no dead-letter topic; after a while it is created."""
+    topic = trial.names.dead_letter_topic
     trial.admin.delete_topic(topic)
-    trial.wait(lambda: not trial.admin.has_topic(topic), "the topic is gone")
+    _start_load(trial)
+    _expect_waiting_for_dead_letter_topic(trial)
+    trial.admin.recreate_topic(topic, 1)
+    trial.healed()
 
 
-def _told_to_go_on(trial: Trial) -> None:
-    """Some consumer stands still and says so; then all are started again with the setting that goes on."""
-    trial.sees(lambda: any(trial.says(one, GAP) for one in trial.consumers), "/ready says that an offset is gone")
+@scenario("dead-letter-retry", requires=("real kafka",))
+def dead_letter_topic_too_small(trial: Trial) -> None:
+    """The dead letters exceed max.message.bytes of the dead-letter topic, until it is raised."""
+    trial.repeats_allowed = True
+    trial.admin.limit_dead_letters(SMALL_LIMIT)
+    _start_load(trial)
+    _expect_waiting_for_dead_letter_topic(trial)
+    trial.admin.limit_dead_letters(USUAL_LIMIT)
+    trial.healed()
+
+
+@scenario("dead-letter-retry", requires=("embedded broker",))
+def dead_letter_topic_not_authorized(trial: Trial) -> None:
+    """For a while Kafka returns an authorization error to dead letters; all messages were produced before."""
+    trial.start_producer(mixed(trial.messages, trial.random, invalid=0.05), seconds=1.0)
+    trial.wait_until_produced()
+    if trial.cluster.embedded:
+        trial.cluster.embedded.fail_next(PRODUCE, *[KafkaError.TOPIC_AUTHORIZATION_FAILED] * INJECTED_ERRORS)
+    trial.start_consumers()
+    _expect_waiting_for_dead_letter_topic(trial)
+    trial.healed()
+
+
+@scenario("start-at-earliest", requires=("real kafka",))
+def partitions_added(trial: Trial) -> None:
+    """Partitions are added under load; their first messages are read too."""
+    trial.start_load()
+    trial.admin.add_partitions(MORE_PARTITIONS)
+    trial.follow_topic(MORE_PARTITIONS)
+    trial.start_producer(plain(trial.messages, trial.random), seconds=1.0)  # one that knows all partitions at its start
+    trial.healed()
+
+
+@scenario("stop-on-offset-gap", requires=("real kafka",))
+def committed_offset_expired(trial: Trial) -> None:
+    """Retention deletes unread messages: the consumer reports it and stops those partitions until it may continue."""
+    load = plain(trial.messages, trial.random)
+    trial.start_load(load=load)
     for consumer in trial.consumers:
         trial.stop(consumer)
-    consumer = trial.consumer(on_offset_gap="earliest")
+    trial.wait_until_produced()
+    trial.accepted = load.first(_delete_unread(trial))  # as many as are left
+    consumer = trial.processes.start_consumer()
+    trial.expect(lambda: trial.logged(consumer, "committed offset gone"), "the log reports the missing offset")
+    _continue_after_gap(trial)
+
+
+@scenario("stop-on-offset-gap", requires=("real kafka", "mongodb"))
+def topic_recreated(trial: Trial) -> None:
+    """The topic is recreated under running consumers: none of its messages is skipped silently."""
+    trial.start_consumers()
+    _produce_and_settle(trial)
+    _recreate(trial)
+    trial.start_producer(plain(trial.messages, trial.random), seconds=5.0)
+    _continue_after_gap(trial)
+
+
+@scenario("topic-id-check", requires=("real kafka", "mongodb"))
+def topic_recreated_with_more_messages(trial: Trial) -> None:
+    """While a consumer is frozen the topic is recreated with more messages: the first ones are not skipped."""
+    [consumer] = trial.start_consumers(1, session=LONG_SESSION)
+    _produce_and_settle(trial)
+    with faults.frozen_process(consumer):
+        _recreate(trial)
+        trial.start_producer(plain(trial.messages, trial.random), seconds=1.0)
+        trial.wait_until_produced()
+    _continue_after_gap(trial)
+
+
+def _start_load(trial: Trial) -> None:
+    trial.start_consumers()
+    trial.start_producer(mixed(trial.messages, trial.random, invalid=0.05))
+
+
+def _delete_unread(trial: Trial) -> int:
+    """Delete the first half of each partition's unread messages; the number of messages that are left."""
+    trial.wait_for(trial.watcher.read, "Kafka returns the offsets")
+    progress = trial.watcher.history.progress
+    start = {p: (progress.committed.get(p, 0) + end + 1) // 2 for p, end in progress.end.items()}
+    trial.admin.delete_records(start)
+    return sum(end - start[partition] for partition, end in progress.end.items())
+
+
+def _produce_and_settle(trial: Trial) -> None:
+    trial.start_producer(plain(trial.messages // 2, trial.random), seconds=3.0)
+    trial.wait_until_settled()
+
+
+def _recreate(trial: Trial) -> None:
+    """Messages of the old topic stay in the store, and are no longer expected anywhere."""
+    trial.admin.delete_topic(trial.names.topic)
+    trial.admin.recreate_topic(trial.names.topic, PARTITIONS)
+    trial.accepted = NOTHING
+    trial.follow_topic(PARTITIONS, recreated=True)
+
+
+def _continue_after_gap(trial: Trial) -> None:
+    """A consumer reports the gap; then one is started that is allowed to continue at the earliest offset."""
+    trial.expect(
+        lambda: any(trial.not_ready(consumer, OFFSET_GAP) for consumer in trial.consumers), "/ready names the gap"
+    )
+    for consumer in trial.consumers:
+        trial.stop(consumer)
+    consumer = trial.processes.start_consumer(on_offset_gap="earliest")
     trial.healed()
-    trial.sees(lambda: trial.has_committed(consumer), "the partitions that stood still go on")
+    trial.expect(lambda: trial.has_committed(consumer), "the consumer commits again")
 
 
-def _waits_for_letters(trial: Trial) -> bool:
-    return any(trial.says(consumer, "dead-letter topic") for consumer in trial.consumers)
+def _expect_waiting_for_dead_letter_topic(trial: Trial) -> None:
+    trial.expect(
+        lambda: any(trial.not_ready(consumer, "dead-letter topic") for consumer in trial.consumers),
+        "/ready names the dead-letter topic",
+    )

@@ -1,4 +1,4 @@
-"""Points at which the consumer can be made to die, as if the machine had failed there."""
+"""Points at which the consumer kills itself, as if the machine had failed there."""
 
 import os
 import signal
@@ -10,42 +10,42 @@ from src.model.record import Rejection
 from src.model.verdict import Verdict
 from src.pipeline.dead_letter_writer import DeadLetters
 
-STORING, STORED, PARKED = "storing", "stored", "parked"
+STORING, STORED, DEAD_LETTERED = "storing", "stored", "dead-lettered"
 
 
 class Countdown:
-    """True at the call with this number after it was begun, and never else."""
+    """True at the call with this number after the start."""
 
     def __init__(self, call: int) -> None:
         self._left = call
-        self._begun = False
+        self._started = False
 
-    def begin(self) -> None:
-        self._begun = True
+    def start(self) -> None:
+        self._started = True
 
     def __call__(self) -> bool:
-        if not self._begun:
+        if not self._started:
             return False
         self._left -= 1
         return self._left == 0
 
 
-class DyingStorage:
-    """Dies with half of a batch stored, or with all of it stored and nothing committed."""
+class CrashingStorage:
+    """Kills the process when half of a batch is stored, or when all of it is stored and not committed."""
 
-    def __init__(self, storage: Storage, point: str, due: Countdown) -> None:
+    def __init__(self, storage: Storage, point: str, countdown: Countdown) -> None:
         self._storage = storage
         self._point = point
-        self._due = due
+        self._countdown = countdown
 
     def save_many(self, documents: Sequence[Mapping[str, Any]]) -> Sequence[Verdict]:
-        dies = len(documents) > 1 and self._due()
-        if dies and self._point == STORING:
+        crash = len(documents) > 1 and self._countdown()
+        if crash and self._point == STORING:
             self._storage.save_many(documents[: len(documents) // 2])
-            die()
+            kill()
         verdicts = self._storage.save_many(documents)
-        if dies:
-            die()
+        if crash:
+            kill()
         return verdicts
 
     def save(self, data: Mapping[str, Any]) -> bool:
@@ -61,22 +61,22 @@ class DyingStorage:
         self._storage.close()
 
 
-class DyingDeadLetters:
-    """Dies with the letters confirmed, and their offsets not committed."""
+class CrashingDeadLetters:
+    """Kills the process when dead letters are confirmed and their offsets not committed."""
 
-    def __init__(self, dead_letters: DeadLetters, due: Countdown) -> None:
+    def __init__(self, dead_letters: DeadLetters, countdown: Countdown) -> None:
         self._dead_letters = dead_letters
-        self._due = due
+        self._countdown = countdown
 
     def send(self, rejections: Sequence[Rejection]) -> None:
         self._dead_letters.send(rejections)
-        if self._due():
-            die()
+        if self._countdown():
+            kill()
 
     def close(self) -> None:
         self._dead_letters.close()
 
 
-def die() -> None:
-    """As by `kill -9`: nothing is finished, nothing is said."""
+def kill() -> None:
+    """Like `kill -9`: no cleanup, no log message."""
     os.kill(os.getpid(), signal.SIGKILL)

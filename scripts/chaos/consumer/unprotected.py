@@ -1,4 +1,4 @@
-"""The consumer's parts without a protection each, to see that the proof notices. Nothing of this is in the service."""
+"""The consumer's parts, each without one protection: a scenario must fail with it. Not part of the service."""
 
 import uuid
 from collections.abc import Collection, Mapping, Sequence
@@ -26,7 +26,7 @@ from src.model.verdict import Outcome, Verdict
 from src.settings import KafkaSettings, Settings
 from src.storage import DataStorage
 
-LATE = 2.0  # seconds
+DELAY = 2.0  # seconds
 
 Kind = TypeVar("Kind")
 
@@ -34,19 +34,20 @@ Kind = TypeVar("Kind")
 # -- the store
 
 
-class WithoutIdentity(DataStorage):
-    """A message that comes again is stored again, as it would be under random ids."""
+class WithoutDeduplication(DataStorage):
+    """Stores a duplicate again, as it would be with random ids."""
 
     def save_many(self, documents: Sequence[Mapping[str, Any]]) -> list[Verdict]:
         verdicts = super().save_many(documents)
-        again = [d for d, verdict in zip(documents, verdicts, strict=True) if verdict.outcome is Outcome.DUPLICATE]
-        if again:
-            super().save_many([{**document, "id": str(uuid.uuid4())} for document in again])
+        outcomes = zip(documents, verdicts, strict=True)
+        duplicates = [document for document, verdict in outcomes if verdict.outcome is Outcome.DUPLICATE]
+        if duplicates:
+            super().save_many([{**document, "id": str(uuid.uuid4())} for document in duplicates])
         return verdicts
 
 
-class WithoutPatience(DataStorage):
-    """A store that does not answer is taken for one that refuses."""
+class WithoutRetry(DataStorage):
+    """Rejects documents while the store is unavailable."""
 
     def save_many(self, documents: Sequence[Mapping[str, Any]]) -> list[Verdict]:
         try:
@@ -59,7 +60,7 @@ class WithoutPatience(DataStorage):
 
 
 class WithoutConfirmation(DeadLetterTopic):
-    """Letters are sent a little later, and whether they arrive is nobody's concern."""
+    """Dead letters are sent later, and not confirmed."""
 
     def __init__(self, settings: KafkaSettings) -> None:
         super().__init__(settings)
@@ -69,22 +70,22 @@ class WithoutConfirmation(DeadLetterTopic):
         self._sender.submit(self._send_late, rejections)
 
     def _send_late(self, rejections: Sequence[Rejection]) -> None:
-        Event().wait(LATE)
+        Event().wait(DELAY)
         super().send(rejections)
 
     def close(self) -> None:
         self._sender.shutdown(wait=False, cancel_futures=True)
 
 
-class WithoutParking(DeadLetterTopic):
-    """What can't be stored is dropped."""
+class WithoutDeadLettering(DeadLetterTopic):
+    """Drops what cannot be stored."""
 
     def send(self, rejections: Sequence[Rejection]) -> None:
         """Nothing is sent."""
 
 
-class GivingUpParking(DeadLetterTopic):
-    """A letter that was refused once is not sent again."""
+class WithoutDeadLetterRetry(DeadLetterTopic):
+    """Does not send a dead letter again after an error."""
 
     def send(self, rejections: Sequence[Rejection]) -> None:
         try:
@@ -96,7 +97,7 @@ class GivingUpParking(DeadLetterTopic):
 # -- the processing
 
 
-class WithoutLeniency(DataProcessor):
+class WithoutUnknownFields(DataProcessor):
     """A field that is not in the specification makes a message invalid."""
 
     def check(self, message: Mapping[str, Any]) -> dict[str, Any]:
@@ -109,7 +110,7 @@ class WithoutLeniency(DataProcessor):
 
 
 class CommittingFirst(GroupMember):
-    """What was read is committed at once, before it is stored."""
+    """Commits what was read before it is stored."""
 
     def poll(self, limit: int, timeout: float) -> list[Record]:
         records = super().poll(limit, timeout)
@@ -118,31 +119,31 @@ class CommittingFirst(GroupMember):
         return records
 
     def commit(self, offsets: Mapping[int, int]) -> None:
-        """Done already."""
+        """Already committed."""
 
     def commit_now(self, offsets: Mapping[int, int]) -> None:
-        """Done already."""
+        """Already committed."""
 
 
-class LeavingWithoutCommit(GroupMember):
-    """A partition that goes to another member goes as it was last committed by time."""
+class WithoutCommitOnRevoke(GroupMember):
+    """A revoked partition is left as it was last committed."""
 
     def commit_now(self, offsets: Mapping[int, int]) -> None:
-        """Not now."""
+        """No commit."""
 
 
 class WithoutAssignmentNumbers(GroupMember):
-    """A partition that came back counts as one that was never away."""
+    """Treats a partition that was reassigned as one that was never revoked."""
 
     def subscribe(self, listener: Listener) -> Self:
-        return super().subscribe(_NeverLosing(listener))
+        return super().subscribe(_IgnoringLosses(listener))
 
     def poll(self, limit: int, timeout: float) -> list[Record]:
         return [record._replace(assignment=0) for record in super().poll(limit, timeout)]
 
 
-class _NeverLosing:
-    """Hears of everything but of losses."""
+class _IgnoringLosses:
+    """Forwards everything except lost partitions."""
 
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
@@ -158,7 +159,7 @@ class _NeverLosing:
         self._listener.revoking(partitions)
 
     def lost(self, partitions: Collection[int]) -> None:
-        """Not heard."""
+        """Ignored."""
 
     def begun(self, positions: Mapping[int, int]) -> None:
         self._listener.begun(positions)
@@ -176,11 +177,11 @@ class _NeverLosing:
         self._listener.refused(offsets)
 
 
-class StartingAtTheEnd(Consumer):
-    """A partition without a committed offset is read from what comes next."""
+class StartingAtLatest(Consumer):
+    """Reads a partition without a committed offset from the latest offset."""
 
     def offsets_for_times(self, partitions: list[TopicPartition], timeout: float = -1.0) -> list[TopicPartition]:
-        """The end, when asked for the beginning."""
+        """Returns the latest offset in place of the earliest."""
         for partition in partitions:
             if partition.offset == OFFSET_BEGINNING:
                 partition.offset = OFFSET_END
@@ -188,10 +189,10 @@ class StartingAtTheEnd(Consumer):
 
 
 class WithoutTopicIds:
-    """An admin client that is never told a topic's id."""
+    """An admin client that gets no topic ids."""
 
     def __init__(self, _settings: Mapping[str, Any]) -> None:
-        """It asks nobody."""
+        """No connection."""
 
     def describe_topics(self, topics: TopicCollection, /, **_: Any) -> dict[str, Future[Any]]:
         nameless: Future[Any] = Future()
@@ -199,16 +200,19 @@ class WithoutTopicIds:
         return dict.fromkeys(topics.topic_names, nameless)
 
 
-STORAGES: Mapping[str, type[DataStorage]] = {"identity": WithoutIdentity, "patience": WithoutPatience}
-DEAD_LETTERS: Mapping[str, type[DeadLetterTopic]] = {
-    "confirmed-parking": WithoutConfirmation,
-    "parking": WithoutParking,
-    "parking-again": GivingUpParking,
+STORAGES: Mapping[str, type[DataStorage]] = {
+    "deduplication": WithoutDeduplication,
+    "retry-while-unavailable": WithoutRetry,
 }
-PROCESSORS: Mapping[str, type[DataProcessor]] = {"unknown-fields": WithoutLeniency}
+DEAD_LETTERS: Mapping[str, type[DeadLetterTopic]] = {
+    "dead-letter-confirmation": WithoutConfirmation,
+    "dead-lettering": WithoutDeadLettering,
+    "dead-letter-retry": WithoutDeadLetterRetry,
+}
+PROCESSORS: Mapping[str, type[DataProcessor]] = {"unknown-fields": WithoutUnknownFields}
 SOURCES: Mapping[str, type[GroupMember]] = {
     "commit-after-store": CommittingFirst,
-    "commit-on-revoke": LeavingWithoutCommit,
+    "commit-on-revoke": WithoutCommitOnRevoke,
     "assignment-numbers": WithoutAssignmentNumbers,
 }
 
@@ -218,8 +222,8 @@ def source(settings: Settings, without: Collection[str]) -> GroupMember:
     return kind(
         settings.kafka,
         on_offset_gap=settings.consumer.on_offset_gap,
-        consumer=StartingAtTheEnd if "from-the-beginning" in without else Consumer,
-        admin=cast(Any, WithoutTopicIds) if "topic-identity" in without else AdminClient,
+        consumer=StartingAtLatest if "start-at-earliest" in without else Consumer,
+        admin=cast(Any, WithoutTopicIds) if "topic-id-check" in without else AdminClient,
     )
 
 
@@ -238,5 +242,5 @@ def processor(without: Collection[str]) -> type[DataProcessor]:
 
 
 def _chosen(kinds: Mapping[str, Kind], without: Collection[str], usual: Kind) -> Kind:
-    """One for each part: what lacks two protections of one part is not foreseen."""
+    """A part can lack one protection, not two."""
     return next((kind for name, kind in kinds.items() if name in without), usual)
