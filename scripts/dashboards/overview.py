@@ -74,6 +74,7 @@ def _health() -> Row:
                     ),
                 ],
                 width=12,
+                height=10,
                 sorted_by=["Severity", "Alert"],
             ),
             graph(
@@ -82,6 +83,7 @@ def _health() -> Row:
                 {"{{severity}}": f"count by (severity) ({FIRING}) or {OK} unless on () count({FIRING})"},
                 stacked=True,
                 bars=True,
+                height=10,
                 colours={"critical": RED, "warning": ORANGE, "OK": GREEN},
             ),
         ],
