@@ -88,20 +88,20 @@ class Prometheus:
         self._url = url.rstrip("/")
         self._open = build_opener(ProxyHandler({})).open
 
-    def ask(self, expression: str) -> list[Any]:
-        with self._open(f"{self._url}/api/v1/query", urlencode({"query": expression}).encode(), timeout=10) as answer:
-            return list(json.load(answer)["data"]["result"])
+    def query(self, expression: str) -> list[Any]:
+        with self._open(f"{self._url}/api/v1/query", urlencode({"query": expression}).encode(), timeout=10) as response:
+            return list(json.load(response)["data"]["result"])
 
     def failing_rules(self) -> list[str]:
-        with self._open(f"{self._url}/api/v1/rules", timeout=10) as answer:
-            groups = json.load(answer)["data"]["groups"]
+        with self._open(f"{self._url}/api/v1/rules", timeout=10) as response:
+            groups = json.load(response)["data"]["groups"]
         return [rule["name"] for group in groups for rule in group["rules"] if rule["health"] != "ok"]
 
     def without_data(self, entries: Sequence[tuple[str, list[str]]]) -> list[str]:
         """Names of the entries for which no query has returned data before the timeout."""
         deadline = monotonic() + TIMEOUT
         empty = list(entries)
-        while empty := [entry for entry in empty if not any(map(self.ask, entry[1]))]:
+        while empty := [entry for entry in empty if not any(map(self.query, entry[1]))]:
             if monotonic() > deadline:
                 break
             Event().wait(5)

@@ -7,15 +7,15 @@ from pathlib import Path
 
 from dashboards import application, consumer, kafka, overview, persistence, producer
 from dashboards.grafana import Dashboard
-from dashboards.limits import read_limits
+from dashboards.thresholds import read_thresholds
 
 FOLDER = Path(__file__).parents[2] / "monitoring" / "grafana" / "dashboards"
 
 
 def dashboards() -> Iterator[Dashboard]:
-    limits = read_limits()
+    thresholds = read_thresholds()
     for page in (overview, kafka, producer, consumer, application, persistence):
-        yield page.dashboard(limits)
+        yield page.dashboard(thresholds)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

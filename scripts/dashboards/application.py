@@ -8,7 +8,7 @@ from dashboards.shared import (
     NOTHING_SETTLED,
     REBALANCES,
     STARTS,
-    Limits,
+    Thresholds,
     average,
     by_replica,
     dead_letter_share,
@@ -23,17 +23,17 @@ from dashboards.shared import (
 PER_REPLICA = " or ".join(rate(f"{service}_messages_total", by="job, instance") for service in ("producer", "consumer"))
 
 
-def dashboard(limits: Limits) -> Dashboard:
+def dashboard(thresholds: Thresholds) -> Dashboard:
     return Dashboard(
         "application",
         "Application Monitoring",
         "Producer and consumer side by side: status, rate, errors and latency.",
-        [_status(limits), _rates(), _errors(limits), _latency(), _replicas()],
+        [_status(thresholds), _rates(), _errors(thresholds), _latency(), _replicas()],
         annotations=[STARTS, REBALANCES],
     )
 
 
-def _status(limits: Limits) -> Row:
+def _status(thresholds: Thresholds) -> Row:
     return Row(
         "Status",
         [
@@ -43,10 +43,10 @@ def _status(limits: Limits) -> Row:
                 "Replicas up",
                 "Producer and consumer replicas that Prometheus can scrape.",
                 'sum(up{job=~"producer|consumer"})',
-                missing="none",
+                no_value="none",
             ),
-            failed_share(limits),
-            dead_letter_share(limits),
+            failed_share(thresholds),
+            dead_letter_share(thresholds),
             undelivered(),
         ],
     )
@@ -65,20 +65,20 @@ def _rates() -> Row:
                 },
                 "mps",
                 colours={"produced": BLUE, "settled": GREEN},
-                missing=NO_MESSAGES,
+                no_value=NO_MESSAGES,
             ),
             graph(
                 "Batch size",
                 "Average number of messages per batch.",
                 {service: average(f"{service}_batch_size_messages") for service in ("producer", "consumer")},
                 colours={"producer": BLUE, "consumer": GREEN},
-                missing=NO_MESSAGES,
+                no_value=NO_MESSAGES,
             ),
         ],
     )
 
 
-def _errors(limits: Limits) -> Row:
+def _errors(thresholds: Thresholds) -> Row:
     return Row(
         "Errors",
         [
@@ -87,10 +87,10 @@ def _errors(limits: Limits) -> Row:
                 "Share of failed deliveries and of dead-lettered messages. Dashed line: alert threshold.",
                 {"failed deliveries": FAILED_PERCENT, "dead-lettered": DEAD_LETTERED_PERCENT},
                 "percent",
-                limit=min(limits["DeliveriesFailing"], limits["DeadLetterShareHigh"]),
-                soft_highest=10,
+                threshold=min(thresholds["DeliveriesFailing"], thresholds["DeadLetterShareHigh"]),
+                soft_maximum=10,
                 colours={"failed deliveries": BLUE, "dead-lettered": RED},
-                missing=NO_MESSAGES,
+                no_value=NO_MESSAGES,
             ),
             graph(
                 "Retries",
@@ -114,13 +114,13 @@ def _latency() -> Row:
                 "Producer: batch delivery time",
                 "From handing a batch to the Kafka client until its last delivery report, retries included.",
                 "producer_send_latency_seconds",
-                missing=NO_MESSAGES,
+                no_value=NO_MESSAGES,
             ),
             percentiles(
                 "Consumer: end-to-end latency",
                 "From a message's Kafka timestamp until it is stored.",
                 "consumer_end_to_end_latency_seconds",
-                missing=NOTHING_SETTLED,
+                no_value=NOTHING_SETTLED,
             ),
         ],
     )
@@ -131,7 +131,7 @@ def _replicas() -> Row:
         "Replicas",
         [
             replicas_table(
-                Column("State", by_replica("(1 + (producer_healthy or consumer_healthy))"), texts=READY),
+                Column("State", by_replica("(1 + (producer_healthy or consumer_healthy))"), mappings=READY),
                 Column("Message rate", by_replica(PER_REPLICA), unit="mps"),
                 height=8,
             )

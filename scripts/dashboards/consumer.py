@@ -11,7 +11,7 @@ from dashboards.shared import (
     REBALANCES,
     RESULTS,
     STARTS,
-    Limits,
+    Thresholds,
     average,
     by_replica,
     dead_letter_share,
@@ -32,18 +32,18 @@ PAUSED = (
 )
 
 
-def dashboard(limits: Limits) -> Dashboard:
+def dashboard(thresholds: Thresholds) -> Dashboard:
     return Dashboard(
         "consumer",
         "Consumer",
         "Message rate, errors, lag, latency and partition assignment of the consumer.",
-        [_status(limits), _rate(limits), _lag(limits), _latency(), _group(), _replicas()],
+        [_status(thresholds), _rate(thresholds), _lag(thresholds), _latency(), _group(), _replicas()],
         variables=[replicas_of("consumer")],
         annotations=[STARTS, REBALANCES],
     )
 
 
-def _status(limits: Limits) -> Row:
+def _status(thresholds: Thresholds) -> Row:
     return Row(
         "Status",
         [
@@ -53,27 +53,27 @@ def _status(limits: Limits) -> Row:
                 "Messages stored in MongoDB per second.",
                 'consumer_messages_total{result="stored",instance=~"$instance"}',
             ),
-            highest_lag(limits),
-            dead_letter_share(limits),
+            highest_lag(thresholds),
+            dead_letter_share(thresholds),
             stat(
                 "Dead letters, last hour",
                 "Messages dead-lettered by all consumers in the last hour.",
                 'sum(increase(consumer_messages_total{result="dead_lettered"}[1h]))',
-                limit=1,
-                limit_colour=ORANGE,
+                threshold=1,
+                threshold_colour=ORANGE,
                 decimals=0,
             ),
             stat(
                 "Offsets skipped",
                 "Messages skipped because Kafka no longer had them, since the consumers started.",
                 "sum(consumer_skipped_offsets_total)",
-                limit=1,
+                threshold=1,
             ),
         ],
     )
 
 
-def _rate(limits: Limits) -> Row:
+def _rate(thresholds: Thresholds) -> Row:
     return Row(
         "Rate and errors",
         [
@@ -83,17 +83,17 @@ def _rate(limits: Limits) -> Row:
                 {"{{result}}": rate(f"consumer_messages_total{OF}", by="result")},
                 "mps",
                 colours=RESULTS,
-                missing=NO_CONSUMER,
+                no_value=NO_CONSUMER,
             ),
             graph(
                 "Dead-lettered",
                 "Share of messages dead-lettered. Dashed line: alert threshold (DeadLetterShareHigh).",
                 {"dead-lettered": DEAD_LETTERED_PERCENT},
                 "percent",
-                limit=limits["DeadLetterShareHigh"],
-                soft_highest=10,
+                threshold=thresholds["DeadLetterShareHigh"],
+                soft_maximum=10,
                 colours={"dead-lettered": RED},
-                missing=NO_MESSAGES,
+                no_value=NO_MESSAGES,
             ),
             graph(
                 "Dead letters by reason",
@@ -122,11 +122,11 @@ def _rate(limits: Limits) -> Row:
     )
 
 
-def _lag(limits: Limits) -> Row:
+def _lag(thresholds: Thresholds) -> Row:
     return Row(
         "Lag and pauses",
         [
-            lag_by_group(limits),
+            lag_by_group(thresholds),
             states(
                 "Pauses by reason",
                 "storage: MongoDB is unavailable. dead_letters: the dead-letter topic is unavailable. "
@@ -134,7 +134,7 @@ def _lag(limits: Limits) -> Row:
                 "backpressure: MongoDB is slower than Kafka, which is normal under load.",
                 {"{{reason}}": PAUSED},
                 PAUSES,
-                missing=NO_CONSUMER,
+                no_value=NO_CONSUMER,
             ),
             graph(
                 "Time since last progress",
@@ -143,7 +143,7 @@ def _lag(limits: Limits) -> Row:
                 {"{{instance}}": f"time() - (consumer_last_progress_timestamp_seconds{OF} > 0)"},
                 "s",
                 height=7,
-                missing=NOTHING_SETTLED,
+                no_value=NOTHING_SETTLED,
             ),
             graph(
                 "Lag by partition",
@@ -151,7 +151,7 @@ def _lag(limits: Limits) -> Row:
                 "updated every 10 seconds while it is paused.",
                 {"{{topic}}/{{partition}}": f"topk(10, max by (topic, partition) (consumer_lag_messages{OF}))"},
                 height=7,
-                missing=NO_CONSUMER,
+                no_value=NO_CONSUMER,
             ),
         ],
     )
@@ -167,7 +167,7 @@ def _latency() -> Row:
                 "consumer_end_to_end_latency_seconds",
                 selector=OF,
                 width=8,
-                missing=NOTHING_SETTLED,
+                no_value=NOTHING_SETTLED,
             ),
             percentiles(
                 "Storage latency",
@@ -175,14 +175,14 @@ def _latency() -> Row:
                 "consumer_storage_latency_seconds",
                 selector=OF,
                 width=8,
-                missing=NOTHING_SETTLED,
+                no_value=NOTHING_SETTLED,
             ),
             graph(
                 "Batch size",
                 "Average number of messages per batch; it grows with the lag.",
                 {"average": average("consumer_batch_size_messages", OF)},
                 width=8,
-                missing=NOTHING_SETTLED,
+                no_value=NOTHING_SETTLED,
             ),
         ],
     )
@@ -197,7 +197,7 @@ def _group() -> Row:
                 "Each partition has one owner; replicas in excess of the number of partitions are idle.",
                 {"{{instance}}": f"consumer_assigned_partitions{OF}"},
                 stacked=True,
-                missing=NO_CONSUMER,
+                no_value=NO_CONSUMER,
             ),
             graph(
                 "Rebalances",
@@ -205,7 +205,7 @@ def _group() -> Row:
                 {"{{event}}": f"sum by (event) (increase(consumer_rebalances_total{OF}[$__rate_interval]))"},
                 bars=True,
                 colours={"assigned": GREEN, "revoked": ORANGE, "lost": RED},
-                missing=NO_CONSUMER,
+                no_value=NO_CONSUMER,
             ),
         ],
     )
@@ -216,7 +216,7 @@ def _replicas() -> Row:
         "Replicas",
         [
             replicas_table(
-                Column("State", by_replica(f"1 + consumer_healthy{OF}"), texts=READY),
+                Column("State", by_replica(f"1 + consumer_healthy{OF}"), mappings=READY),
                 Column("Partitions", by_replica(f"consumer_assigned_partitions{OF}")),
                 Column("Lag", by_replica(f"sum by (job, instance) (consumer_lag_messages{OF})")),
                 Column(

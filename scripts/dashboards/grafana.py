@@ -17,11 +17,11 @@ GREEN, ORANGE, RED, BLUE, GREY = "green", "orange", "red", "blue", "text"
 Queries = Mapping[str, str]
 """The legend of each series, with its PromQL expression."""
 
-Texts = Mapping[int | str, tuple[str, str]]
+ValueMappings = Mapping[int | str, tuple[str, str]]
 """Value mappings: the text and colour shown instead of a value."""
 
-RUNNING: Final[Texts] = {0: ("DOWN", RED), 1: ("UP", GREEN)}
-READY: Final[Texts] = {0: ("DOWN", RED), 1: ("NOT READY", ORANGE), 2: ("UP", GREEN)}
+RUNNING: Final[ValueMappings] = {0: ("DOWN", RED), 1: ("UP", GREEN)}
+READY: Final[ValueMappings] = {0: ("DOWN", RED), 1: ("NOT READY", ORANGE), 2: ("UP", GREEN)}
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class Column:
     expression: str = ""
     label: str = ""
     unit: str = "short"
-    texts: Texts = field(default_factory=dict)
-    limit: float | None = None
-    limit_colour: str = RED
+    mappings: ValueMappings = field(default_factory=dict)
+    threshold: float | None = None
+    threshold_colour: str = RED
     width: int | None = None
 
 
@@ -126,26 +126,24 @@ def stat(
     expression: str,
     unit: str = "short",
     *,
-    limit: float | None = None,
-    limit_colour: str = RED,
-    texts: Texts | None = None,
-    missing: str | None = "unknown",
+    threshold: float | None = None,
+    threshold_colour: str = RED,
+    mappings: ValueMappings | None = None,
+    no_value: str | None = "unknown",
     decimals: int | None = None,
     width: int = 4,
 ) -> Panel:
-    """A single current value. The query is instant, so no stale value is shown; `missing` is shown if there is none."""
-    defaults: Json = {"unit": unit, "color": {"mode": "thresholds"}, "mappings": _mappings(texts or {})}
-    if texts:
+    """A single current value, or `no_value`. The query is instant, so a stale value is never shown."""
+    defaults: Json = {"unit": unit, "color": {"mode": "thresholds"}, "mappings": _mappings(mappings or {})}
+    if mappings:
         defaults["thresholds"] = _steps((None, RED))
-    elif limit is not None:
-        defaults["thresholds"] = _steps(
-            (None, ORANGE), (0, GREEN), (limit, limit_colour)
-        )  # the first applies to a missing value
+    elif threshold is None:
+        defaults["thresholds"] = _steps((None, ORANGE), (0, BLUE))  # the first step colours `no_value`
     else:
-        defaults["thresholds"] = _steps((None, ORANGE), (0, BLUE))
-    defaults |= _without_none(noValue=missing, decimals=decimals)
+        defaults["thresholds"] = _steps((None, ORANGE), (0, GREEN), (threshold, threshold_colour))
+    defaults |= _without_none(noValue=no_value, decimals=decimals)
     options = {
-        "colorMode": "background" if texts else "value",
+        "colorMode": "background" if mappings else "value",
         "graphMode": "none",
         "justifyMode": "auto",
         "orientation": "auto",
@@ -163,17 +161,17 @@ def graph(
     *,
     width: int = 12,
     height: int = 8,
-    limit: float | None = None,
-    limit_colour: str = RED,
+    threshold: float | None = None,
+    threshold_colour: str = RED,
     stacked: bool = False,
     bars: bool = False,
-    highest: float | None = None,
-    soft_highest: float | None = None,
+    maximum: float | None = None,
+    soft_maximum: float | None = None,
     colours: Mapping[str, str] | None = None,
     shades_of: str | None = None,
-    missing: str | None = None,
+    no_value: str | None = None,
 ) -> Panel:
-    """A time series. `missing` is shown if there is no data, and says why."""
+    """A time series. `no_value` is shown if there is no data, and says why."""
     defaults: Json = {
         "unit": unit,
         "min": 0,
@@ -185,12 +183,14 @@ def graph(
             "showPoints": "never",
             "spanNulls": False,
             "stacking": {"mode": "normal" if stacked else "none", "group": "A"},
-            "thresholdsStyle": {"mode": "off" if limit is None else "dashed"},
-            **_without_none(axisSoftMax=soft_highest),
+            "thresholdsStyle": {"mode": "off" if threshold is None else "dashed"},
+            **_without_none(axisSoftMax=soft_maximum),
         },
-        "thresholds": _steps((None, GREEN)) if limit is None else _steps((None, GREEN), (limit, limit_colour)),
+        "thresholds": _steps((None, GREEN))
+        if threshold is None
+        else _steps((None, GREEN), (threshold, threshold_colour)),
     }
-    defaults |= _without_none(max=highest, noValue=missing)
+    defaults |= _without_none(max=maximum, noValue=no_value)
     options = {
         "legend": {"displayMode": "list", "placement": "bottom", "showLegend": True, "calcs": []},
         "tooltip": {"mode": "multi", "sort": "desc"},
@@ -206,17 +206,17 @@ def states(
     title: str,
     description: str,
     queries: Queries,
-    texts: Texts,
+    mappings: ValueMappings,
     *,
     height: int = 8,
-    missing: str,
+    no_value: str,
 ) -> Panel:
     """A state timeline: one coloured band per series."""
     defaults: Json = {
         "color": {"mode": "thresholds"},
         "custom": {"fillOpacity": 80, "lineWidth": 0},
-        "mappings": _mappings(texts),
-        "noValue": missing,
+        "mappings": _mappings(mappings),
+        "noValue": no_value,
         "thresholds": _steps((None, GREY)),
     }
     options = {
@@ -327,12 +327,12 @@ def _steps(*steps: tuple[float | None, str]) -> Json:
     return {"mode": "absolute", "steps": [{"value": value, "color": colour} for value, colour in steps]}
 
 
-def _mappings(texts: Texts) -> list[Json]:
-    if not texts:
+def _mappings(mappings: ValueMappings) -> list[Json]:
+    if not mappings:
         return []
     options = {
         str(value): {"text": text, "color": colour, "index": index}
-        for index, (value, (text, colour)) in enumerate(texts.items())
+        for index, (value, (text, colour)) in enumerate(mappings.items())
     }
     return [{"type": "value", "options": options}]
 
@@ -345,11 +345,13 @@ def _column_properties(column: Column) -> list[Json]:
     properties: list[Json] = [{"id": "unit", "value": column.unit}] if column.expression else []
     if column.width:
         properties.append({"id": "custom.width", "value": column.width})
-    if column.texts:
-        properties.append({"id": "mappings", "value": _mappings(column.texts)})
-    if column.limit is not None:
-        properties.append({"id": "thresholds", "value": _steps((None, GREEN), (column.limit, column.limit_colour))})
-    if column.texts or column.limit is not None:
+    if column.mappings:
+        properties.append({"id": "mappings", "value": _mappings(column.mappings)})
+    if column.threshold is not None:
+        properties.append(
+            {"id": "thresholds", "value": _steps((None, GREEN), (column.threshold, column.threshold_colour))}
+        )
+    if column.mappings or column.threshold is not None:
         properties.append({"id": "custom.cellOptions", "value": {"type": "color-text"}})
     return properties
 

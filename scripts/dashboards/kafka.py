@@ -1,19 +1,19 @@
 """Kafka Monitoring: broker, topics, consumer groups and ZooKeeper."""
 
-from dashboards.grafana import GREEN, ORANGE, RED, Column, Dashboard, Row, Texts, Variable, graph, stat, table
+from dashboards.grafana import GREEN, ORANGE, RED, Column, Dashboard, Row, ValueMappings, Variable, graph, stat, table
 from dashboards.shared import (
     NO_COMMIT,
     NO_MESSAGES,
     REBALANCES,
     STARTS,
-    Limits,
+    Thresholds,
     highest_lag,
     lag_by_group,
     rate,
     running,
 )
 
-BROKER: Texts = {
+BROKER: ValueMappings = {
     0: ("DOWN", RED),
     1: ("STARTING", ORANGE),
     2: ("RECOVERING", ORANGE),
@@ -21,18 +21,18 @@ BROKER: Texts = {
     6: ("STOPPING", ORANGE),
     7: ("STOPPING", ORANGE),
 }
-ROLE: Texts = {0: ("FOLLOWER", GREEN), 1: ("LEADER", GREEN)}
+ROLE: ValueMappings = {0: ("FOLLOWER", GREEN), 1: ("LEADER", GREEN)}
 CONNECTED = 'kafka_server_zookeeper_session_state{state="CONNECTED"}'
-SESSION: Texts = {0: ("LOST", RED), 1: ("CONNECTED", GREEN)}
+SESSION: ValueMappings = {0: ("LOST", RED), 1: ("CONNECTED", GREEN)}
 TOPICS = '{topic=~"$topic",topic!~"__.*"}'
 
 
-def dashboard(limits: Limits) -> Dashboard:
+def dashboard(thresholds: Thresholds) -> Dashboard:
     return Dashboard(
         "kafka",
         "Kafka Monitoring",
         "Broker, topics, consumer groups and ZooKeeper.",
-        [_broker(limits), _traffic(), _topics(), _groups(limits), _zookeeper()],
+        [_broker(thresholds), _traffic(), _topics(), _groups(thresholds), _zookeeper()],
         variables=[
             Variable("topic", "Topic", 'label_values(kafka_topic_partitions{topic!~"__.*"}, topic)'),
             Variable("group", "Consumer group", "label_values(kafka_consumergroup_members, consumergroup)"),
@@ -41,7 +41,7 @@ def dashboard(limits: Limits) -> Dashboard:
     )
 
 
-def _broker(limits: Limits) -> Row:
+def _broker(thresholds: Thresholds) -> Row:
     return Row(
         "Broker",
         [
@@ -49,15 +49,15 @@ def _broker(limits: Limits) -> Row:
                 "Broker",
                 "State reported by the broker; DOWN if it reports none.",
                 "min(kafka_server_kafkaserver_brokerstate)",
-                texts=BROKER,
-                missing="DOWN",
+                mappings=BROKER,
+                no_value="DOWN",
             ),
             stat(
                 "ZooKeeper session",
                 "LOST: topics, partitions and leaders cannot change, and a restarted broker cannot start.",
                 f"count({CONNECTED}) or 0 * absent({CONNECTED})",
-                texts=SESSION,
-                missing="LOST",
+                mappings=SESSION,
+                no_value="LOST",
             ),
             stat(
                 "Produce latency",
@@ -72,7 +72,7 @@ def _broker(limits: Limits) -> Row:
                 "Replicas that follow a leader on another broker; 0 with a single broker.",
                 "sum(kafka_server_replicamanager_partitioncount) - sum(kafka_server_replicamanager_leadercount)",
             ),
-            highest_lag(limits),
+            highest_lag(thresholds),
         ],
     )
 
@@ -86,7 +86,7 @@ def _traffic() -> Row:
                 "Messages per second, by topic.",
                 {"{{topic}}": rate(f"kafka_server_brokertopicmetrics_messagesin_total{TOPICS}", by="topic")},
                 "mps",
-                missing=NO_MESSAGES,
+                no_value=NO_MESSAGES,
             ),
             graph(
                 "Messages consumed",
@@ -97,7 +97,7 @@ def _traffic() -> Row:
                     )
                 },
                 "mps",
-                missing=NO_COMMIT,
+                no_value=NO_COMMIT,
             ),
             graph(
                 "Bytes in and out",
@@ -124,7 +124,7 @@ def _traffic() -> Row:
                 },
                 "percent",
                 height=7,
-                highest=100,
+                maximum=100,
             ),
             graph(
                 "Open files",
@@ -153,7 +153,7 @@ def _topics() -> Row:
                     Column(
                         "Under-replicated",
                         f"sum by (topic) (kafka_topic_partition_under_replicated_partition{TOPICS})",
-                        limit=1,
+                        threshold=1,
                         width=140,
                     ),
                     Column(
@@ -169,11 +169,11 @@ def _topics() -> Row:
     )
 
 
-def _groups(limits: Limits) -> Row:
+def _groups(thresholds: Thresholds) -> Row:
     return Row(
         "Consumer groups",
         [
-            lag_by_group(limits),
+            lag_by_group(thresholds),
             graph(
                 "Members",
                 "Consumers in each group.",
@@ -187,7 +187,7 @@ def _groups(limits: Limits) -> Row:
                     '{consumergroup=~"$group",topic=~"$topic"} >= 0)'
                 },
                 width=24,
-                missing=NO_COMMIT,
+                no_value=NO_COMMIT,
             ),
         ],
     )
@@ -202,8 +202,8 @@ def _zookeeper() -> Row:
                 "Role",
                 "A single node is the leader of its own quorum.",
                 'clamp_max(max(leader_uptime{job="zookeeper"}), 1) or 0 * max(num_alive_connections{job="zookeeper"})',
-                texts=ROLE,
-                missing="NONE",
+                mappings=ROLE,
+                no_value="NONE",
                 width=6,
             ),
             stat(

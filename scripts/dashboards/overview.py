@@ -1,11 +1,11 @@
 """System Overview: health of all services, message flow, containers and host."""
 
-from dashboards.grafana import BLUE, GREEN, ORANGE, RED, Column, Dashboard, Row, Texts, graph, stat, table
+from dashboards.grafana import BLUE, GREEN, ORANGE, RED, Column, Dashboard, Row, ValueMappings, graph, stat, table
 from dashboards.shared import (
     NO_MESSAGES,
     REBALANCES,
     STARTS,
-    Limits,
+    Thresholds,
     dead_letter_share,
     failed_share,
     highest_lag,
@@ -17,7 +17,7 @@ from dashboards.shared import (
     undelivered,
 )
 
-CONTAINERS: Texts = {
+CONTAINERS: ValueMappings = {
     1: ("healthy", GREEN),
     0: ("UNHEALTHY", RED),
     -1: ("running", GREEN),  # the image has no health check
@@ -27,19 +27,19 @@ LONG_RUNNING = '{service!~"topics|mongodb-users|logs-.+"}'  # excludes setup job
 FIRING = 'ALERTS{alertstate="firing"}'
 AFFECTED = f'label_join({FIRING}, "affected", " ", "job", "service", "consumergroup", "device", "reason")'
 OK = 'label_replace(label_replace(vector(0), "alertname", "none", "", ""), "severity", "OK", "", "")'
-SEVERITIES: Texts = {"critical": ("critical", RED), "warning": ("warning", ORANGE), "OK": ("OK", GREEN)}
+SEVERITIES: ValueMappings = {"critical": ("critical", RED), "warning": ("warning", ORANGE), "OK": ("OK", GREEN)}
 
 PRODUCED = 'producer_messages_total{result="delivered"}'
 STORED = 'consumer_messages_total{result="stored"}'
 DEAD_LETTERED = 'consumer_messages_total{result="dead_lettered"}'
 
 
-def dashboard(limits: Limits) -> Dashboard:
+def dashboard(thresholds: Thresholds) -> Dashboard:
     return Dashboard(
         "system-overview",
         "System Overview",
         "Health of all services, message flow, containers and host.",
-        [_health(), _messages(limits), _containers(limits), _host(limits)],
+        [_health(), _messages(thresholds), _containers(thresholds), _host(thresholds)],
         annotations=[STARTS, REBALANCES],
     )
 
@@ -52,8 +52,8 @@ def _health() -> Row:
                 "Alerts firing",
                 "Number of firing alerts, listed in the table below.",
                 f"count({FIRING}) or vector(0)",
-                limit=1,
-                missing=None,
+                threshold=1,
+                no_value=None,
             ),
             running("zookeeper", "ZooKeeper"),
             running("kafka", "Kafka"),
@@ -64,7 +64,7 @@ def _health() -> Row:
                 "Firing alerts",
                 "The runbook entry for each alert is in docs/operations.md.",
                 [
-                    Column("Severity", label="severity", texts=SEVERITIES, width=90),
+                    Column("Severity", label="severity", mappings=SEVERITIES, width=90),
                     Column("Alert", label="alertname", width=215),
                     Column("Affected", label="affected", width=205),
                     Column(
@@ -90,15 +90,15 @@ def _health() -> Row:
     )
 
 
-def _messages(limits: Limits) -> Row:
+def _messages(thresholds: Thresholds) -> Row:
     return Row(
         "Message flow",
         [
             message_rate("Produced", "Messages confirmed by Kafka per second.", PRODUCED),
             message_rate("Stored", "Messages stored in MongoDB per second.", STORED),
-            highest_lag(limits),
-            dead_letter_share(limits),
-            failed_share(limits),
+            highest_lag(thresholds),
+            dead_letter_share(thresholds),
+            failed_share(thresholds),
             undelivered(),
             graph(
                 "Message rate",
@@ -106,14 +106,14 @@ def _messages(limits: Limits) -> Row:
                 {"produced": rate(PRODUCED), "stored": rate(STORED), "dead-lettered": rate(DEAD_LETTERED)},
                 "mps",
                 colours={"produced": BLUE, "stored": GREEN, "dead-lettered": RED},
-                missing=NO_MESSAGES,
+                no_value=NO_MESSAGES,
             ),
-            lag_by_group(limits),
+            lag_by_group(thresholds),
         ],
     )
 
 
-def _containers(limits: Limits) -> Row:
+def _containers(thresholds: Thresholds) -> Row:
     by = "by (service)"
     return Row(
         "Containers",
@@ -128,7 +128,7 @@ def _containers(limits: Limits) -> Row:
                         "State",
                         f"min {by} ({_own('container_health_state')}) "
                         f"or 0 * max {by} ({_own(f'max_over_time(container_last_seen{LONG_RUNNING}[1h])')}) - 2",
-                        texts=CONTAINERS,
+                        mappings=CONTAINERS,
                         width=120,
                     ),
                     Column("Replicas", f"count {by} ({_own('container_last_seen')})", width=110),
@@ -138,7 +138,7 @@ def _containers(limits: Limits) -> Row:
                     Column(
                         "Restarts",
                         f"max {by} (service:restarts:changes15m{LONG_RUNNING})",
-                        limit=limits["ContainerRestarting"] + 1,
+                        threshold=thresholds["ContainerRestarting"] + 1,
                         width=110,
                     ),
                     Column(
@@ -154,8 +154,8 @@ def _containers(limits: Limits) -> Row:
                         "% of limit",
                         f"max {by} (service:memory_percent:max)",
                         unit="percent",
-                        limit=limits["ContainerMemoryHigh"],
-                        limit_colour=ORANGE,
+                        threshold=thresholds["ContainerMemoryHigh"],
+                        threshold_colour=ORANGE,
                     ),
                 ],
                 height=16,
@@ -170,7 +170,7 @@ def _own(series: str) -> str:
     return f"{series} and on (project) compose:project:own"
 
 
-def _host(limits: Limits) -> Row:
+def _host(thresholds: Thresholds) -> Row:
     return Row(
         "Host",
         [
@@ -180,7 +180,7 @@ def _host(limits: Limits) -> Row:
                 {"CPU": '100 * (1 - avg by (instance) (rate(node_cpu_seconds_total{mode="idle"}[$__rate_interval])))'},
                 "percent",
                 width=8,
-                highest=100,
+                maximum=100,
             ),
             graph(
                 "Memory usage",
@@ -188,9 +188,9 @@ def _host(limits: Limits) -> Row:
                 {"memory": "instance:memory_used_percent:max"},
                 "percent",
                 width=8,
-                highest=100,
-                limit=limits["HostMemoryLow"],
-                limit_colour=ORANGE,
+                maximum=100,
+                threshold=thresholds["HostMemoryLow"],
+                threshold_colour=ORANGE,
             ),
             graph(
                 "Disk usage",
@@ -198,9 +198,9 @@ def _host(limits: Limits) -> Row:
                 {"{{device}}": "instance:disk_used_percent:max"},
                 "percent",
                 width=8,
-                highest=100,
-                limit=limits["DiskSpaceLow"],
-                limit_colour=ORANGE,
+                maximum=100,
+                threshold=thresholds["DiskSpaceLow"],
+                threshold_colour=ORANGE,
             ),
         ],
     )

@@ -1,7 +1,7 @@
 """Persistence Monitoring: health, operations, growth and resources of MongoDB."""
 
 from dashboards.grafana import Dashboard, Row, graph, stat, states
-from dashboards.shared import NO_CONSUMER, NOTHING_SETTLED, PAUSES, STARTS, Limits, percentiles, rate, running
+from dashboards.shared import NO_CONSUMER, NOTHING_SETTLED, PAUSES, STARTS, Thresholds, percentiles, rate, running
 
 LATENCY = (
     "max by (op_type) (rate(mongodb_ss_opLatencies_latency[$__rate_interval]) "
@@ -15,28 +15,28 @@ CACHE = "mongodb_ss_wt_cache_bytes_currently_in_the_cache / mongodb_ss_wt_cache_
 MEMORY_LIMIT = 'max(container_spec_memory_limit_bytes{service="mongodb"} > 0 and on (project) compose:project:own)'
 
 
-def dashboard(limits: Limits) -> Dashboard:
+def dashboard(thresholds: Thresholds) -> Dashboard:
     return Dashboard(
         "persistence",
         "Persistence Monitoring",
         "Health, operations, growth and resources of MongoDB.",
-        [_status(limits), _operations(), _growth(), _resources()],
+        [_status(thresholds), _operations(), _growth(), _resources()],
         annotations=[STARTS],
     )
 
 
-def _status(limits: Limits) -> Row:
+def _status(thresholds: Thresholds) -> Row:
     return Row(
         "Status",
         [
             running("mongodb", "MongoDB"),
-            stat("Uptime", "Time since MongoDB started.", "max(mongodb_ss_uptime)", "s", missing="down", decimals=1),
+            stat("Uptime", "Time since MongoDB started.", "max(mongodb_ss_uptime)", "s", no_value="down", decimals=1),
             stat(
                 "Connections in use",
                 "Share of the connection limit.",
                 "max(mongodb:connections_percent:max)",
                 "percent",
-                limit=limits["MongoConnectionsHigh"],
+                threshold=thresholds["MongoConnectionsHigh"],
                 decimals=2,
             ),
             stat(
@@ -44,7 +44,7 @@ def _status(limits: Limits) -> Row:
                 "Average of the last 5 minutes.",
                 f"max({WRITE_LATENCY})",
                 "µs",
-                missing="none",
+                no_value="none",
                 decimals=0,
             ),
             stat("Documents", "Documents in the collection.", "sum(mongodb_collstats_storageStats_count)"),
@@ -73,14 +73,14 @@ def _operations() -> Row:
                 "Storage latency measured by the consumer",
                 "Time to store a batch, including network and journal.",
                 "consumer_storage_latency_seconds",
-                missing=NOTHING_SETTLED,
+                no_value=NOTHING_SETTLED,
             ),
             states(
                 "Consumers paused for MongoDB",
                 "PAUSED: MongoDB is unavailable, so the consumer has stopped reading.",
                 {"{{instance}}": 'max by (instance) (consumer_paused{reason="storage"})'},
                 PAUSES,
-                missing=NO_CONSUMER,
+                no_value=NO_CONSUMER,
             ),
         ],
     )
@@ -141,7 +141,7 @@ def _resources() -> Row:
                 {"cache": f"100 * max({CACHE})"},
                 "percent",
                 width=8,
-                highest=100,
+                maximum=100,
             ),
         ],
     )

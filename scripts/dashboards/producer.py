@@ -8,7 +8,7 @@ from dashboards.shared import (
     OF,
     RESULTS,
     STARTS,
-    Limits,
+    Thresholds,
     average,
     by_replica,
     failed_share,
@@ -25,18 +25,18 @@ from dashboards.shared import (
 DELIVERED = 'producer_messages_total{result="delivered",instance=~"$instance"}'
 
 
-def dashboard(limits: Limits) -> Dashboard:
+def dashboard(thresholds: Thresholds) -> Dashboard:
     return Dashboard(
         "producer",
         "Producer",
         "Delivery rate, errors and latency of the producer.",
-        [_status(limits), _rate(limits), _latency(), _replicas()],
+        [_status(thresholds), _rate(thresholds), _latency(), _replicas()],
         variables=[replicas_of("producer")],
         annotations=[STARTS],
     )
 
 
-def _status(limits: Limits) -> Row:
+def _status(thresholds: Thresholds) -> Row:
     return Row(
         "Status",
         [
@@ -46,22 +46,22 @@ def _status(limits: Limits) -> Row:
                 "Delivered per hour",
                 "The rate of the last 5 minutes, extrapolated to one hour. The default rate is 100,000.",
                 f"3600 * sum(rate({DELIVERED}[5m]))",
-                missing="none",
+                no_value="none",
                 decimals=1,
             ),
-            failed_share(limits),
+            failed_share(thresholds),
             undelivered(),
             stat(
                 "In flight",
                 "Messages handed to the Kafka client that have no delivery report yet.",
                 f"sum(producer_queue_messages{OF})",
-                missing="none",
+                no_value="none",
             ),
         ],
     )
 
 
-def _rate(limits: Limits) -> Row:
+def _rate(thresholds: Thresholds) -> Row:
     return Row(
         "Rate and errors",
         [
@@ -71,17 +71,17 @@ def _rate(limits: Limits) -> Row:
                 {"{{result}}": rate(f"producer_messages_total{OF}", by="result")},
                 "mps",
                 colours=RESULTS,
-                missing=NO_PRODUCER,
+                no_value=NO_PRODUCER,
             ),
             graph(
                 "Failed deliveries",
                 "Share of messages that failed after all retries. Dashed line: alert threshold (DeliveriesFailing).",
                 {"failed deliveries": FAILED_PERCENT},
                 "percent",
-                limit=limits["DeliveriesFailing"],
-                soft_highest=10,
+                threshold=thresholds["DeliveriesFailing"],
+                soft_maximum=10,
                 colours={"failed deliveries": RED},
-                missing=NO_MESSAGES,
+                no_value=NO_MESSAGES,
             ),
             graph(
                 "Retries",
@@ -89,7 +89,7 @@ def _rate(limits: Limits) -> Row:
                 {"retries": rate(f"producer_retries_total{OF}")},
                 "mps",
                 colours={"retries": ORANGE},
-                missing=NO_PRODUCER,
+                no_value=NO_PRODUCER,
             ),
             graph(
                 "In flight and undelivered messages",
@@ -99,7 +99,7 @@ def _rate(limits: Limits) -> Row:
                     "undelivered": "max(producer_undelivered_messages)",
                 },
                 colours={"undelivered": RED},
-                missing=NO_PRODUCER,
+                no_value=NO_PRODUCER,
             ),
         ],
     )
@@ -114,13 +114,13 @@ def _latency() -> Row:
                 "From handing a batch to the Kafka client until its last delivery report, retries included.",
                 "producer_send_latency_seconds",
                 selector=OF,
-                missing=NO_MESSAGES,
+                no_value=NO_MESSAGES,
             ),
             graph(
                 "Batch size",
                 "Average number of messages per batch.",
                 {"average": average("producer_batch_size_messages", OF)},
-                missing=NO_MESSAGES,
+                no_value=NO_MESSAGES,
             ),
         ],
     )
@@ -130,7 +130,7 @@ def _replicas() -> Row:
     return Row(
         "Replicas",
         [
-            replicas_table(Column("State", by_replica(f"1 + producer_healthy{OF}"), texts=READY), height=5),
+            replicas_table(Column("State", by_replica(f"1 + producer_healthy{OF}"), mappings=READY), height=5),
             *process_of("producer", NO_PRODUCER),
         ],
     )

@@ -12,7 +12,7 @@ from dashboards.grafana import (
     Annotation,
     Column,
     Panel,
-    Texts,
+    ValueMappings,
     Variable,
     graph,
     stat,
@@ -30,7 +30,7 @@ NO_CONSUMER = "no consumer is up"
 NOTHING_SETTLED = "no messages settled"
 NO_COMMIT = "no committed offsets, or kafka-exporter is down"
 
-Limits = dict[str, float]
+Thresholds = dict[str, float]
 
 STARTS = Annotation(
     "Container starts",
@@ -51,7 +51,7 @@ REBALANCES = Annotation(
 
 RESULTS = {"delivered": BLUE, "stored": GREEN, "duplicate": ORANGE, "dead_lettered": RED, "failed": RED}
 
-PAUSES: Texts = {0: ("reading", GREEN), 1: ("PAUSED", RED), 2: ("throttled", ORANGE)}
+PAUSES: ValueMappings = {0: ("reading", GREEN), 1: ("PAUSED", RED), 2: ("throttled", ORANGE)}
 
 
 def replicas_of(job: str) -> Variable:
@@ -63,8 +63,8 @@ def running(job: str, title: str, *, width: int = 4) -> Panel:
         title,
         "DOWN if it is unreachable or if no target exists.",
         f'service:up:min{{job="{job}"}}',
-        texts=RUNNING,
-        missing="DOWN",
+        mappings=RUNNING,
+        no_value="DOWN",
         width=width,
     )
 
@@ -74,35 +74,35 @@ def ready(job: str, title: str) -> Panel:
         title,
         "DOWN: a replica is unreachable, or none exists. NOT READY: /ready fails and lists the reasons.",
         f'service:up:min{{job="{job}"}} * on () (1 + min({job}_healthy))',
-        texts=READY,
-        missing="DOWN",
+        mappings=READY,
+        no_value="DOWN",
     )
 
 
 def message_rate(title: str, description: str, selector: str) -> Panel:
-    return stat(title, description, rate(selector), "mps", missing="none", decimals=1)
+    return stat(title, description, rate(selector), "mps", no_value="none", decimals=1)
 
 
-def failed_share(limits: Limits) -> Panel:
+def failed_share(thresholds: Thresholds) -> Panel:
     return stat(
         "Failed deliveries",
         "Share of messages that failed after all retries, last 5 minutes. They are kept in the undelivered folder.",
         FAILED_PERCENT,
         "percent",
-        limit=limits["DeliveriesFailing"],
-        missing=NO_MESSAGES,
+        threshold=thresholds["DeliveriesFailing"],
+        no_value=NO_MESSAGES,
         decimals=1,
     )
 
 
-def dead_letter_share(limits: Limits) -> Panel:
+def dead_letter_share(thresholds: Thresholds) -> Panel:
     return stat(
         "Dead-lettered",
         "Share of messages written to the dead-letter topic, last 5 minutes.",
         DEAD_LETTERED_PERCENT,
         "percent",
-        limit=limits["DeadLetterShareHigh"],
-        missing=NO_MESSAGES,
+        threshold=thresholds["DeadLetterShareHigh"],
+        no_value=NO_MESSAGES,
         decimals=1,
     )
 
@@ -113,32 +113,32 @@ def undelivered() -> Panel:
         "Messages in the undelivered folder, which replicas share. Once Kafka recovers they are resent, "
         "except those that Kafka rejected.",
         "max(producer_undelivered_messages)",
-        limit=1,
-        limit_colour=ORANGE,
+        threshold=1,
+        threshold_colour=ORANGE,
     )
 
 
-def highest_lag(limits: Limits) -> Panel:
+def highest_lag(thresholds: Thresholds) -> Panel:
     return stat(
         "Consumer lag",
         "Messages after the last committed offset, for the consumer group with the highest lag.",
         "max(group_topic:lag:sum)",
-        limit=limits["HighConsumerLag"],
+        threshold=thresholds["HighConsumerLag"],
     )
 
 
-def lag_by_group(limits: Limits) -> Panel:
+def lag_by_group(thresholds: Thresholds) -> Panel:
     return graph(
         "Consumer lag by group",
         "Messages after the last committed offset. Dashed line: alert threshold (HighConsumerLag).",
         {"{{consumergroup}}: {{topic}}": "group_topic:lag:sum"},
-        limit=limits["HighConsumerLag"],
-        missing=NO_COMMIT,
+        threshold=thresholds["HighConsumerLag"],
+        no_value=NO_COMMIT,
     )
 
 
 def percentiles(
-    title: str, description: str, histogram: str, *, selector: str = "", width: int = 12, missing: str
+    title: str, description: str, histogram: str, *, selector: str = "", width: int = 12, no_value: str
 ) -> Panel:
     buckets = rate(f"{histogram}_bucket{selector}", by="le")
     return graph(
@@ -151,7 +151,7 @@ def percentiles(
         "s",
         width=width,
         colours={"p50": GREEN, "p95": ORANGE, "p99": RED},
-        missing=missing,
+        no_value=no_value,
     )
 
 
@@ -170,7 +170,7 @@ def replicas_table(*columns: Column, height: int) -> Panel:
     )
 
 
-def process_of(service: str, missing: str) -> Sequence[Panel]:
+def process_of(service: str, no_value: str) -> Sequence[Panel]:
     """Resource usage as the process itself reports it, so it works outside of containers too."""
     of = f'{{job="{service}",instance=~"$instance"}}'
     return [
@@ -180,7 +180,7 @@ def process_of(service: str, missing: str) -> Sequence[Panel]:
             {"{{instance}}": f"100 * rate(process_cpu_seconds_total{of}[$__rate_interval])"},
             "percent",
             width=8,
-            missing=missing,
+            no_value=no_value,
         ),
         graph(
             "Memory",
@@ -188,14 +188,14 @@ def process_of(service: str, missing: str) -> Sequence[Panel]:
             {"{{instance}}": f"process_resident_memory_bytes{of}"},
             "bytes",
             width=8,
-            missing=missing,
+            no_value=no_value,
         ),
         graph(
             "Open files",
             "Open file descriptors per replica, including connections. Steady growth indicates a leak.",
             {"{{instance}}": f"process_open_fds{of}"},
             width=8,
-            missing=missing,
+            no_value=no_value,
         ),
     ]
 

@@ -11,9 +11,9 @@ EXPRESSION = re.compile(r"^ +expr: (?:\|\n(?P<block>(?:^ {10,}.*\n)+)|(?P<line>.
 COMPARISON = re.compile(r"[<>] (\d+)\b")
 
 
-def read_limits(path: Path = ALERTS) -> dict[str, float]:
+def read_thresholds(path: Path = ALERTS) -> dict[str, float]:
     """The threshold of each alert; alerts that compare with 0 or with nothing are left out."""
-    return {name: value for name, text in expressions(path).items() if (value := _compared_with(text))}
+    return {name: value for name, text in expressions(path).items() if (value := _threshold(text))}
 
 
 def expressions(path: Path = ALERTS) -> Mapping[str, str]:
@@ -27,6 +27,6 @@ def _expression(rule: str) -> str:
     return (match["block"] or match["line"]).strip()
 
 
-def _compared_with(expression: str) -> float | None:
+def _threshold(expression: str) -> float | None:
     values = [float(value) for value in COMPARISON.findall(expression) if value != "0"]
     return values[0] if values else None
