@@ -1,5 +1,6 @@
 """What a dead letter says, and how it is read back."""
 
+from base64 import b64encode
 from typing import Any
 
 import pytest
@@ -39,12 +40,17 @@ from src.dead_letters.letter import (
     utc,
 )
 from src.model.errors import InvalidMessage
+from src.model.header_names import as_text, sendable
 from src.model.record import Record, Rejection
 from tests.naughty import STRINGS
 
 AGENTS = (("a", None), ("a", b""), ("a", b"\xff\xfe"), ("", b"x"), ("a", b"2"))
 FAILED_AT = 1_700_000_000.25
 NAMES = st.text() | st.sampled_from([TOPIC, PARTITION, OFFSET, TRACE, "__connect.errors.stage"])
+
+
+def encoded(name: bytes) -> bytes:
+    return b"base64:" + b64encode(name)
 
 
 def raised(error: Exception) -> Exception:
@@ -174,6 +180,29 @@ def test_whatever_headers_a_message_has_they_come_back_in_their_order(headers: l
     assert own_headers(parked.headers) == tuple(headers)
     assert own_headers(sent_back(parked.headers)) == tuple(headers)
     assert read_origin(parked.headers) == Origin("data-topic", 2, 41)
+
+
+@given(st.binary() | st.binary().map(lambda name: b"base64:" + name) | st.binary().map(encoded))
+def test_a_header_name_of_any_bytes_is_sent_as_it_is_or_in_base64_and_stays_so(content: bytes) -> None:
+    name = as_text(content)
+    ((original, _),) = own_headers([(name, None)])
+
+    sent = sendable(original)
+
+    assert sent == (name if is_text(content) else encoded(content).decode())
+    assert own_headers([(sent, None)]) == ((original, None),)
+
+
+def is_text(name: bytes) -> bool:
+    try:
+        return "\0" not in name.decode()
+    except UnicodeDecodeError:
+        return False
+
+
+@pytest.mark.parametrize("name", ["base64:", "base64:YQ==", "base64:!", "base64:/w", "base64:6Q==\n", "base64:é"])
+def test_a_header_name_that_only_looks_encoded_stays(name: str) -> None:
+    assert own_headers([(name, b"1")]) == ((name, b"1"),)
 
 
 @pytest.mark.parametrize(

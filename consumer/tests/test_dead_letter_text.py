@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from src.dead_letters.letter import OFFSET, PARTITION, TOPIC, sent_back
 from src.dead_letters.text import VALUE_WIDTH, entry_as_json, escaped, page, record_as_json, shown, table
+from src.model.header_names import as_text
 from src.model.record import Record
 from tests.naughty import STRINGS
 from tests.test_dead_letter import AGENTS
@@ -31,7 +32,8 @@ def everything_said(record: Record) -> list[str]:
 def hostile(text: str) -> Record:
     """A letter that has this text wherever a text can be."""
     content = text.encode(errors="surrogatepass")
-    record = parked(1, key=content, value=content, headers=((text, content), ("b", content)))
+    name = as_text(content)
+    record = parked(1, key=content, value=content, headers=((name, content), ("b", content)))
     theirs = ((TOPIC, content), (PARTITION, b"0"), (OFFSET, b"1"))
     ours = tuple((name, content) for name, _ in record.headers[2:] if name not in (PARTITION, OFFSET, TOPIC))
     return record._replace(headers=(*record.headers[:2], *ours, *theirs))
@@ -86,6 +88,13 @@ def test_a_page_shows_everything_of_a_letter() -> None:
     assert 'key           "\\x00key"\nvalue         "{"' in text
     assert 'own headers\n  a: null\n  a: ""\n  a: "\\xff\\xfe"\n  : "x"\n  a: "2"' in text
     assert "trace\n  Traceback (most recent call last):\n" in text
+
+
+def test_a_header_name_that_is_not_utf8_is_shown_as_a_value_is() -> None:
+    record = parked(41, headers=(("caf\udce9", b"\xff"),))
+
+    assert 'own headers\n  caf\\xe9: "\\xff"' in "\n".join(page(record))
+    assert json.loads(record_as_json(record))["headers"] == [[{"base64": "Y2Fm6Q=="}, {"base64": "/w=="}]]
 
 
 def test_a_page_of_what_went_round_tells_both_failures() -> None:

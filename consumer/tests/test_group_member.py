@@ -164,7 +164,9 @@ def test_a_record_keeps_all_that_kafka_has_of_the_message(world: World) -> None:
 
     world.until(lambda: member.records)
 
-    assert member.records == [Record(TOPIC, 1, 0, b"k", b"v", tuple(headers), 1_700_000_000_123, 1)]
+    (record,) = member.records
+    assert list(record.headers) == headers
+    assert record._replace(headers=()) == Record(TOPIC, 1, 0, b"k", b"v", (), 1_700_000_000_123, 1)
 
 
 def test_a_group_goes_on_where_it_committed(world: World) -> None:

@@ -13,6 +13,10 @@ Our headers are one block, in this order, and everything before it is the messag
 A message that is sent back has its own headers and `__dead_letter.replays`. If it is parked again, the block of the
 last time goes and the new one counts on, so that a letter does not grow from round to round.
 
+A header name that the client cannot send is base64-encoded, see `model/header_names.py`. Reading a dead letter restores
+the name. A replayed message keeps the encoded name, because the same client sends it; its next dead letter has the same
+name.
+
 A note in the dead-letter topic (`__dead_letter.replayed`, no value) says which message was sent back. It lives as long
 as the letters do.
 """
@@ -22,6 +26,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+from src.model.header_names import original
 from src.model.record import Headers, Record, Rejection
 
 REASON = "__dead_letter.reason"
@@ -142,7 +147,8 @@ def own_headers(headers: Sequence[tuple[str, bytes | None]]) -> Headers:
     """The message's own: in their order, with repeats and nulls. Names that begin with `__dead_letter.` are ours."""
     begin = next((index for index, (name, _) in enumerate(headers) if name == REASON), len(headers))
     behind = (header for header in headers[begin:] if header[0] not in _BLOCK)  # what another program has added
-    return tuple(header for header in (*headers[:begin], *behind) if not header[0].startswith(_PREFIX))
+    own = (header for header in (*headers[:begin], *behind) if not header[0].startswith(_PREFIX))
+    return tuple((original(name), content) for name, content in own)
 
 
 def read_origin(headers: Sequence[tuple[str, bytes | None]]) -> Origin | None:

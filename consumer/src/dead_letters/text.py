@@ -23,6 +23,7 @@ from src.dead_letters.letter import (
     text_of,
     utc,
 )
+from src.model.header_names import as_bytes
 from src.model.record import Record
 
 KEY_WIDTH = 36  # a UUID
@@ -37,7 +38,7 @@ def escaped(text: str) -> str:
 
 
 def shown(content: bytes | None) -> str:
-    return "null" if content is None else f'"{escaped(content.decode(errors="backslashreplace"))}"'
+    return "null" if content is None else f'"{_text(content)}"'
 
 
 def table(entries: Sequence[Entry]) -> Iterator[str]:
@@ -53,7 +54,7 @@ def page(record: Record) -> Iterator[str]:
     for name, text in _facts(record):
         yield f"{name:<14}{text}"
     yield from _section(
-        "own headers", (f"{escaped(name)}: {shown(text)}" for name, text in own_headers(record.headers))
+        "own headers", (f"{_text(as_bytes(name))}: {shown(text)}" for name, text in own_headers(record.headers))
     )
     trace = (text_of(record.headers, TRACE) or "").strip("\n")
     yield from _section("trace", map(escaped, trace.split("\n")) if trace else ())
@@ -90,7 +91,7 @@ def record_as_json(record: Record) -> str:
             "replays": replays.times,
             "key": _content(record.key),
             "value": _content(record.value),
-            "headers": [[name, _content(content)] for name, content in own_headers(record.headers)],
+            "headers": [[_content(as_bytes(name)), _content(content)] for name, content in own_headers(record.headers)],
         }
     )
 
@@ -147,6 +148,10 @@ def _time(milliseconds: int | None) -> str | None:
         return utc(milliseconds / 1000)
     except (ValueError, OverflowError, OSError):
         return str(milliseconds)
+
+
+def _text(content: bytes) -> str:
+    return escaped(content.decode(errors="backslashreplace"))
 
 
 def _cut(text: str, width: int) -> str:

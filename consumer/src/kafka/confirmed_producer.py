@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
+from src.model.header_names import sendable
 from src.model.record import Headers
 from src.settings import KafkaSettings
 from src.utils.config import ConfigurationError
@@ -106,7 +107,7 @@ class ConfirmedProducer:
                 parcel.key,
                 parcel.partition,
                 on_delivery=report,
-                headers=[(_sendable(name), content) for name, content in parcel.headers],
+                headers=[(sendable(name), content) for name, content in parcel.headers],
             )
         except BufferError:
             report(KafkaError(KafkaError._QUEUE_FULL), None)
@@ -149,8 +150,3 @@ def _note(
     reports: dict[int, KafkaError | None], position: int, error: KafkaError | None, _message: Message | None
 ) -> None:
     reports[position] = error
-
-
-def _sendable(name: str) -> str:
-    """A name that the client survives: half of a surrogate pair would crash the process, a NUL would end the name."""
-    return name.encode(errors="backslashreplace").decode().replace("\0", "\\x00")

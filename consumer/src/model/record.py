@@ -1,8 +1,10 @@
 """What is kept of a Kafka message, and what becomes of it."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
-Headers = tuple[tuple[str, bytes | None], ...]
+Header = tuple[str, bytes | None]
+Headers = tuple[Header, ...]
 """In their order, with repeats and nulls."""
 
 
@@ -18,7 +20,7 @@ class Record(NamedTuple):
     offset: int
     key: bytes | None
     value: bytes | None
-    headers: Headers = ()
+    headers: Sequence[Header] = ()
     timestamp: int | None = None
     assignment: int = 0
 

@@ -28,7 +28,9 @@ def check_letter(rejection: Rejection) -> None:
     _check_original(record, first)
     require(read_origin(first.headers) == (record.topic, record.partition, record.offset), "another origin")
     require(text_of(first.headers, REASON) == rejection.reason, "another reason")
-    require(_size(first) - _size(Letter(record.key, record.value, record.headers)) <= HEADROOM, "a letter too large")
+    require(
+        _size(first) - _size(Letter(record.key, record.value, tuple(record.headers))) <= HEADROOM, "a letter too large"
+    )
     _check_rounds(rejection, first)
     _check_shown(record, first)
 
