@@ -1,6 +1,7 @@
-"""A store in memory. It passes the same contract as the real ones."""
+"""A store in memory. It passes the same contract tests as the real ones."""
 
 from collections.abc import Iterator, Sequence
+from threading import Event
 
 from src.model.check_result import CheckResult
 from src.model.errors import StorageUnavailable
@@ -8,21 +9,29 @@ from src.model.verdict import DUPLICATE_KEY, STORED, Outcome, Verdict
 from src.stores.document import Document, StoredMessage
 from src.stores.matching import in_order, matcher
 from src.stores.query import Query, Sort
+from tests.fakes import DEADLINE
 
 
 class FakeStore:
-    """Say what it is to answer: `unavailable` fails every call, `answers` gives a document's verdict by its id."""
+    """A test decides what it answers.
+
+    `outages` is the number of calls that fail, `verdicts` has the next verdicts of a document by its id, and a call to
+    insert does not return before `gate` is set.
+    """
 
     def __init__(self) -> None:
         self.documents: dict[str, Document] = {}
-        self.unavailable: StorageUnavailable | None = None
-        self.answers: dict[str, Verdict] = {}
+        self.verdicts: dict[str, Iterator[Verdict]] = {}
         self.inserts: list[list[str]] = []
-        self.expiry: float | None = None
+        self.outages = 0
+        self.gate: Event | None = None
+        self.has_indexes = self.closed = False
 
     def insert(self, documents: Sequence[Document]) -> list[Verdict]:
-        self.ping()
         self.inserts.append([document["id"] for document in documents])
+        if self.gate is not None:
+            assert self.gate.wait(DEADLINE)
+        self.ping()
         return [self._insert(document) for document in documents]
 
     def fetch(self, ids: Sequence[str]) -> list[Document]:
@@ -39,25 +48,33 @@ class FakeStore:
             yield StoredMessage.of(document["id"], document.get("kafka"))
 
     def ping(self) -> None:
-        if self.unavailable:
-            raise self.unavailable
+        if self.closed:
+            raise StorageUnavailable("unreachable", "closed")
+        if self.outages:
+            self.outages -= 1
+            raise StorageUnavailable("unreachable", "connection refused")
 
     def ensure_indexes(self) -> None:
         self.ping()
+        self.has_indexes = True
 
     def check(self) -> list[CheckResult]:
-        return [CheckResult("store reachable", self.unavailable is None, str(self.unavailable or "in memory"))]
+        try:
+            self.ping()
+        except StorageUnavailable as error:
+            return [CheckResult("store reachable", False, str(error))]
+        return [CheckResult("store reachable", True, "in memory")]
 
     def ttl_seconds(self) -> float | None:
         self.ping()
-        return self.expiry
+        return None
 
     def close(self) -> None:
-        """Nothing is open."""
+        self.closed = True
 
     def _insert(self, document: Document) -> Verdict:
-        if document["id"] in self.answers:
-            return self.answers[document["id"]]
+        if (verdict := next(self.verdicts.get(document["id"], iter(())), None)) is not None:
+            return verdict
         if document["id"] in self.documents:
             return Verdict(Outcome.FAILED, DUPLICATE_KEY, KeyError(document["id"]))
         self.documents[document["id"]] = document

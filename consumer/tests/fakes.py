@@ -88,23 +88,27 @@ class FakeStorage:
 
 
 class FakeDeadLetters:
-    """Parks in memory. `outages` is how many calls park only their first letter."""
+    """A dead-letter topic in memory, which passes the same contract tests as the real one.
+
+    `outages` is the number of calls that fail, and confirm the first of several dead letters at most.
+    """
 
     def __init__(self) -> None:
-        self.parked: list[Rejection] = []
+        self.rejections: list[Rejection] = []
         self.outages = 0
         self.closed = False
 
     @property
     def offsets(self) -> list[int]:
-        return [rejection.record.offset for rejection in self.parked]
+        return [rejection.record.offset for rejection in self.rejections]
 
     def send(self, rejections: Sequence[Rejection]) -> None:
-        if self.outages:
+        if self.outages and rejections:
             self.outages -= 1
-            self.parked += rejections[:1]
-            raise DeadLetterError("unreachable", "nobody answers", range(1, len(rejections)))
-        self.parked += rejections
+            confirmed = min(1, len(rejections) - 1)
+            self.rejections += rejections[:confirmed]
+            raise DeadLetterError("unreachable", "connection refused", range(confirmed, len(rejections)))
+        self.rejections += rejections
 
     def close(self) -> None:
         self.closed = True

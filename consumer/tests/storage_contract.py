@@ -1,4 +1,4 @@
-"""What every store does behind DataStorage. A subclass gives the fixture `storage`: one that is empty."""
+"""What DataStorage guarantees with every store. A subclass provides the fixture `storage`, which is empty."""
 
 from copy import deepcopy
 from datetime import UTC, datetime, timedelta, timezone
@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from src.model.errors import StorageUnavailable
 from src.model.verdict import Outcome
 from src.storage import DataStorage, StoredMessage, UnsupportedQuery
 from src.stores.document import epoch_milliseconds
@@ -39,43 +40,43 @@ def nested(levels: int) -> Any:
     return value
 
 
-POISONS = {
-    "an integer of 64 bits without a sign": ("integer_out_of_range", {"x": 2**63}),
+INVALID = {
+    "an unsigned integer of 64 bits": ("integer_out_of_range", {"x": 2**63}),
     "an integer of 100 digits": ("integer_out_of_range", {"x": [10**100]}),
-    "an integer below the least": ("integer_out_of_range", {"x": -(2**63) - 1}),
+    "an integer below the minimum": ("integer_out_of_range", {"x": -(2**63) - 1}),
     "not a number": ("number_out_of_range", {"x": float("nan")}),
     "infinity": ("number_out_of_range", {"x": {"y": float("-inf")}}),
     "a NUL in a key": ("invalid_key", {"x": {"a\0b": 1}}),
-    "a key that is no text": ("invalid_key", {"x": {1: 2}}),
-    "half a character in a text": ("invalid_string", {"x": "\ud800"}),
-    "half a character in a key": ("invalid_key", {"\udfff": 1}),
+    "a key that is not a string": ("invalid_key", {"x": {1: 2}}),
+    "a lone surrogate in a string": ("invalid_string", {"x": "\ud800"}),
+    "a lone surrogate in a key": ("invalid_key", {"\udfff": 1}),
     "101 levels": ("nesting_too_deep", {"x": nested(100)}),
     "10,000 levels": ("nesting_too_deep", {"x": nested(10_000)}),
     "17 MB": ("document_too_large", {"x": "x" * 17_000_000}),
     "bytes": ("not_encodable", {"x": b"x"}),
     "a set": ("not_encodable", {"x": {1}}),
-    "a date where a message has none": ("not_encodable", {"x": DAY}),
+    "a date in a field that is not a date": ("not_encodable", {"x": DAY}),
     "_id": ("reserved_field", {"_id": "1"}),
-    "an id that is no text": ("invalid_id", {"id": 1}),
+    "an id that is not a string": ("invalid_id", {"id": 1}),
     "an empty id": ("invalid_id", {"id": ""}),
-    "no date": ("invalid_created_at", {"created_at": "yesterday"}),
-    "no date but null": ("invalid_created_at", {"created_at": None}),
+    "not a date": ("invalid_created_at", {"created_at": "yesterday"}),
+    "null instead of a date": ("invalid_created_at", {"created_at": None}),
     "a date without a zone": ("invalid_created_at", {"created_at": "2023-07-15T12:34:56"}),
     "a leap second": ("invalid_created_at", {"created_at": "2016-12-31T23:59:60Z"}),
     "a date before the year 1 in UTC": ("invalid_created_at", {"created_at": "0001-01-01T00:00:00+14:00"}),
     "a date after the year 9999 in UTC": ("invalid_created_at", {"created_at": "9999-12-31T23:59:59-01:00"}),
 }
 
-FINE: dict[str, Message] = {
-    "the greatest and the least integer": {"x": [2**63 - 1, -(2**63)]},
-    "minus zero and the ends of the numbers": {"x": [-0.0, 5e-324, 1.7976931348623157e308, 1e22]},
+VALID: dict[str, Message] = {
+    "the maximum and minimum integer": {"x": [2**63 - 1, -(2**63)]},
+    "minus zero and the extreme floats": {"x": [-0.0, 5e-324, 1.7976931348623157e308, 1e22]},
     "100 levels": {"x": nested(99)},
     "dots and dollars in keys": {"kubernetes.io/config": 1, "$schema": "x", "x": {"$a.b": {"c.d": 1}}, "": 1},
-    "what looks like a reference": {"x": {"$ref": "#/a", "$id": "b"}, "y": {"$ref": 5, "$id": 1, "$db": 2}},
-    "what looks like a typed value": {"x": {"$date": "2023-07-15"}, "y": {"$oid": "0"}},
-    "naughty texts": {"x": ["\0", "\x1b[31m", "\u202e", "\u2028\u0085", "\U0001f4a9", "\ufeff", "';--", "e\u0301"]},
+    "objects that look like references": {"x": {"$ref": "#/a", "$id": "b"}, "y": {"$ref": 5, "$id": 1, "$db": 2}},
+    "objects that look like extended JSON": {"x": {"$date": "2023-07-15"}, "y": {"$oid": "0"}},
+    "unusual strings": {"x": ["\0", "\x1b[31m", "\u202e", "\u2028\u0085", "\U0001f4a9", "\ufeff", "';--", "e\u0301"]},
     "a name of another type": {"name": ["a", "b"], "metadata": "none"},
-    "nothing but the id": {},
+    "only the id": {},
 }
 
 CORPUS: dict[str, Message] = {
@@ -88,7 +89,7 @@ CORPUS: dict[str, Message] = {
     "null": {"x": None},
     "text": {"x": "1"},
     "list": {"x": [1, "z"]},
-    "no_list": {"x": []},
+    "empty_list": {"x": []},
     "object": {"x": {"y": 1}},
     "quote": {'it\'s "x"': 1},
     "objects": {"l": [{"b": 1}, {"b": 3}, {}]},
@@ -105,12 +106,12 @@ QUERIES: list[tuple[Message, str]] = [
     ({"x": "1"}, "text"),
     ({"x": None}, f"null {WITHOUT_X}"),
     ({"x": {"$exists": False}}, WITHOUT_X),
-    ({"x": {"$exists": True}}, "true one float two null text list no_list object"),
+    ({"x": {"$exists": True}}, "true one float two null text list empty_list object"),
     ({"x": {"$in": [2, None]}}, f"two null {WITHOUT_X}"),
     ({"x": {"$in": []}}, ""),
-    ({"x": {"$nin": [1, None]}}, "true two text no_list object"),
+    ({"x": {"$nin": [1, None]}}, "true two text empty_list object"),
     ({"x": {"$eq": 1}}, "one float list"),
-    ({"x": {"$ne": 1}}, f"true two null text no_list object {WITHOUT_X}"),
+    ({"x": {"$ne": 1}}, f"true two null text empty_list object {WITHOUT_X}"),
     ({"x": {"$gt": 1}}, "two"),
     ({"x": {"$gte": 1}}, "one float two list"),
     ({"x": {"$lt": 2}}, "one float list"),
@@ -121,7 +122,7 @@ QUERIES: list[tuple[Message, str]] = [
     ({"x.y": 1}, "object"),
     ({"x.0": 1}, "list"),
     ({"x": [1, "z"]}, "list"),
-    ({"x": []}, "no_list"),
+    ({"x": []}, "empty_list"),
     ({"l.b": 3}, "objects"),
     ({"l.1.b": 3}, "objects"),
     ({'it\'s "x"': 1}, "quote"),
@@ -150,15 +151,15 @@ QUERIES: list[tuple[Message, str]] = [
 
 
 class StorageContract:
-    # Saving
+    # -- saving
 
-    def test_a_saved_message_comes_back_as_it_was(self, storage: DataStorage) -> None:
+    def test_a_saved_message_is_found_unchanged(self, storage: DataStorage) -> None:
         stored = storage.save(message("1"))
 
         assert stored
         assert storage.get({"id": "1"}) == [message("1")]
 
-    def test_where_it_came_from_comes_back_as_plain_json(self, storage: DataStorage) -> None:
+    def test_the_origin_of_a_message_is_found_as_plain_json(self, storage: DataStorage) -> None:
         storage.save(message("1", kafka=origin(7)))
 
         [found] = storage.get({"kafka.offset": 7, "kafka.received_at": {"$gte": DAY}})
@@ -191,19 +192,19 @@ class StorageContract:
             (DAY.astimezone(timezone(timedelta(hours=-3))), "2023-07-15T12:34:56.789Z"),
         ],
     )
-    def test_dates_are_kept_in_utc_and_milliseconds(self, storage: DataStorage, given: object, kept: str) -> None:
+    def test_dates_are_stored_in_utc_and_milliseconds(self, storage: DataStorage, given: object, kept: str) -> None:
         storage.save(message("1", created_at=given))
 
         assert [found["created_at"] for found in storage.get({"created_at": kept})] == [kept]
 
-    @pytest.mark.parametrize("fields", FINE.values(), ids=FINE)
-    def test_what_json_can_hold_comes_back_equal(self, storage: DataStorage, fields: Message) -> None:
+    @pytest.mark.parametrize("fields", VALID.values(), ids=VALID)
+    def test_what_json_can_hold_is_found_unchanged(self, storage: DataStorage, fields: Message) -> None:
         outcomes = [storage.save_many([{"id": "1", **fields}])[0].outcome for _ in range(2)]
 
         assert outcomes == [Outcome.STORED, Outcome.DUPLICATE]
         assert storage.get({}) == [{"id": "1", **fields}]
 
-    # One store for all examples is meant, and each subclass runs them on its own.
+    # All examples share one store, and each subclass runs them with its own.
     @settings(
         max_examples=30,
         deadline=None,
@@ -227,7 +228,7 @@ class StorageContract:
             max_leaves=12,
         )
     )
-    def test_any_json_value_comes_back_equal_and_is_a_duplicate_then(self, storage: DataStorage, value: Any) -> None:
+    def test_any_json_value_is_found_unchanged_and_then_a_duplicate(self, storage: DataStorage, value: Any) -> None:
         given_message = {"id": str(uuid4()), "x": value}
 
         outcomes = [storage.save_many([given_message])[0].outcome for _ in range(2)]
@@ -235,8 +236,8 @@ class StorageContract:
         assert outcomes == [Outcome.STORED, Outcome.DUPLICATE]
         assert repr(storage.get({"id": given_message["id"]})) == repr([given_message])
 
-    @pytest.mark.parametrize(("reason", "fields"), POISONS.values(), ids=POISONS)
-    def test_what_can_never_be_stored_is_refused_and_its_neighbours_are_stored(
+    @pytest.mark.parametrize(("reason", "fields"), INVALID.values(), ids=INVALID)
+    def test_an_invalid_message_is_refused_and_its_neighbours_are_stored(
         self, storage: DataStorage, reason: str, fields: Message
     ) -> None:
         verdicts = storage.save_many([message("a"), message("b", **fields), message("c")])
@@ -250,12 +251,12 @@ class StorageContract:
         assert not storage.save({"name": "x"})
         assert storage.get({}) == []
 
-    def test_nothing_to_save_is_no_verdict(self, storage: DataStorage) -> None:
+    def test_saving_nothing_returns_no_verdict(self, storage: DataStorage) -> None:
         assert storage.save_many([]) == []
 
-    # The same id again
+    # -- the same id again
 
-    def test_the_same_message_again_is_a_duplicate_wherever_it_came_from(self, storage: DataStorage) -> None:
+    def test_the_same_message_again_is_a_duplicate_whatever_its_origin(self, storage: DataStorage) -> None:
         storage.save(message("1", kafka=origin(7)))
 
         [verdict] = storage.save_many([message("1", kafka=origin(8))])
@@ -274,7 +275,7 @@ class StorageContract:
         assert (verdict.outcome, verdict.reason) == (Outcome.REFUSED, "id_conflict")
         assert storage.get({}) == [message("1")]
 
-    def test_the_order_of_the_keys_and_the_zone_make_no_difference(self, storage: DataStorage) -> None:
+    def test_the_order_of_keys_and_the_time_zone_do_not_matter(self, storage: DataStorage) -> None:
         storage.save({"id": "1", "x": {"a": 1, "b": 2}, "created_at": DAY})
 
         [verdict] = storage.save_many(
@@ -284,7 +285,7 @@ class StorageContract:
         assert verdict.outcome is Outcome.DUPLICATE
 
     @pytest.mark.parametrize(("first", "second"), [(1, 1.0), (1, True), (0.0, -0.0), (None, ""), ([1, 2], [2, 1])])
-    def test_values_of_another_type_make_another_message(
+    def test_messages_with_values_of_different_types_differ(
         self, storage: DataStorage, first: object, second: object
     ) -> None:
         storage.save(message("1", x=first))
@@ -293,7 +294,7 @@ class StorageContract:
 
         assert verdict.reason == "id_conflict"
 
-    def test_of_one_id_in_a_batch_the_first_is_stored(self, storage: DataStorage) -> None:
+    def test_of_several_messages_with_one_id_in_a_batch_the_first_is_stored(self, storage: DataStorage) -> None:
         batch = [message("1"), message("2"), message("1", name="another"), message("1"), message("1", name="another")]
 
         verdicts = storage.save_many(batch)
@@ -307,17 +308,17 @@ class StorageContract:
         ]
         assert storage.get({}, sort=[("id", 1)]) == [message("1"), message("2")]
 
-    def test_in_a_batch_each_is_compared_with_what_is_stored(self, storage: DataStorage) -> None:
+    def test_each_message_of_a_batch_is_compared_with_what_is_stored(self, storage: DataStorage) -> None:
         storage.save(message("1"))
 
         verdicts = storage.save_many([message("1", name="another"), message("1"), message("1", name="another")])
 
         assert [verdict.outcome.name for verdict in verdicts] == ["REFUSED", "DUPLICATE", "REFUSED"]
 
-    # Finding
+    # -- finding
 
     @pytest.mark.parametrize(("query", "ids"), QUERIES, ids=[str(query) for query, _ in QUERIES])
-    def test_filters_mean_what_they_mean_in_mongodb(self, storage: DataStorage, query: Message, ids: str) -> None:
+    def test_filters_match_as_in_mongodb(self, storage: DataStorage, query: Message, ids: str) -> None:
         storage.save_many([{"id": identity, **fields} for identity, fields in CORPUS.items()])
 
         found = storage.get(query)
@@ -325,7 +326,7 @@ class StorageContract:
         assert sorted(document["id"] for document in found) == sorted(ids.split())
 
     @pytest.mark.parametrize("direction", [1, -1])
-    def test_values_of_any_types_have_an_order(self, storage: DataStorage, direction: int) -> None:
+    def test_values_of_different_types_are_sorted_as_in_mongodb(self, storage: DataStorage, direction: int) -> None:
         ascending: list[Any] = [[], None, -1, 2.5, 3, "", "a", {"a": 1}, {"a": 2}, False, True]
         storage.save_many([{"id": f"{index:02}", "x": value} for index, value in enumerate(ascending)])
 
@@ -333,20 +334,20 @@ class StorageContract:
 
         assert [document["x"] for document in found] == ascending[::direction]
 
-    def test_an_array_stands_where_its_least_or_greatest_element_does(self, storage: DataStorage) -> None:
+    def test_an_array_is_sorted_by_its_least_or_greatest_element(self, storage: DataStorage) -> None:
         storage.save_many([{"id": "a", "x": [1, 9]}, {"id": "b", "x": 5}, {"id": "c"}])
 
         assert [found["id"] for found in storage.get({}, sort=[("x", 1)])] == ["c", "a", "b"]
         assert [found["id"] for found in storage.get({}, sort=[("x", -1)])] == ["a", "b", "c"]
 
-    def test_the_newest_few_can_be_asked_for(self, storage: DataStorage) -> None:
+    def test_sort_and_limit_find_the_newest_messages(self, storage: DataStorage) -> None:
         storage.save_many([message(str(day), created_at=DAY + timedelta(days=day)) for day in range(5)])
 
         found = storage.get({"name": "item_12345678"}, sort=[("created_at", -1)], limit=2)
 
         assert [document["id"] for document in found] == ["4", "3"]
 
-    def test_a_limit_needs_no_order(self, storage: DataStorage) -> None:
+    def test_a_limit_does_not_need_a_sort(self, storage: DataStorage) -> None:
         storage.save_many([message(str(each)) for each in range(5)])
 
         assert len(storage.get({}, limit=3)) == 3
@@ -362,15 +363,15 @@ class StorageContract:
             ({}, {"sort": [("x", 2)]}, "sort"),
         ],
     )
-    def test_what_is_no_query_is_named(
+    def test_an_unsupported_query_is_named(
         self, storage: DataStorage, query: Message, options: dict[str, Any], named: str
     ) -> None:
         with pytest.raises(UnsupportedQuery, match=named):
             storage.get(query, **options)
 
-    # Looking after it
+    # -- administration
 
-    def test_a_scan_tells_where_every_document_came_from(self, storage: DataStorage) -> None:
+    def test_a_scan_returns_the_origin_of_every_document(self, storage: DataStorage) -> None:
         storage.save_many(
             [
                 message("1", kafka=origin(7, partition=2)),
@@ -387,11 +388,28 @@ class StorageContract:
             StoredMessage("4", None, None, None, None),
         ]
 
-    def test_it_answers_and_can_be_prepared_again_and_again(self, storage: DataStorage) -> None:
+    def test_indexes_can_be_ensured_repeatedly(self, storage: DataStorage) -> None:
         for _ in range(2):
             storage.ping()
             storage.ensure_indexes()
 
         assert storage.save(message("1"))
         assert storage.ttl_seconds is None
-        assert [text for _, fine, text in storage.check() if not fine] == []
+        assert [result.text for result in storage.check() if not result.ok] == []
+
+    def test_a_closed_store_is_unavailable(self, storage: DataStorage) -> None:
+        storage.save(message("1"))
+        storage.close()
+
+        assert not storage.save(message("2"))
+        for call in (
+            storage.ping,
+            storage.ensure_indexes,
+            lambda: storage.save_many([message("1"), message("2")]),
+            lambda: storage.get({}),
+            lambda: list(storage.scan()),
+        ):
+            with pytest.raises(StorageUnavailable) as caught:
+                call()
+            assert caught.value.cause == "unreachable"
+        assert [result.ok for result in storage.check()] == [False]

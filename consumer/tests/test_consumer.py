@@ -129,7 +129,7 @@ def test_an_outage_of_the_store_pauses_and_polling_goes_on_until_it_is_over() ->
         world.storage.outages = 0
         world.wait(lambda: world.source.committed.get(0) == 20)
 
-    assert world.dead_letters.parked == []
+    assert world.dead_letters.rejections == []
     assert len(world.storage.documents) == 20
     assert world.metric("consumer_paused", reason="storage") == 0
     assert not world.source.paused
@@ -171,20 +171,20 @@ def test_what_was_parked_in_a_storm_is_committed_when_the_partition_goes_and_no_
     world = World(*broken(3000), config=LARGE_BATCHES, probe_interval=0.05)
 
     with world.running():
-        world.wait(lambda: len(world.dead_letters.parked) > 1000)
+        world.wait(lambda: len(world.dead_letters.rejections) > 1000)
         world.source.rebalance("revoked", 0)
         world.wait(
             lambda: world.metric("consumer_assigned_partitions") == 0 and not world.consumer.readiness_failures()
         )
 
-    assert world.source.committed == {0: len(world.dead_letters.parked)}
-    assert len(world.dead_letters.parked) < 2000
+    assert world.source.committed == {0: len(world.dead_letters.rejections)}
+    assert len(world.dead_letters.rejections) < 2000
 
 
 def test_with_a_limit_of_100_any_share_is_parked() -> None:
     world = World(*broken(3000), config={**LARGE_BATCHES, "consumer": {"dead_letter_storm_percent": 100}})
 
-    world.until(lambda: len(world.dead_letters.parked) == 3000)
+    world.until(lambda: len(world.dead_letters.rejections) == 3000)
 
     assert world.metric("consumer_retries_total", cause="dead_letter_storm") is None
 
@@ -316,7 +316,7 @@ def test_a_stop_in_an_outage_leaves_the_batch_to_the_next_consumer() -> None:
     world.until(lambda: world.consumer.readiness_failures())
 
     assert world.source.committed == {}
-    assert world.dead_letters.parked == []
+    assert world.dead_letters.rejections == []
 
 
 def test_ready_says_why_not_and_live_stays_while_the_loop_turns(caplog: pytest.LogCaptureFixture) -> None:

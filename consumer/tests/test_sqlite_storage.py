@@ -246,14 +246,6 @@ def test_one_that_comes_while_another_writes_reads_and_waits_its_turn(path: Path
         assert second.save(message("2"))
 
 
-def test_a_closed_store_is_unavailable(storage: DataStorage) -> None:
-    storage.ping()
-    storage.close()
-
-    with pytest.raises(StorageUnavailable):
-        storage.ping()
-
-
 def test_it_says_that_nothing_expires(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         storage = opened(path, ttl_days=7)

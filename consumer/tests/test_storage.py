@@ -1,5 +1,7 @@
 """The rules of the door, on a store that answers as it is told."""
 
+from itertools import repeat
+
 import pytest
 
 from src.model.errors import StorageUnavailable
@@ -31,7 +33,7 @@ class TestFakeStore(StorageContract):
 
 
 def test_an_unavailable_store_fails_a_save_and_raises_inside(storage: DataStorage, store: FakeStore) -> None:
-    store.unavailable = AWAY
+    store.outages = 3
 
     assert not storage.save(message())
     with pytest.raises(StorageUnavailable):
@@ -42,21 +44,21 @@ def test_an_unavailable_store_fails_a_save_and_raises_inside(storage: DataStorag
 
 @pytest.mark.parametrize("verdict", [DEFERRED, FAILED, REFUSED])
 def test_what_is_not_stored_is_no_success(storage: DataStorage, store: FakeStore, verdict: Verdict) -> None:
-    store.answers["1"] = verdict
+    store.verdicts["1"] = repeat(verdict)
 
     assert not storage.save(message("1"))
     assert storage.save_many([message("1"), message("2")]) == [verdict, Verdict(Outcome.STORED)]
 
 
 def test_an_equal_message_behind_one_shares_its_verdict(storage: DataStorage, store: FakeStore) -> None:
-    store.answers["1"] = REFUSED
+    store.verdicts["1"] = repeat(REFUSED)
 
     assert storage.save_many([message("1"), message("1")]) == [REFUSED, REFUSED]
     assert store.inserts == [["1"]]
 
 
 def test_a_different_message_behind_a_refused_one_is_tried_by_itself(storage: DataStorage, store: FakeStore) -> None:
-    store.answers["1"] = FAILED
+    store.verdicts["1"] = repeat(FAILED)
 
     storage.save_many([message("1"), message("1", name="another")])
 
@@ -64,7 +66,7 @@ def test_a_different_message_behind_a_refused_one_is_tried_by_itself(storage: Da
 
 
 def test_nothing_overtakes_a_message_that_is_put_off(storage: DataStorage, store: FakeStore) -> None:
-    store.answers["1"] = DEFERRED
+    store.verdicts["1"] = repeat(DEFERRED)
 
     assert storage.save_many([message("1"), message("1", name="another")]) == [DEFERRED, DEFERRED]
     assert store.inserts == [["1"]]
@@ -78,9 +80,10 @@ def test_many_messages_of_one_id_cost_one_call(storage: DataStorage, store: Fake
 
 
 def test_a_key_of_the_users_own_that_is_taken_is_a_refusal(storage: DataStorage, store: FakeStore) -> None:
-    store.answers["1"] = Verdict(Outcome.REFUSED, DUPLICATE_KEY, RuntimeError("the name is taken"))
+    verdict = Verdict(Outcome.REFUSED, DUPLICATE_KEY, RuntimeError("the name is taken"))
+    store.verdicts["1"] = repeat(verdict)
 
-    assert storage.save_many([message("1")]) == [store.answers["1"]]
+    assert storage.save_many([message("1")]) == [verdict]
 
 
 @pytest.mark.parametrize("verdict", [Verdict(Outcome.REFUSED, DUPLICATE_KEY, RuntimeError("a name")), REFUSED, FAILED])
@@ -88,7 +91,7 @@ def test_what_is_stored_is_a_duplicate_whatever_else_the_store_has_against_it_by
     storage: DataStorage, store: FakeStore, verdict: Verdict
 ) -> None:
     storage.save(message("1"))
-    store.answers["1"] = verdict
+    store.verdicts["1"] = repeat(verdict)
 
     [answer] = storage.save_many([message("1")])
 
@@ -122,7 +125,7 @@ def test_what_is_known_stays_known_when_the_store_falls_silent_before_the_compar
 
 def test_what_is_known_stays_known_when_the_store_falls_silent_before_the_second_round() -> None:
     store = FallsSilent(answered=2)
-    store.answers["1"] = REFUSED
+    store.verdicts["1"] = repeat(REFUSED)
     storage = DataStorage(MongoSettings(), store=store)
 
     verdicts = storage.save_many([message("1"), message("2"), message("1", name="another")])

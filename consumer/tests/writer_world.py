@@ -1,0 +1,81 @@
+"""A batch writer with fakes of the store and the dead-letter topic."""
+
+import json
+from collections.abc import Sequence
+from threading import Event
+
+from src.data_processor import DataProcessor
+from src.model.record import Record
+from src.pipeline.batch_writer import BatchWriter, Result, WriterOptions
+from src.storage import DataStorage
+from tests.fake_storage import FakeStore
+from tests.fakes import FakeDeadLetters, record
+
+UNTIL_STOPPED = 10**9
+"""Calls that fail in an outage, or verdicts of a store, that do not end by themselves."""
+
+
+class WriterWorld:
+    """A dead-letter storm begins when more than half of the last `storm_window` messages would be dead-lettered."""
+
+    def __init__(
+        self,
+        store: FakeStore | None = None,
+        dead_letters: FakeDeadLetters | None = None,
+        processor: DataProcessor | None = None,
+        *,
+        revoked: set[int] | None = None,
+        probe_interval: float = 0.001,
+        storm_window: int = 4,
+    ) -> None:
+        self.store = store or FakeStore()
+        self.dead_letters = dead_letters or FakeDeadLetters()
+        self.stop = Event()
+        self.retries: list[str] = []
+        self.revoked = set() if revoked is None else revoked
+        """Partitions that are no longer assigned."""
+        self.writer = BatchWriter(
+            processor or DataProcessor(),
+            DataStorage({}, store=self.store),
+            self.dead_letters,
+            WriterOptions(
+                max_retries=2,
+                storm_percent=50,
+                storm_window=storm_window,
+                probe_interval=probe_interval,
+                max_backoff=0.001,
+            ),
+            stop=self.stop,
+            is_assigned=lambda record: record.partition not in self.revoked,
+            on_retry=self.retries.append,
+            clock=lambda: 1000.0,
+        )
+
+    def write(self, records: Sequence[Record]) -> list[Result]:
+        """All the records, as the writer's thread does it."""
+        results = []
+        while records:
+            results.append(self.writer.write(records))
+            records = results[-1].unsettled
+        return results
+
+    @property
+    def stored(self) -> list[str]:
+        return list(self.store.documents)
+
+    @property
+    def dead_lettered(self) -> list[tuple[int, str, int]]:
+        """Offset, reason and number of attempts."""
+        return [(each.record.offset, each.reason, each.attempts) for each in self.dead_letters.rejections]
+
+
+def with_id(identifier: str, offset: int, *, partition: int = 0, **fields: object) -> Record:
+    return record(offset, json.dumps({"id": identifier, **fields}).encode(), partition=partition)
+
+
+def broken(offsets: range) -> list[Record]:
+    return [record(offset, b"{") for offset in offsets]
+
+
+def offsets(records: Sequence[Record]) -> list[int]:
+    return [each.offset for each in records]
