@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Everything that this machine can test, with a summary of what ran.
-# shellcheck disable=SC2329 # functions are called by way of `step`
+# Run all tests that this machine can run. See --help.
+# shellcheck disable=SC2329 # functions are called by `step`
 case $- in *p*) ;; *) exec env -u SHELLOPTS -u BASHOPTS bash -p "$0" "$@" ;; esac
 set -euo pipefail
 root="$(dirname "$(dirname "$(readlink -f "$0")")")"
@@ -8,73 +8,84 @@ root="$(dirname "$(dirname "$(readlink -f "$0")")")"
 source "$root/scripts/lib.sh"
 cd "$root"
 
-COVERAGE=90 # percent of lines and branches, each service
+COVERAGE=90 # minimum percentage of lines and branches, for each service
 
 usage() {
   cat << END
-Usage: scripts/test.sh
+Usage: scripts/test.sh [--thorough]
 
-Runs the tests of both services (at least $COVERAGE % of their lines and branches are covered), those of the scripts,
-the comparison of the files which both services have, and a local run of 2,000 messages with its audit; where a
-Docker engine answers, also the tests on real Kafka and MongoDB containers, and those of the whole stack (15 minutes
-of faults; it runs in a project and on ports of its own). What is needed is installed into
-.venv and .local/venv. For one test alone:
+Runs the tests of both services (with at least $COVERAGE % line and branch coverage) and of the scripts, and a local run of
+2,000 messages with its audit. If a Docker engine is available, also runs the tests against Kafka and MongoDB containers.
+Takes up to 4 minutes on two cores without Docker. What is needed is installed into .venv and .local/venv.
 
-  cd consumer && ../.venv/bin/python -m pytest tests/test_assignment.py
+  --thorough   generate ten times as many examples in the property tests, and, if a Docker engine is available, test the
+               whole stack with faults (15 minutes, in a Compose project and on ports of its own)
 
-Exit status: 0 if all passed, 1 if something failed, 2 if what is needed can't be installed.
+To run a single test:
+
+  cd consumer && ../.venv/bin/python -m pytest tests/test_settings.py
+
+Exit status: 0 if all tests passed, 1 if one failed, 2 if the packages cannot be installed.
 END
 }
 
-# step NAME COMMAND...: shows what the command says, and keeps its verdict for the summary.
+# step NAME COMMAND...: runs the command, and records its result and duration for the summary.
 step() {
-  local name="$1" verdict=ok
+  local name="$1" result=ok began="$SECONDS"
   shift
   printf '\n== %s\n' "$name"
-  if ! "$@" 2>&1 | tee "$said"; then
-    verdict=FAIL
+  if ! "$@" 2>&1 | tee "$output"; then
+    result=FAIL
     failures=$((failures + 1))
   fi
-  summary+="$(printf '  %-5s %-32s %s' "$verdict" "$name" "$(said_in_short)")"$'\n'
+  summary+="$(printf '  %-5s %-34s %4d s   %s' "$result" "$name" $((SECONDS - began)) "$(last_result)")"$'\n'
 }
 
-# The sentence of an audit or of the coverage, or else pytest's counts.
-said_in_short() {
-  { grep -E '^(PASS|FAIL)[: ]' "$said" || grep -E '[0-9]+ (passed|failed|errors?|deselected)' "$said" || true; } | tail -n 1
+# The verdict of the audit, or else pytest's counts.
+last_result() {
+  { grep -E '^(PASS|FAIL)[: ]' "$output" || grep -E '[0-9]+ (passed|failed|errors?|deselected)' "$output" || true; } | tail -n 1
 }
 
-tests_of() {
-  (cd "$1" && "$PYTHON" -m pytest -q "${@:2}")
+run_pytest() {
+  (cd "$1" && "$PYTHON" -m pytest -q --hypothesis-profile="$profile" "${@:2}")
 }
 
+profile=ci
 case "${1:-}" in
   "") ;;
+  --thorough) profile=thorough ;;
   -h | --help) usage && exit ;;
   *) fail "unknown option $1; see --help" ;;
 esac
 
 use_dev_environment
-said="$(mktemp)"
-trap 'rm -f "$said"' EXIT
+output="$(mktemp)"
+trap 'rm -f "$output"' EXIT
 failures=0
 summary=""
+not_run=""
+parallel=(-n "$(($(getconf _NPROCESSORS_ONLN) * 2))") # two per core: the tests wait for brokers most of the time
 
 for service in producer consumer; do
-  step "$service" tests_of "$service" -m "not docker" --cov=src --cov-branch --cov-fail-under="$COVERAGE"
+  step "$service" run_pytest "$service" "${parallel[@]}" -m "not docker" --cov=src --cov-branch --cov-fail-under="$COVERAGE"
 done
-step "scripts" tests_of . -m "not docker" tests
-step "mirrored files" mirrored_files_are_equal
+step "scripts" run_pytest . "${parallel[@]}" -m "not docker" tests
 step "local run with audit" scripts/local.sh --messages 2000 --rate 0
 
-if docker info > /dev/null 2>&1; then
-  for service in producer consumer; do
-    step "$service on Docker containers" tests_of "$service" -m docker
-  done
-  step "the whole stack by Docker Compose" tests_of . -m docker tests
-  remark="Docker answers here."
+if ! docker info > /dev/null 2>&1; then
+  not_run="  the tests against Kafka and MongoDB containers, and of the whole stack: no Docker engine available"$'\n'
 else
-  remark="No Docker engine answers here, so the tests on real Kafka and MongoDB containers did not run."
+  for service in producer consumer; do
+    step "$service with containers" run_pytest "$service" -m docker
+  done
+  if [[ "$profile" == thorough ]]; then
+    step "whole stack with Docker Compose" run_pytest . -m docker tests
+  else
+    not_run="  the tests of the whole stack: see --thorough"$'\n'
+  fi
 fi
+[[ "$profile" == thorough ]] || not_run+="  property tests with 1,000 examples each: see --thorough"$'\n'
 
-printf '\nSummary (%s, %s)\n%s\n%s\n' "$(uname -sm)" "$("$PYTHON" --version)" "$summary" "$remark"
+printf '\nSummary (%s, %s, %d s)\n%s' "$(uname -sm)" "$("$PYTHON" --version)" "$SECONDS" "$summary"
+[[ -z "$not_run" ]] || printf '\nNot run\n%s' "$not_run"
 exit $((failures > 0))

@@ -206,12 +206,10 @@ class StorageContract:
 
     # All examples share one store, and each subclass runs them with its own.
     @settings(
-        max_examples=30,
-        deadline=None,
+        max_examples=settings().max_examples // 3,
         suppress_health_check=[
             HealthCheck.function_scoped_fixture,
             HealthCheck.differing_executors,
-            HealthCheck.too_slow,
         ],
     )
     @given(

@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from src.data_processor import REASONS, DataProcessor
@@ -238,7 +238,6 @@ def test_no_damage_to_a_message_brings_out_anything_else_either(place: int, inse
     assert outcome(lambda: process(damaged)) in ("taken", *REASONS)
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow])  # hypothesis' first run on a machine makes its tables
 @given(
     st.dictionaries(
         st.sampled_from(["", "a.b", "$set", "ID", "x\u202e", "\U0001f47e"]) | json_keys, json_values, max_size=4

@@ -329,7 +329,7 @@ def test_what_this_process_keeps_is_sent_before_more_of_what_others_have_left(wo
     assert world.sent[:4] == ["own", "theirs 0", "own, later", "theirs 1"]
 
 
-@settings(max_examples=50, deadline=None)  # each on a disk
+@settings(max_examples=settings().max_examples // 2)  # each on a disk
 @given(
     st.lists(st.lists(st.sampled_from([Fault.WORLD, Fault.MESSAGE, Fault.COMPANY]), max_size=4), max_size=15),
     st.integers(0, 2),

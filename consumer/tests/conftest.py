@@ -1,0 +1,9 @@
+"""Profiles of the property tests: `pytest --hypothesis-profile=NAME`."""
+
+from hypothesis import HealthCheck, settings
+
+# On a loaded machine an example may take any time, and the first one builds tables.
+settings.register_profile("dev", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", settings.get_profile("dev"), max_examples=100, derandomize=True)
+settings.register_profile("thorough", settings.get_profile("dev"), max_examples=1000)
+settings.load_profile("dev")
