@@ -63,7 +63,7 @@ def test_an_empty_object_is_all_defaults(file: Path) -> None:
     assert loaded(file) == Tree()
 
 
-def test_the_environment_beats_the_file(file: Path) -> None:
+def test_the_environment_overrides_the_file(file: Path) -> None:
     file.write_text('{"client": {"size": 2, "rate": 2}}')
 
     settings = loaded(file, CLIENT_SIZE=" 3 ", CLIENT_ENABLED="false", DAYS="7")
@@ -71,7 +71,7 @@ def test_the_environment_beats_the_file(file: Path) -> None:
     assert settings == Tree(client=Client(size=3, rate=2.0, enabled=False), days=7)
 
 
-def test_a_variable_below_a_free_form_section_is_text(file: Path) -> None:
+def test_a_variable_in_a_free_form_section_is_text(file: Path) -> None:
     assert loaded(file, CLIENT_EXTRA="1").client.extra == {"some.key": "1"}
 
 
@@ -88,7 +88,7 @@ def test_a_blank_variable_is_not_set(file: Path, text: str) -> None:
     assert loaded(file, CLIENT_SIZE=text, CLIENT_PASSWORD_FILE=text) == Tree()
 
 
-def test_a_bom_and_windows_line_ends_do_no_harm(file: Path) -> None:
+def test_a_bom_and_windows_line_ends_are_ignored(file: Path) -> None:
     file.write_bytes(b'\xef\xbb\xbf{\r\n "days": 1\r\n}\r\n')
 
     assert loaded(file).days == 1
@@ -110,7 +110,7 @@ def test_a_bom_and_windows_line_ends_do_no_harm(file: Path) -> None:
         (b'{"client": {"size": "a\\u001b"}}', "client.size"),
     ],
 )
-def test_a_file_that_is_wrong_is_named_with_the_place(file: Path, content: bytes, named: str) -> None:
+def test_an_error_names_an_invalid_file_and_the_setting(file: Path, content: bytes, named: str) -> None:
     file.write_bytes(content)
 
     text = problem(file)
@@ -120,37 +120,39 @@ def test_a_file_that_is_wrong_is_named_with_the_place(file: Path, content: bytes
     assert text.isprintable()
 
 
-def test_a_file_that_is_none_is_named(tmp_path: Path) -> None:
+def test_an_error_names_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     assert "No such file" in problem(tmp_path / "none.json")
     assert "Is a directory" in problem(tmp_path)
 
 
-def test_a_wrong_section_is_still_named_when_a_variable_lies_below_it(file: Path) -> None:
+def test_an_error_names_an_invalid_section_that_a_variable_is_in(file: Path) -> None:
     file.write_text('{"client": []}')
 
     assert "client" in problem(file, CLIENT_SIZE="3")
 
 
-def test_a_wrong_variable_is_named_and_its_value_shown_escaped(file: Path) -> None:
+def test_an_error_names_an_invalid_variable_and_shows_its_value_escaped(file: Path) -> None:
     text = problem(file, CLIENT_SIZE="a\x1bb")
 
     assert "CLIENT_SIZE" in text
     assert r"'a\x1bb'" in text
 
 
-def test_the_cause_of_an_injected_variable_is_guessed(file: Path) -> None:
+def test_an_error_about_an_injected_variable_suggests_the_cause(file: Path) -> None:
     assert "Kubernetes" in problem(file, CLIENT_SIZE="tcp://10.0.0.1:8000")
 
 
 @pytest.mark.parametrize(("content", "secret"), [(b"a b ", "a b "), (b"s\n", "s"), (b"s\r\n", "s"), (b"s\n\n", "s\n")])
-def test_a_secret_comes_from_a_file_less_one_line_end(file: Path, tmp_path: Path, content: bytes, secret: str) -> None:
+def test_a_secret_is_read_from_a_file_without_the_final_line_end(
+    file: Path, tmp_path: Path, content: bytes, secret: str
+) -> None:
     (tmp_path / "secret").write_bytes(content)
 
     assert loaded(file, CLIENT_PASSWORD_FILE=str(tmp_path / "secret")).client.password.reveal() == secret
 
 
 @pytest.mark.parametrize(("content", "named"), [(b"", "empty"), (b"\r\n", "empty"), (b"\xff\xfe", "not UTF-8")])
-def test_a_secret_file_that_holds_none_is_named(file: Path, tmp_path: Path, content: bytes, named: str) -> None:
+def test_an_error_names_an_invalid_secret_file(file: Path, tmp_path: Path, content: bytes, named: str) -> None:
     (tmp_path / "secret").write_bytes(content)
 
     text = problem(file, CLIENT_PASSWORD_FILE=str(tmp_path / "secret"))
@@ -159,13 +161,13 @@ def test_a_secret_file_that_holds_none_is_named(file: Path, tmp_path: Path, cont
     assert named in text
 
 
-def test_a_secret_file_that_is_none_is_named(file: Path, tmp_path: Path) -> None:
+def test_an_error_names_a_secret_file_that_cannot_be_read(file: Path, tmp_path: Path) -> None:
     assert "No such file" in problem(file, CLIENT_PASSWORD_FILE=str(tmp_path / "none"))
     assert "Is a directory" in problem(file, CLIENT_PASSWORD_FILE=str(tmp_path))
     assert "CLIENT_PASSWORD_FILE" in problem(file, CLIENT_PASSWORD_FILE="nul\0name")
 
 
-def test_of_a_wrong_secret_the_file_is_named_and_nothing_shown(file: Path, tmp_path: Path) -> None:
+def test_an_error_names_the_file_of_an_invalid_secret_and_does_not_show_it(file: Path, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("hunter2" * 100)
 
     text = problem(file, CLIENT_PASSWORD_FILE=str(tmp_path / "secret"))
@@ -174,7 +176,7 @@ def test_of_a_wrong_secret_the_file_is_named_and_nothing_shown(file: Path, tmp_p
     assert "hunter2" not in text
 
 
-def test_a_secret_given_twice_is_named_and_not_shown(file: Path) -> None:
+def test_an_error_names_a_secret_that_is_set_twice_and_does_not_show_it(file: Path) -> None:
     text = problem(file, CLIENT_PASSWORD="hunter2", CLIENT_PASSWORD_FILE="/run/secret")
 
     assert "CLIENT_PASSWORD_FILE" in text
@@ -182,7 +184,7 @@ def test_a_secret_given_twice_is_named_and_not_shown(file: Path) -> None:
 
 
 @pytest.mark.parametrize("password", [7, ["hunter2"], {"hunter2": 1}])
-def test_a_wrong_secret_in_the_file_is_named_and_not_shown(password: Any) -> None:
+def test_an_error_names_an_invalid_secret_in_the_file_and_does_not_show_it(password: Any) -> None:
     with pytest.raises(ConfigurationError) as caught:
         parse(Tree, {"client": {"password": password}})
 
@@ -192,7 +194,7 @@ def test_a_wrong_secret_in_the_file_is_named_and_not_shown(password: Any) -> Non
 
 
 @pytest.mark.parametrize("section", ["hunter2", ["hunter2"], 7])
-def test_what_stands_in_the_place_of_a_section_with_a_secret_is_not_shown(section: Any) -> None:
+def test_an_error_does_not_show_a_value_in_place_of_a_section_with_a_secret(section: Any) -> None:
     with pytest.raises(ConfigurationError) as caught:
         parse(Tree, {"client": section})
 
@@ -200,12 +202,12 @@ def test_what_stands_in_the_place_of_a_section_with_a_secret_is_not_shown(sectio
     assert "found" not in str(caught.value)
 
 
-def test_an_invalid_value_that_is_no_secret_is_shown() -> None:
+def test_an_error_shows_an_invalid_value_that_is_not_a_secret() -> None:
     with pytest.raises(ConfigurationError, match=r"client\.size: Expected `int` >= 1, found 0"):
         parse(Tree, {"client": {"size": 0}})
 
 
-def test_an_error_does_not_keep_the_text_of_the_file(file: Path) -> None:
+def test_an_error_does_not_reference_the_text_of_the_file(file: Path) -> None:
     file.write_text('{"client": {"password": "hunter2"')
 
     with pytest.raises(ConfigurationError) as caught:

@@ -28,7 +28,7 @@ def get(port: int, path: str, host: str = "127.0.0.1", accept: str = "") -> tupl
         connection.close()
 
 
-def test_ready_answers_with_the_reasons() -> None:
+def test_ready_returns_503_with_the_reasons() -> None:
     with health_server(reasons=("broker down", "paused")) as serving:
         status, kind, body = get(serving.port, "/ready")
 
@@ -36,14 +36,14 @@ def test_ready_answers_with_the_reasons() -> None:
     assert json.loads(body) == {"ok": False, "reasons": ["broker down", "paused"]}
 
 
-def test_without_reasons_all_is_well_and_a_query_changes_nothing() -> None:
+def test_without_reasons_live_and_ready_return_200_with_any_query() -> None:
     with health_server() as serving:
         answers = [get(serving.port, path) for path in ("/live", "/ready", "/live?verbose=1")]
 
     assert [(status, json.loads(body)["ok"]) for status, _, body in answers] == [(200, True)] * 3
 
 
-def test_metrics_are_served_in_the_format_that_was_asked_for() -> None:
+def test_metrics_are_served_in_the_requested_format() -> None:
     registry = CollectorRegistry()
     Counter("events", "Events", registry=registry).inc(3)
 
@@ -55,7 +55,7 @@ def test_metrics_are_served_in_the_format_that_was_asked_for() -> None:
     assert kind.startswith("application/openmetrics-text")
 
 
-def test_without_a_registry_there_are_no_metrics_but_health() -> None:
+def test_without_a_registry_only_health_is_served() -> None:
     with health_server() as serving:
         metrics, _, hint = get(serving.port, "/metrics")
         live, _, _ = get(serving.port, "/live")
@@ -64,7 +64,7 @@ def test_without_a_registry_there_are_no_metrics_but_health() -> None:
     assert live == 200
 
 
-def test_a_taken_port_is_a_sentence() -> None:
+def test_a_port_in_use_is_reported() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
 
@@ -72,12 +72,12 @@ def test_a_taken_port_is_a_sentence() -> None:
             health_server(port=port)
 
 
-def test_a_host_that_is_none_is_a_sentence() -> None:
+def test_an_address_that_is_not_local_is_reported() -> None:
     with pytest.raises(CannotServe, match=r"203\.0\.113\.1"):
         health_server(host="203.0.113.1")  # a documentation address: no machine has it
 
 
-def test_a_client_that_hangs_up_is_no_event(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_client_that_disconnects_is_not_logged(capsys: pytest.CaptureFixture[str]) -> None:
     with health_server() as serving:
         with socket.create_connection(("127.0.0.1", serving.port)) as client:
             client.sendall(b"GET /live")
@@ -87,7 +87,7 @@ def test_a_client_that_hangs_up_is_no_event(capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr().err == ""
 
 
-def test_the_port_is_free_again_afterwards() -> None:
+def test_the_port_is_released_on_exit() -> None:
     with health_server() as first:
         port = first.port
 
@@ -99,7 +99,7 @@ def test_the_port_is_free_again_afterwards() -> None:
 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-def test_the_address_of_all_is_heard_on_both_protocols(host: str) -> None:
+def test_the_ipv6_wildcard_address_accepts_both_protocols(host: str) -> None:
     with health_server(host="::") as serving:
         status, _, _ = get(serving.port, "/live", host)
 

@@ -1,4 +1,4 @@
-"""One JSON object a line, whatever is logged."""
+"""One JSON object per line, whatever is logged."""
 
 import io
 import json
@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from src.utils.config import ConfigurationError
-from src.utils.logging import FILE_BYTES, OLDER_FILES, REPEATS_ALLOWED_EVERY, LogFile, RepeatedWarnings, configure
+from src.utils.logging import BACKUPS, FILE_BYTES, REPEAT_INTERVAL, LogFile, RepeatedWarnings, configure
 
 ORDINARY = logging.getLogger("test")
 
@@ -27,7 +27,7 @@ class Clock:
 
 @pytest.fixture
 def stream() -> Iterator[io.StringIO]:
-    """Where the log goes; the set-up of the test run is put back afterwards."""
+    """The log's stream; the configuration of the test run is restored afterwards."""
     root = logging.getLogger()
     before = (root.handlers[:], root.level)
     root.handlers.clear()
@@ -71,7 +71,7 @@ def test_a_line_is_a_json_object_with_the_fields_of_the_event(stream: io.StringI
 
 
 @pytest.mark.parametrize("text", ["two\nlines", "\x1b[31m", "\ud800", "\u2028", "Zürich 🚲"])
-def test_any_text_stays_on_its_line(stream: io.StringIO, text: str) -> None:
+def test_any_text_fits_on_one_line(stream: io.StringIO, text: str) -> None:
     configure(service="s", version="1", stream=stream)
 
     ORDINARY.info("event", extra={"text": text})
@@ -92,7 +92,7 @@ def test_a_traceback_is_a_field(stream: io.StringIO) -> None:
     assert "ZeroDivisionError" in str(logged(stream)[0]["exc_info"])
 
 
-def test_levels_are_obeyed(stream: io.StringIO) -> None:
+def test_lines_below_the_level_are_dropped(stream: io.StringIO) -> None:
     configure(service="s", version="1", level="WARNING", stream=stream)
 
     ORDINARY.info("quiet")
@@ -111,7 +111,7 @@ def test_python_warnings_are_logged(stream: io.StringIO) -> None:
     assert "DeprecationWarning" in str(logged(stream)[0]["message"])
 
 
-def test_an_ascii_stream_loses_no_line() -> None:
+def test_no_line_is_lost_on_an_ascii_stream() -> None:
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, encoding="ascii")
     before = logging.getLogger().handlers[:]
@@ -126,7 +126,7 @@ def test_an_ascii_stream_loses_no_line() -> None:
     assert "Zürich \\ud800".encode() in raw.getvalue() or b"Z\xc3\xbcrich" in raw.getvalue()
 
 
-def test_text_is_for_people(stream: io.StringIO) -> None:
+def test_text_has_the_fields_after_the_message(stream: io.StringIO) -> None:
     configure(service="s", version="1", style="text", stream=stream)
 
     ORDINARY.info("batch settled", extra={"stored": 3, "reason": "a\nb"})
@@ -147,7 +147,7 @@ def test_text_shows_a_traceback(stream: io.StringIO) -> None:
     assert "ZeroDivisionError" in stream.getvalue()
 
 
-def test_standard_output_is_where_it_goes(stream: io.StringIO, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_default_stream_is_standard_output(stream: io.StringIO, capsys: pytest.CaptureFixture[str]) -> None:
     configure(service="s", version="1")
 
     ORDINARY.info("event")
@@ -156,26 +156,26 @@ def test_standard_output_is_where_it_goes(stream: io.StringIO, capsys: pytest.Ca
     assert json.loads(capsys.readouterr().out)["message"] == "event"
 
 
-def test_the_same_warning_comes_once_a_minute_and_then_says_how_many() -> None:
+def test_a_repeated_warning_is_logged_once_a_minute_with_the_number_suppressed() -> None:
     clock = Clock()
     repeated = RepeatedWarnings(clock)
     first = repeated.filter(record("broker 1 away after 3 ms"))
     more = [repeated.filter(record(f"broker 2 away after {n}.5 ms")) for n in range(3)]
 
-    clock.now = REPEATS_ALLOWED_EVERY
+    clock.now = REPEAT_INTERVAL
     again = record("broker 1 away after 9 ms")
 
     assert (first, more, repeated.filter(again)) == (True, [False] * 3, True)
     assert again.__dict__["suppressed"] == 3
 
 
-def test_how_many_were_kept_back_is_said_in_text_too(stream: io.StringIO) -> None:
+def test_text_has_the_number_suppressed_too(stream: io.StringIO) -> None:
     configure(service="s", version="1", style="text", stream=stream)
     handler = logging.getLogger().handlers[0]
 
     print(handler.format(record("away", levelname="WARNING", suppressed=3)), file=stream)
 
-    assert "(and 3 more like it)" in stream.getvalue()
+    assert "(3 similar suppressed)" in stream.getvalue()
 
 
 def test_warnings_that_differ_in_a_field_are_different() -> None:
@@ -186,23 +186,23 @@ def test_warnings_that_differ_in_a_field_are_different() -> None:
     assert not repeated.filter(record("broken line", reason="x"))
 
 
-def test_what_is_no_warning_is_never_kept_back() -> None:
+def test_lines_below_warning_are_never_suppressed() -> None:
     repeated = RepeatedWarnings(Clock())
 
     assert all(repeated.filter(record("event", logging.INFO)) for _ in range(3))
 
 
-def test_many_different_warnings_do_not_fill_the_memory() -> None:
+def test_the_memory_for_warnings_is_bounded() -> None:
     clock = Clock()
     repeated = RepeatedWarnings(clock)
     for number in range(5000):
-        clock.now += REPEATS_ALLOWED_EVERY
+        clock.now += REPEAT_INTERVAL
         repeated.filter(record("warning", text="x" * number))
 
     assert len(repeated._last) <= 1001
 
 
-def test_lines_go_into_a_file_too_as_json_whatever_standard_output_is_like(stream: io.StringIO, tmp_path: Path) -> None:
+def test_a_log_file_has_json_whatever_the_format_of_standard_output(stream: io.StringIO, tmp_path: Path) -> None:
     configure(service="s", version="1", style="text", stream=stream, log_dir=str(tmp_path / "logs"))
 
     ORDINARY.info("event", extra={"stored": 3})
@@ -212,7 +212,7 @@ def test_lines_go_into_a_file_too_as_json_whatever_standard_output_is_like(strea
     assert "event  stored=3" in stream.getvalue()
 
 
-def test_a_repeated_warning_is_kept_out_of_the_file_as_well(stream: io.StringIO, tmp_path: Path) -> None:
+def test_a_repeated_warning_is_suppressed_in_the_file_too(stream: io.StringIO, tmp_path: Path) -> None:
     configure(service="s", version="1", stream=stream, log_dir=str(tmp_path))
 
     for _ in range(3):
@@ -221,7 +221,7 @@ def test_a_repeated_warning_is_kept_out_of_the_file_as_well(stream: io.StringIO,
     assert len(written(tmp_path / "s-1.jsonl")) == len(logged(stream)) == 1
 
 
-def test_processes_that_share_a_folder_write_files_of_their_own(tmp_path: Path) -> None:
+def test_processes_that_share_a_directory_write_separate_files(tmp_path: Path) -> None:
     first, second = LogFile(tmp_path, "s"), LogFile(tmp_path, "s")
     first.close()
 
@@ -233,24 +233,24 @@ def test_processes_that_share_a_folder_write_files_of_their_own(tmp_path: Path) 
     assert names == ["s-1.jsonl", "s-2.jsonl", "s-1.jsonl"]
 
 
-def test_a_file_grows_to_its_limit_and_few_older_ones_are_kept(tmp_path: Path) -> None:
+def test_a_file_is_rotated_at_its_size_limit_and_few_backups_are_kept(tmp_path: Path) -> None:
     file = LogFile(tmp_path, "s")
-    for _ in range(OLDER_FILES + 2):
+    for _ in range(BACKUPS + 2):
         file.handle(record("x" * FILE_BYTES))
     file.close()
 
     assert sorted(path.name for path in tmp_path.glob("*.jsonl*")) == ["s-1.jsonl", "s-1.jsonl.1", "s-1.jsonl.2"]
 
 
-def test_a_folder_that_cannot_be_written_is_told_at_the_start(stream: io.StringIO, tmp_path: Path) -> None:
+def test_a_directory_that_cannot_be_written_is_a_configuration_error(stream: io.StringIO, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
 
-    with pytest.raises(ConfigurationError, match=r"logging\.log_dir: cannot write into .*LOG_DIR"):
+    with pytest.raises(ConfigurationError, match=r"logging\.log_dir: cannot write to .*LOG_DIR"):
         configure(service="s", version="1", stream=stream, log_dir=str(tmp_path / "file" / "logs"))
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no device that is always full")
-def test_a_full_disk_is_told_once_and_stops_nothing(stream: io.StringIO, tmp_path: Path) -> None:
+def test_a_full_disk_is_logged_once_and_stops_nothing(stream: io.StringIO, tmp_path: Path) -> None:
     (tmp_path / "s-1.jsonl").symlink_to("/dev/full")
     configure(service="s", version="1", stream=stream, log_dir=str(tmp_path))
 

@@ -1,4 +1,4 @@
-"""A secret is shown as `***`, however one tries."""
+"""A secret is shown as `***` in every way to show a value."""
 
 import copy
 import io
@@ -97,7 +97,7 @@ def test_a_secret_is_shown_as_its_mask(value: Any, way: str) -> None:
     assert PASSWORD not in shown
 
 
-def test_a_secret_has_no_fields_to_list() -> None:
+def test_the_fields_of_settings_do_not_contain_a_secret() -> None:
     assert not hasattr(Secret(PASSWORD), "__dict__")
     assert not hasattr(SETTINGS.kafka.client, "__dict__")
     assert PASSWORD not in repr(msgspec.structs.asdict(SETTINGS.kafka))
@@ -105,7 +105,7 @@ def test_a_secret_has_no_fields_to_list() -> None:
 
 
 @pytest.mark.parametrize("encode", [json.dumps, msgspec.json.encode, msgspec.msgpack.encode])
-def test_an_encoder_that_does_not_know_secrets_refuses_them(encode: Callable[[Any], object]) -> None:
+def test_an_encoder_without_a_hook_rejects_a_secret(encode: Callable[[Any], object]) -> None:
     with pytest.raises(TypeError) as caught:
         encode(Secret(PASSWORD))
 
@@ -116,7 +116,7 @@ def test_a_mask_can_be_aligned() -> None:
     assert f"{Secret(PASSWORD):>5}|" == "  ***|"
 
 
-def test_the_text_itself_is_for_the_client() -> None:
+def test_the_configuration_of_a_client_has_the_secret() -> None:
     assert Secret(PASSWORD).reveal() == PASSWORD
     assert SETTINGS.kafka.client_settings["sasl.password"] == PASSWORD
     assert SETTINGS.kafka.client.reveal() == {"sasl.password": PASSWORD, "linger.ms": 7}
@@ -141,19 +141,19 @@ def test_the_value_of_a_credential_is_a_secret(key: str, value: str | int) -> No
 @pytest.mark.parametrize(
     "key", ["ssl.ca.pem", "ssl.key.location", "sasl.mechanism", "sasl.oauthbearer.token.endpoint.url"]
 )
-def test_what_is_no_credential_is_shown(key: str) -> None:
+def test_a_value_that_is_not_a_credential_is_shown(key: str) -> None:
     assert parse(KafkaSettings, {"client": {key: "plain"}}).client == {key: "plain"}
 
 
 @pytest.mark.parametrize("value", [[PASSWORD], {PASSWORD: 1}, None])
-def test_an_invalid_credential_is_named_and_not_shown(value: object) -> None:
+def test_an_error_names_an_invalid_credential_and_does_not_show_it(value: object) -> None:
     with pytest.raises(ConfigurationError, match=r"sasl\.password") as caught:
         parse(Settings, {"kafka": {"client": {"sasl.password": value}}})
 
     assert PASSWORD not in "".join(traceback.format_exception(caught.value))
 
 
-def test_credentials_of_the_environment_are_secrets(tmp_path: Any) -> None:
+def test_credentials_from_the_environment_are_secrets(tmp_path: Any) -> None:
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "password").write_text(PASSWORD)
     environ = {"KAFKA_SASL_USERNAME": PASSWORD, "KAFKA_SASL_PASSWORD_FILE": str(tmp_path / "password")}

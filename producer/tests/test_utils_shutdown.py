@@ -19,7 +19,7 @@ def test_a_signal_sets_the_event(number: signal.Signals) -> None:
     assert stop.is_set()
 
 
-def test_afterwards_signals_do_what_they_did() -> None:
+def test_the_previous_handlers_are_restored() -> None:
     before = signal.getsignal(signal.SIGTERM)
 
     with stopping_on_signals(Event()):
@@ -29,7 +29,7 @@ def test_afterwards_signals_do_what_they_did() -> None:
     assert within is not before
 
 
-def test_blocks_may_be_nested_and_the_inner_event_is_set() -> None:
+def test_in_nested_blocks_a_signal_sets_the_inner_event() -> None:
     outer, inner = Event(), Event()
 
     with stopping_on_signals(outer):
@@ -41,7 +41,7 @@ def test_blocks_may_be_nested_and_the_inner_event_is_set() -> None:
     assert outer.is_set()
 
 
-def test_outside_the_main_thread_signals_are_left_alone() -> None:
+def test_outside_the_main_thread_no_handler_is_installed() -> None:
     before = signal.getsignal(signal.SIGTERM)
     within = []
 

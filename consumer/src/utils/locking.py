@@ -1,4 +1,4 @@
-"""A file that one process has for itself. On Windows, which has no `flock`, nothing is locked."""
+"""Exclusive locks on files. On Windows, which has no `flock`, nothing is locked."""
 
 import sys
 from typing import BinaryIO
@@ -10,7 +10,7 @@ LOCKS = sys.platform != "win32"
 
 
 def lock(file: BinaryIO) -> bool:
-    """Whether the lock is ours now; it is let go when the file is closed, however the process ends."""
+    """Lock the file; False if another process holds the lock. Closing the file or exiting releases it."""
     if sys.platform != "win32":
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

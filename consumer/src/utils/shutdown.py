@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT set an event; whatever waits in the program waits on that event. Or they end it at once."""
+"""Signals: SIGTERM and SIGINT set the event that every wait in the program listens to, or end the process at once."""
 
 import signal
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from types import FrameType
 def stopping_on_signals(stop: Event) -> Iterator[None]:
     """While the block runs, SIGTERM and SIGINT set `stop` and do nothing else.
 
-    Outside the main thread, where Python allows no signal handlers, the caller sets `stop` itself.
+    Outside the main thread, where Python has no signal handlers, the caller sets `stop` itself.
     """
     if current_thread() is not main_thread():
         yield
@@ -30,8 +30,9 @@ def stopping_on_signals(stop: Event) -> Iterator[None]:
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """While the block runs SIGINT ends the process at once, in the middle of a call of a client's too, as SIGTERM does:
-    for what leaves nothing to be tidied up.
+    """While the block runs, SIGINT ends the process immediately, even during a client call, as SIGTERM does.
+
+    For programs that need no cleanup.
     """
     before = signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:

@@ -1,4 +1,4 @@
-"""Logging: one JSON object a line for machines, or plain text for people; into files as well where one asks for it."""
+"""Logging: one JSON object per line, or plain text for people; to standard output, and optionally to files too."""
 
 import io
 import logging
@@ -20,9 +20,9 @@ from src.utils.locking import lock
 
 logger = logging.getLogger(__name__)
 
-REPEATS_ALLOWED_EVERY = 60.0  # seconds
+REPEAT_INTERVAL = 60.0  # seconds
 FILE_BYTES = 10_000_000
-OLDER_FILES = 2  # beside the one that is written
+BACKUPS = 2  # rotated files, in addition to the current one
 
 _NUMBER = re.compile(r"\d+(\.\d+)?")
 _OWN_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "suppressed", "time"}
@@ -37,75 +37,74 @@ def configure(
     stream: TextIO | None = None,
     log_dir: str = "",
 ) -> None:
-    """Send the whole process's log to `stream` (standard output by default), in UTF-8 whatever the locale says.
+    """Log to `stream` (standard output by default), as UTF-8 regardless of the locale.
 
-    `style` is "json" or "text". With `log_dir` the lines are written into files there too, always as JSON. Raises
-    ConfigurationError where that can't be done.
+    `style` is "json" or "text". With `log_dir`, log to files in that directory too, always as JSON. Raises
+    ConfigurationError if they cannot be written.
     """
     stream = stream or sys.stdout
     if isinstance(stream, io.TextIOWrapper):
         stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     json = _Json(service, version)
-    handlers = [_ready(logging.StreamHandler(stream), _Text() if style == "text" else json)]
+    handlers = [_configured(logging.StreamHandler(stream), _Text() if style == "text" else json)]
     if log_dir:
-        handlers.append(_ready(_opened(Path(log_dir), service), json))
+        handlers.append(_configured(_log_file(Path(log_dir), service), json))
     logging.basicConfig(level=level, handlers=handlers, force=True)
     logging.captureWarnings(True)
 
 
-def _ready(handler: logging.Handler, formatter: logging.Formatter) -> logging.Handler:
+def _configured(handler: logging.Handler, formatter: logging.Formatter) -> logging.Handler:
     handler.setFormatter(formatter)
     handler.addFilter(RepeatedWarnings())
     return handler
 
 
-def _opened(folder: Path, service: str) -> "LogFile":
+def _log_file(folder: Path, service: str) -> "LogFile":
     try:
         folder.mkdir(parents=True, exist_ok=True)
         return LogFile(folder, service)
     except OSError as error:
         raise ConfigurationError(
-            f"logging.log_dir: cannot write into {str(folder)!r}: {error.strerror}; make it writable, or unset LOG_DIR"
+            f"logging.log_dir: cannot write to {str(folder)!r}: {error.strerror}; make it writable, or unset LOG_DIR"
         ) from error
 
 
 class LogFile(RotatingFileHandler):
-    """`<service>-<number>.jsonl` in a folder that processes share, for a program that ships files.
+    """`<service>-<number>.jsonl` in a directory that processes share, for a log shipper.
 
-    Each takes the first number whose lock is free, and goes on in the file of the one that had it before: so however
-    often they come and go, there are no more files than processes at a time. On Windows, which has no `flock`, give
-    each process a folder of its own.
+    A process uses the first number that is not locked, and appends to that file: however often processes restart, there
+    are no more files than processes at a time. On Windows, which has no `flock`, give each process its own directory.
     """
 
     def __init__(self, folder: Path, service: str) -> None:
-        path, self._claim = _first_free(folder, service)
-        super().__init__(path, maxBytes=FILE_BYTES, backupCount=OLDER_FILES, encoding="ascii")
+        path, self._lock_file = _first_unlocked(folder, service)
+        super().__init__(path, maxBytes=FILE_BYTES, backupCount=BACKUPS, encoding="ascii")
 
     def close(self) -> None:
         try:
             super().close()
         finally:
-            self._claim.close()
+            self._lock_file.close()
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: ARG002, N802 - logging's own signature
-        """A full disk must not stop the service, and the line is on standard output: say there that it is not here."""
+        """A full disk must not stop the service: the line is on standard output; say there that the file lacks it."""
         logger.warning("log file not written", extra={"reason": str(sys.exception())})
 
 
-def _first_free(folder: Path, service: str) -> tuple[Path, BinaryIO]:
+def _first_unlocked(folder: Path, service: str) -> tuple[Path, BinaryIO]:
     for number in count(1):
         path = folder / f"{service}-{number}.jsonl"
-        claim = path.with_suffix(".lock").open("wb")
-        if lock(claim):
+        lock_file = path.with_suffix(".lock").open("wb")
+        if lock(lock_file):
             break
-        claim.close()
-    return path, claim
+        lock_file.close()
+    return path, lock_file
 
 
 class RepeatedWarnings(logging.Filter):
-    """Lets the same warning or error through once a minute; the next one says how many were kept back.
+    """Passes the same warning or error once a minute; the next one has the number of those suppressed since.
 
-    Two are the same when they differ in no more than the numbers in their texts: durations, ports, attempts.
+    Two are the same if they differ only in the numbers in their texts: durations, ports, attempts.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -117,24 +116,24 @@ class RepeatedWarnings(logging.Filter):
         if record.levelno < logging.WARNING:
             return True
         now = self._clock()
-        key = _identity(record)
-        since, suppressed = self._last.get(key, (-REPEATS_ALLOWED_EVERY, 0))
-        if now - since < REPEATS_ALLOWED_EVERY:
+        key = _key(record)
+        since, suppressed = self._last.get(key, (-REPEAT_INTERVAL, 0))
+        if now - since < REPEAT_INTERVAL:
             self._last[key] = (since, suppressed + 1)
             return False
-        self._forget_before(now - REPEATS_ALLOWED_EVERY)
+        self._forget_before(now - REPEAT_INTERVAL)
         self._last[key] = (now, 0)
         if suppressed:
             record.suppressed = suppressed
         return True
 
     def _forget_before(self, instant: float) -> None:
-        """Messages with changing texts must not fill the memory."""
+        """Messages whose texts change must not exhaust the memory."""
         if len(self._last) > 1000:
             self._last = {key: seen for key, seen in self._last.items() if seen[0] > instant}
 
 
-def _identity(record: logging.LogRecord) -> tuple[object, ...]:
+def _key(record: logging.LogRecord) -> tuple[object, ...]:
     fields = (value for name, value in vars(record).items() if name not in _OWN_FIELDS)
     texts = (_NUMBER.sub("#", value) if isinstance(value, str) else repr(value) for value in fields)
     return (record.name, record.levelno, _NUMBER.sub("#", record.getMessage()), *texts)
@@ -167,7 +166,7 @@ class _Text(logging.Formatter):
             if name not in _OWN_FIELDS
         )
         suppressed = getattr(record, "suppressed", 0)
-        more = f"  (and {suppressed} more like it)" if suppressed else ""
+        more = f"  ({suppressed} similar suppressed)" if suppressed else ""
         line = f"{_utc(record.created)[11:23]} {record.levelname:<7} {record.name}  {record.getMessage()}{fields}{more}"
         return line + (f"\n{self.formatException(record.exc_info)}" if record.exc_info else "")
 
