@@ -1,4 +1,4 @@
-"""The messages that the producer makes. To change their structure or content, change `_message`."""
+"""Generates the messages. To change their structure or content, change `_message`."""
 
 import os
 import random
@@ -12,7 +12,7 @@ VERSION = "1.0.0"
 
 
 def random_ids(count: int) -> list[str]:
-    """Version 4 UUIDs. One call for all the randomness, which is several times faster than `uuid.uuid4` for each."""
+    """Version 4 UUIDs from a single call to `os.urandom`, several times faster than `uuid.uuid4` for each."""
     digits = os.urandom(16 * count).hex()
     return [_uuid4(digits[start : start + 32]) for start in range(0, 32 * count, 32)]
 
@@ -23,21 +23,21 @@ def _uuid4(digits: str) -> str:
 
 
 class DataGenerator:
-    """Makes messages out of a clock, a source of ids and a source of chance; the same three make the same messages."""
+    """Deterministic for a given clock, id source and random number source."""
 
     def __init__(
         self,
         *,
         clock: Callable[[], float] = time.time,
         ids: Callable[[int], Sequence[str]] = random_ids,
-        chance: Callable[[], float] = random.random,
+        random_number: Callable[[], float] = random.random,
     ) -> None:
         self._clock = clock
         self._ids = ids
-        self._chance = chance
+        self._random_number = random_number
 
     def generate_batch(self, size: int) -> list[Message]:
-        """`size` messages of this moment: the clock is read once, so value and header agree."""
+        """The clock is read once, so that `created_at` in value and header are equal."""
         created_at = utc_text(self._clock())
         return [self._message(identifier, created_at) for identifier in self._ids(size)]
 
@@ -46,7 +46,7 @@ class DataGenerator:
             key=identifier,
             value={
                 "id": identifier,
-                "name": f"item_{int(self._chance() * 100_000_000):08d}",
+                "name": f"item_{int(self._random_number() * 100_000_000):08d}",
                 "created_at": created_at,
                 "metadata": {"source": SOURCE, "version": VERSION},
             },

@@ -1,4 +1,4 @@
-"""The producer: makes messages at a set pace and hands each to Kafka, or writes down that it could not."""
+"""The producer: sends messages to Kafka at a configured rate, and writes those it cannot deliver to a folder."""
 
 import argparse
 import logging
@@ -9,22 +9,25 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from threading import Event
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
 from src.check import check
+from src.command_line import parser
 from src.data_generator import DataGenerator
-from src.delivery import TURN, Delivery, Publisher, RetryPolicy
-from src.jsonl_input import Stream, UserLines, opened
+from src.delivery.delivery import POLL_TIMEOUT, Delivery, Publisher
+from src.delivery.retry_policy import RetryPolicy
+from src.jsonl_input import JsonlInput, Stream, open_input
 from src.kafka.publisher import NO_TIMEOUT, KafkaPublisher
-from src.model.errors import InvalidInput
-from src.model.message import Encoded, Headers, Message, encode
-from src.pacing import Pacer, describe
+from src.message_sources import GeneratedMessages, MessageSource
+from src.model.errors import InvalidMessage
+from src.model.message import Headers, Message, ProducerRecord, encode
+from src.pacing import Pacer, describe_rate
 from src.settings import DEFAULT_FILE, VERSION, KafkaSettings, ProducerSettings, Settings, load_settings
-from src.undelivered.resender import BackgroundResender
-from src.undelivered.segments import Undelivered
+from src.undelivered.background_resender import BackgroundResender
+from src.undelivered.folder import UndeliveredFolder
 from src.utils.config import ConfigurationError
 from src.utils.health_server import CannotServe, HealthServer
 from src.utils.logging import configure
@@ -33,41 +36,14 @@ from src.utils.shutdown import ended_by_signals, stopping_on_signals
 
 logger = logging.getLogger("producer")
 
-LIVENESS_TIMEOUT = 30.0  # seconds without a turn of the loop
-LOOK_AGAIN = 0.02  # seconds until more of the user's lines may have been read
-
-
-class MessageSource(Protocol):
-    """Where the loop gets messages from."""
-
-    @property
-    def exhausted(self) -> bool: ...
-
-    def take(self, size: int) -> Sequence[Encoded]: ...
-
-
-class Generated:
-    """Messages made on demand: `count` of them, or without an end."""
-
-    def __init__(self, generator: DataGenerator, count: int | None = None) -> None:
-        self._generator = generator
-        self._left = count
-
-    @property
-    def exhausted(self) -> bool:
-        return self._left == 0
-
-    def take(self, size: int) -> list[Encoded]:
-        if self._left is not None:
-            size = min(size, self._left)
-            self._left -= size
-        return [encode(message) for message in self._generator.generate_batch(size)]
+LIVENESS_TIMEOUT = 30.0  # seconds that one iteration of the main loop may take
+INPUT_POLL_INTERVAL = 0.02  # seconds until a source without messages is asked again
 
 
 class DataProducer:
-    """Makes and sends messages. Each is delivered, or kept whole in the undelivered folder.
+    """Generates and sends messages. Each is delivered to Kafka, or written to the undelivered folder.
 
-    Without settings it reads `config/config.json` and the environment, and sets up the process's logging. It is used
+    Without settings it reads `config/config.json` and the environment, and configures the process's logging. It is used
     by one thread. Raises ConfigurationError.
     """
 
@@ -77,32 +53,32 @@ class DataProducer:
         settings: Settings | None = None,
         publisher: Publisher | None = None,
         generator: DataGenerator | None = None,
-        undelivered: Undelivered | None = None,
+        undelivered: UndeliveredFolder | None = None,
         registry: CollectorRegistry | None = None,
         clock: Callable[[], float] = time.monotonic,
         stop: Event | None = None,
     ) -> None:
-        self._settings = settings = settings or _settings_from(DEFAULT_FILE)
+        self._settings = settings = settings or _load_settings(DEFAULT_FILE)
         self._generator = generator or DataGenerator()
         self._clock = clock
         self._stop = stop or Event()
         self._registry = registry or CollectorRegistry()
-        self._last_turn = clock()
+        self._last_iteration = clock()
         metrics = ProducerMetrics(self._registry, version=VERSION)
-        self._kept = undelivered or Undelivered(Path(settings.producer.undelivered_dir), settings.kafka.topic)
+        self._folder = undelivered or UndeliveredFolder(Path(settings.producer.undelivered_dir), settings.kafka.topic)
         self._publisher = publisher or _publisher(settings.kafka, settings.producer)
         self._delivery = Delivery(
             self._publisher,
-            self._kept,
-            _policy(settings.producer),
+            self._folder,
+            _retry_policy(settings.producer),
             metrics,
             clock=clock,
             stop=self._stop,
         )
-        self._trickle = BackgroundResender(self._kept, self._delivery, stop=self._stop, clock=clock)
+        self._resender = BackgroundResender(self._folder, self._delivery, stop=self._stop, clock=clock)
         metrics.watch(
-            queue=lambda: self._delivery.outstanding,
-            undelivered=self._kept.count,
+            queue=lambda: self._delivery.ledger.in_flight,
+            undelivered=self._folder.count,
             healthy=lambda: not self._readiness_failures(),
         )
 
@@ -110,41 +86,43 @@ class DataProducer:
         return self._generator.generate_batch(batch_size)
 
     def send_message(self, key: str, value: dict[str, Any], headers: Headers = None) -> bool:
-        """Send one message; True once Kafka has it. False: it is no message, or it is kept."""
+        """Send one message; True once Kafka has acknowledged it. False: it is invalid, or in the undelivered folder."""
         return self.send_batch([(key, value, headers)]) == 1
 
     def send_batch(self, batch: Sequence[Message | tuple[str, dict[str, Any], Headers]]) -> int:
-        """Send these and wait for each one's delivery report, retries included; how many Kafka has."""
-        messages = list(_encodable(batch))
-        return self._delivery.deliver(messages).delivered if messages else 0
+        """Send messages and wait for their delivery reports, retries included; returns how many are acknowledged."""
+        records = list(_encode_valid(batch))
+        return self._delivery.send_and_wait(records).delivered if records else 0
 
     def run(self, interval: float = 0.1, batch_size: int = 100) -> None:
         """Send a batch every `interval` seconds until SIGTERM or SIGINT. A producer runs once.
 
-        Raises BrokerError where the Kafka client can't go on, CannotServe where the metrics port can't be had,
-        UndeliveredFileError where messages can't be kept at the end.
+        Raises FatalClientError, CannotServe where the metrics port is not available, and UndeliveredStoreError where
+        undelivered messages cannot be written at the end.
         """
-        self.send_all(Generated(self._generator), interval, batch_size)
+        self.send_from(GeneratedMessages(self._generator), interval, batch_size)
 
-    def send_all(self, feed: MessageSource, interval: float, batch_size: int) -> bool:
-        """As `run`, with messages from the feed, until that is exhausted too; True if every one was delivered."""
-        logger.info("producing", extra={"pace": describe(interval, batch_size), "topic": self._settings.kafka.topic})
+    def send_from(self, source: MessageSource, interval: float, batch_size: int) -> bool:
+        """As `run`, with messages from `source`, also until it is exhausted; True if every message was delivered."""
+        rate = describe_rate(interval, batch_size)
+        logger.info("producer started", extra={"rate": rate, "topic": self._settings.kafka.topic})
         pacer = Pacer(interval, self._clock)
         with stopping_on_signals(self._stop), self._health_server(), self:
-            while not self._stop.is_set() and self._is_work_left(feed):
-                self._last_turn = self._clock()
-                self._send_due_batch(feed, pacer, batch_size)
-                self._trickle.turn()
-                self._delivery.turn(self._patience(feed, pacer))
-        self._tell_end()
-        return feed.exhausted and not self.undelivered
+            while not self._stop.is_set() and self._has_work(source):
+                self._last_iteration = self._clock()
+                self._send_due_batch(source, pacer, batch_size)
+                self._resender.poll_once()
+                self._delivery.poll_once(self._poll_timeout(source, pacer))
+        logger.info("producer stopped", extra={"delivered": self.delivered, "undelivered": self.undelivered})
+        return source.exhausted and not self.undelivered
 
     def close(self) -> None:
-        """Keep what was not delivered, and let go of Kafka; a run does so at its end.
+        """Write undelivered messages to the folder and close the Kafka client; a run does so at its end.
 
-        Kafka comes last: its client waits for a look-up of a name that is under way, which may outlast all patience.
+        The client comes last: closing it waits for a DNS lookup in progress, which may take longer than the grace
+        period of the process.
         """
-        with closing(self._publisher), self._trickle:
+        with closing(self._publisher), self._resender:
             self._delivery.finish()
 
     def __enter__(self) -> Self:
@@ -155,34 +133,33 @@ class DataProducer:
 
     @property
     def delivered(self) -> int:
-        """Messages of this producer that Kafka has, at once or from the undelivered folder."""
-        return self._delivery.delivered + self._delivery.undelivered - self.undelivered
+        """Messages of this producer that Kafka has acknowledged, directly or from the undelivered folder."""
+        ledger = self._delivery.ledger
+        return ledger.delivered + ledger.undelivered - self.undelivered
 
     @property
     def undelivered(self) -> int:
-        """Messages of this producer that are in the undelivered folder."""
-        return self._kept.left()
+        """Messages of this producer in the undelivered folder."""
+        return self._folder.count_own()
 
-    def _is_work_left(self, feed: MessageSource) -> bool:
-        """At the end of its feed a run does not wait for what it found in the folder, nor for a Kafka that is away."""
-        return not feed.exhausted or self._delivery.outstanding > self._trickle.on_its_way or self._trickle.unfinished
+    def _has_work(self, source: MessageSource) -> bool:
+        """Once its source is exhausted, a run waits neither for other processes' messages nor for Kafka to recover."""
+        own_in_flight = self._delivery.ledger.in_flight > self._resender.in_flight
+        return not source.exhausted or own_in_flight or self._resender.has_own_messages
 
-    def _send_due_batch(self, feed: MessageSource, pacer: Pacer, batch_size: int) -> None:
-        if pacer.wait() or feed.exhausted or not self._delivery.has_room:
+    def _send_due_batch(self, source: MessageSource, pacer: Pacer, batch_size: int) -> None:
+        if pacer.seconds_until_due() or source.exhausted or not self._delivery.has_capacity:
             return
-        messages = feed.take(batch_size)
-        if messages:
-            pacer.took(len(messages) / batch_size)
-            self._delivery.dispatch(messages)
+        records = source.next_batch(batch_size)
+        if records:
+            pacer.advance(len(records) / batch_size)
+            self._delivery.send(records)
         else:
-            pacer.idle(LOOK_AGAIN)
+            pacer.postpone(INPUT_POLL_INTERVAL)
 
-    def _patience(self, feed: MessageSource, pacer: Pacer) -> float:
-        """Seconds that the loop may wait for delivery reports."""
-        return TURN if feed.exhausted or not self._delivery.has_room else pacer.wait()
-
-    def _tell_end(self) -> None:
-        logger.info("stopped", extra={"delivered": self.delivered, "undelivered": self.undelivered})
+    def _poll_timeout(self, source: MessageSource, pacer: Pacer) -> float:
+        waits_for_reports = source.exhausted or not self._delivery.has_capacity
+        return POLL_TIMEOUT if waits_for_reports else pacer.seconds_until_due()
 
     def _health_server(self) -> HealthServer:
         metrics = self._settings.metrics
@@ -197,34 +174,34 @@ class DataProducer:
         return server
 
     def _readiness_failures(self) -> list[str]:
-        reasons = self._delivery.readiness_failures() + ([self._trickle.trouble] if self._trickle.trouble else [])
-        waiting = self._kept.count() if reasons else 0
-        return [*reasons, f"{waiting} messages are in the undelivered folder"] if waiting else reasons
+        reasons = self._delivery.readiness_failures() + ([self._resender.error] if self._resender.error else [])
+        waiting = self._folder.count() if reasons else 0
+        return [*reasons, f"{waiting} messages in the undelivered folder"] if waiting else reasons
 
     def _liveness_failures(self) -> list[str]:
-        silence = self._clock() - self._last_turn
-        return [f"the main loop has stalled for {silence:.0f} s"] if silence > LIVENESS_TIMEOUT else []
+        elapsed = self._clock() - self._last_iteration
+        return [f"the main loop has stalled for {elapsed:.0f} s"] if elapsed > LIVENESS_TIMEOUT else []
 
 
 def _publisher(kafka: KafkaSettings, producer: ProducerSettings) -> KafkaPublisher:
-    """Who waits has the client do it: it keeps the order, and makes no second copy of what it has sent already."""
+    """With `on_outage: wait` the client itself waits: it preserves the order and creates no duplicates."""
     return KafkaPublisher(kafka, delivery_timeout_ms=NO_TIMEOUT if producer.waits else producer.delivery_timeout_ms)
 
 
-def _policy(producer: ProducerSettings) -> RetryPolicy:
+def _retry_policy(producer: ProducerSettings) -> RetryPolicy:
     return RetryPolicy(None if producer.waits else producer.max_retries, producer.initial_retry_delay_ms / 1000)
 
 
-def _encodable(batch: Sequence[Message | tuple[str, dict[str, Any], Headers]]) -> Iterator[Encoded]:
-    """The messages that can be sent at all; a caller's mistake in one does not hold up its neighbours."""
+def _encode_valid(batch: Sequence[Message | tuple[str, dict[str, Any], Headers]]) -> Iterator[ProducerRecord]:
+    """An invalid message does not affect the others of its batch."""
     for message in batch:
         try:
             yield encode(message)
-        except InvalidInput as error:
-            logger.error("not a message, not sent", extra={"reason": str(error)})
+        except InvalidMessage as error:
+            logger.error("invalid message not sent", extra={"reason": str(error)})
 
 
-def _settings_from(path: Path) -> Settings:
+def _load_settings(path: Path) -> Settings:
     settings = load_settings(path, os.environ)
     configure(
         service="producer",
@@ -237,15 +214,15 @@ def _settings_from(path: Path) -> Settings:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The program. Exit codes: 0 asked to stop or all delivered, 1 failed, 2 wrong configuration."""
-    options = _parser().parse_args(arguments)
+    """The program. Exit codes: 0 stopped by a signal or all delivered, 1 failed, 2 wrong configuration."""
+    options = parser().parse_args(arguments)
     stop = Event()
     try:
         if options.check:
             with ended_by_signals():
-                return check(_settings_from(options.config), options.config)
+                return check(_load_settings(options.config), options.config)
         with stopping_on_signals(stop):
-            return _act(options, stop)
+            return _run(options, stop)
     except ConfigurationError as error:
         print(f"producer: {error}", file=sys.stderr)
         return 2
@@ -257,11 +234,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _act(options: argparse.Namespace, stop: Event) -> int:
-    settings = _settings_from(options.config)
+def _run(options: argparse.Namespace, stop: Event) -> int:
+    settings = _load_settings(options.config)
     if options.input is not None:
-        stream = opened(options.input)
-        settings = replace(settings, metrics=replace(settings.metrics, port=0))  # beside a producer that runs
+        stream = open_input(options.input)
+        settings = replace(settings, metrics=replace(settings.metrics, port=0))  # another producer may be running
         return _send_input(DataProducer(settings=settings, stop=stop), stream, settings)
     generator = DataGenerator()
     producer = DataProducer(settings=settings, generator=generator, stop=stop)
@@ -269,58 +246,22 @@ def _act(options: argparse.Namespace, stop: Event) -> int:
     if options.count is None:
         producer.run(interval=interval, batch_size=batch_size)
         return 0
-    return 0 if producer.send_all(Generated(generator, options.count), interval, batch_size) else 1
+    return 0 if producer.send_from(GeneratedMessages(generator, options.count), interval, batch_size) else 1
 
 
 def _send_input(producer: DataProducer, stream: Stream, settings: Settings) -> int:
-    lines = UserLines(stream)
-    complete = producer.send_all(lines, settings.producer.batch_interval, settings.producer.batch_size)
+    lines = JsonlInput(stream)
+    complete = producer.send_from(lines, settings.producer.batch_interval, settings.producer.batch_size)
     logger.info(
-        "input sent" if complete else "input not sent completely",
+        "input delivered" if complete else "input not fully delivered",
         extra={
             "read": lines.read,
             "delivered": producer.delivered,
             "undelivered": producer.undelivered,
-            "broken": lines.broken,
+            "invalid": lines.invalid,
         },
     )
-    return 0 if complete and not lines.broken else 1
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m src.producer",
-        description="Makes messages at a set pace and sends each to Kafka, until SIGTERM or Ctrl-C. A message that"
-        " Kafka does not confirm is kept whole: see python -m src.undelivered --help.",
-        epilog="Settings come from the file, and from environment variables, which win; the README lists them."
-        " Exit codes: 0 asked to stop, or all delivered; 1 failed, or not all delivered; 2 wrong"
-        " configuration.",
-    )
-    parser.add_argument("--config", type=Path, default=DEFAULT_FILE, metavar="PATH", help="settings file (%(default)s)")
-    task = parser.add_mutually_exclusive_group()
-    task.add_argument(
-        "--check",
-        action="store_true",
-        help="try the settings, Kafka and the undelivered folder, print what was found, and exit with 0, or 2 if"
-        " anything is wrong; sends nothing",
-    )
-    task.add_argument(
-        "--count", type=_count, metavar="N", help="send N messages, then exit: with 0 if all were delivered"
-    )
-    task.add_argument(
-        "--input",
-        metavar="FILE",
-        help="send your own messages instead: one JSON object a line, - is standard input. Its id is the key; one"
-        " without an id is given a UUID. Same pace and retries; the metrics port is a free one; exits with 0 only if"
-        " every line was delivered",
-    )
-    return parser
-
-
-def _count(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
-    return int(text)
+    return 0 if complete and not lines.invalid else 1
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What an operator can set, with defaults and limits."""
+"""Settings with their defaults and limits."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +17,7 @@ Topic = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9._-]{1,249}\Z")]
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Servers = Annotated[str, Meta(pattern=r"^\s*[^\s,]+:\d+\s*(,\s*[^\s,]+:\d+\s*)*,?\s*\Z")]
 
-# librdkafka keys that the promise rests on, each with the reason it can't be set.
+# librdkafka keys that the delivery guarantees depend on, each with the reason why it is reserved.
 RESERVED = {
     "bootstrap.servers": "set kafka.bootstrap_servers",
     "metadata.broker.list": "set kafka.bootstrap_servers",
@@ -25,17 +25,17 @@ RESERVED = {
     "compression.codec": "set kafka.compression_type",
     "acks": "a message counts as delivered once all in-sync replicas have it",
     "request.required.acks": "a message counts as delivered once all in-sync replicas have it",
-    "enable.idempotence": "without it a retry writes a message twice",
+    "enable.idempotence": "without idempotence a retry may write a message twice",
     "message.timeout.ms": "set producer.delivery_timeout_ms",
     "delivery.timeout.ms": "set producer.delivery_timeout_ms",
-    "transactional.id": "the producer opens no transactions",
-    "delivery.report.only.error": "every message is accounted for by its delivery report",
+    "transactional.id": "the producer does not use transactions",
+    "delivery.report.only.error": "every message needs a delivery report",
     "statistics.interval.ms": "the health check reads the client's statistics",
 }
 
 
 class Section(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A group of settings; a key that is not declared is an error."""
+    """A group of settings; an unknown key is an error."""
 
 
 class KafkaSettings(Section, frozen=True):
@@ -43,11 +43,11 @@ class KafkaSettings(Section, frozen=True):
     topic: Topic = "data-topic"
     compression_type: Literal["none", "gzip", "snappy", "lz4", "zstd"] = "snappy"
     client: ClientSettings = ClientSettings()
-    """Further librdkafka keys, TLS and SASL among them."""
+    """Further librdkafka keys, for example for TLS and SASL."""
 
     @property
     def servers(self) -> str:
-        """The brokers, without what people put around the commas."""
+        """The brokers, without whitespace and empty entries."""
         return ",".join(server for server in "".join(self.bootstrap_servers.split()).split(",") if server)
 
     @property
@@ -58,20 +58,20 @@ class KafkaSettings(Section, frozen=True):
     def __post_init__(self) -> None:
         for key in self.client:
             if key in RESERVED:
-                raise ValueError(f"client.{key} can't be set: {RESERVED[key]}")
+                raise ValueError(f"client.{key} is reserved: {RESERVED[key]}")
 
 
 class ProducerSettings(Section, frozen=True):
     interval_ms: Annotated[float, Meta(ge=0, le=3_600_000)] = 36
-    """Milliseconds that one message is worth; 0 is as fast as it goes."""
+    """Average interval per message; 0 is as fast as possible."""
     batch_size: Annotated[int, Meta(ge=1, le=100_000)] = 100
     max_retries: Annotated[int, Meta(ge=0, le=100)] = 3
     initial_retry_delay_ms: Annotated[int, Meta(ge=0, le=3_600_000)] = 3000
     delivery_timeout_ms: Annotated[int, Meta(ge=1000, le=3_600_000)] = 60_000
     on_outage: Literal["spool", "wait"] = "spool"
-    """Past the retries: keep the message in the undelivered folder and send it from there; or hold everything up."""
+    """After the retries: write the message to the undelivered folder and resend it from there; or wait for Kafka."""
     undelivered_dir: Annotated[str, Meta(min_length=1)] = "undelivered"
-    """Where messages given up are kept; relative to the folder above the configuration file's."""
+    """Where undelivered messages are written; relative to the parent of the configuration file's folder."""
 
     @property
     def batch_interval(self) -> float:
@@ -87,7 +87,7 @@ class LoggingSettings(Section, frozen=True):
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
     format: Literal["json", "text"] = "json"
     log_dir: str = ""
-    """Where the lines are written into files as well; nowhere by default."""
+    """Where log files are written in addition to standard output; none by default."""
 
 
 class MetricsSettings(Section, frozen=True):
@@ -132,7 +132,7 @@ VARIABLES = (
 
 
 def load_settings(path: Path, environ: Mapping[str, str]) -> Settings:
-    """The file's settings with the environment laid over them, relative paths resolved. Raises ConfigurationError."""
+    """The file's settings, overridden by the environment, with paths resolved. Raises ConfigurationError."""
     settings = load(Settings, path, VARIABLES, environ)
     folder = path.absolute().parent.parent / settings.producer.undelivered_dir
     return replace(settings, producer=replace(settings.producer, undelivered_dir=str(folder)))

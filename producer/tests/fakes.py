@@ -1,26 +1,48 @@
-"""Small real classes in place of Kafka, the clock and the disk, and what the tests are told in."""
+"""Fakes of Kafka, the clock and the undelivered store, and helpers for tests. The fakes of Kafka and of the store pass
+the same contract tests as what they replace.
+"""
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
-from src.kafka.produce_request import Failure, Fault, ProduceRequest
-from src.model.errors import BrokerError, UndeliveredFileError
-from src.model.message import Encoded
+from src.kafka.produce_request import ProduceRequest
+from src.model.delivery_failure import DeliveryFailure, Fault
+from src.model.errors import FatalClientError, UndeliveredStoreError
+from src.model.message import ProducerRecord
+from src.undelivered.record import from_line
+from src.undelivered.segments import segment_paths
 
-DEADLINE = 10.0  # seconds; what takes longer in a test has failed
+UNLIMITED = 1_000_000
+DEADLINE = 10.0  # seconds after which a test has failed
 
 
-def encoded(name: str, size: int = 0) -> Encoded:
-    """A message that is told apart by its name."""
-    return Encoded(name.encode(), b'{"id":"%s"}' % name.encode() + b" " * size, [("content-type", b"application/json")])
+def record(name: str, size: int = 0) -> ProducerRecord:
+    """A record whose key is its name."""
+    value = b'{"id":"%s"}' % name.encode() + b" " * size
+    return ProducerRecord(name.encode(), value, [("content-type", b"application/json")])
 
 
-def named(count: int) -> list[Encoded]:
-    return [encoded(str(number)) for number in range(count)]
+def records(count: int) -> list[ProducerRecord]:
+    return [record(str(number)) for number in range(count)]
+
+
+def key(record: ProducerRecord) -> str:
+    return (record.key or b"").decode()
+
+
+def keys_in(*segments: Path) -> list[str]:
+    """The keys in these segments, without corrupt lines."""
+    lines = [line for segment in segments for line in segment.read_bytes().splitlines(keepends=True)]
+    return [key(undelivered.producer_record) for line in lines if (undelivered := from_line(line))]
+
+
+def undelivered_keys(folder: Path) -> list[str]:
+    return keys_in(*segment_paths(folder))
 
 
 class FakeClock:
-    """A time that passes when somebody waits."""
+    """Advances when somebody waits."""
 
     def __init__(self, now: float = 1000.0) -> None:
         self.now = now
@@ -33,95 +55,153 @@ class FakeClock:
 
 
 class FakePublisher:
-    """Delivers in memory, in the next `settled`. `answers` script what becomes of single messages, by their key."""
+    """Delivers in memory, in the next `poll`. `failures` scripts what becomes of single records, by key."""
 
-    def __init__(self, clock: FakeClock | None = None, *, room: int = 1_000_000) -> None:
-        self.delivered: list[Encoded] = []
+    def __init__(self, clock: FakeClock | None = None, *, room: int = UNLIMITED) -> None:
+        self.delivered: list[ProducerRecord] = []
         self.sizes: list[int] = []
-        self.trouble: str | None = None
+        self.unavailable_reason: str | None = None
         self.silent = False
-        """While it is set, no reports come."""
+        """While set, there are no delivery reports."""
         self.failing: str | None = None
-        """While it is set, every message fails for this reason, by nobody's fault."""
-        self.refuse_next: str | None = None
-        """The next message is refused for this reason, by its own fault."""
-        self.answers: dict[bytes, deque[tuple[Fault, str]]] = {}
+        """While set, every record fails for this transient reason."""
+        self.reject_next: str | None = None
+        """The next record is rejected permanently, for this reason."""
+        self.failures: dict[bytes, deque[tuple[Fault, str]]] = {}
         self.fatal_after: int | None = None
         self.closed = False
-        self.on_wait: Callable[[], None] = lambda: None
+        self.on_poll: Callable[[], None] = lambda: None
         self.on_close: Callable[[], None] = lambda: None
         self._clock = clock or FakeClock()
         self._room = room
-        self._under_way: deque[tuple[ProduceRequest, int, Encoded]] = deque()
-        self._settled: list[ProduceRequest] = []
+        self._in_flight: deque[tuple[ProduceRequest, int, ProducerRecord]] = deque()
+        self._completed: list[ProduceRequest] = []
 
-    def refuse(self, name: str, *reasons: str, fault: Fault = Fault.WORLD) -> None:
-        """Have a message fail, once for each reason."""
-        self.answers[name.encode()] = deque((fault, reason) for reason in reasons)
+    def fail(self, name: str, *reasons: str, fault: Fault = Fault.TRANSIENT) -> None:
+        """Let a record fail once for each reason."""
+        self.failures[name.encode()] = deque((fault, reason) for reason in reasons)
 
-    def send(self, messages: Sequence[Encoded]) -> ProduceRequest:
-        shipment = ProduceRequest(self._settled.append)
-        for message in messages:
-            if len(self._under_way) >= self._room:
-                break
-            self._under_way.append((shipment, shipment.size, message))
-            shipment.load(message)
-        shipment.seal()
-        self.sizes.append(shipment.size)
-        return shipment
+    def send(self, records: Sequence[ProducerRecord]) -> ProduceRequest:
+        request = ProduceRequest(self._completed.append)
+        for record in records[: max(0, self._room - len(self._in_flight))]:
+            self._in_flight.append((request, request.size, record))
+            request.add(record)
+        request.seal()
+        self.sizes.append(request.size)
+        return request
 
-    def settled(self, timeout: float) -> list[ProduceRequest]:
-        self.on_wait()
+    def poll(self, timeout: float) -> list[ProduceRequest]:
+        self.on_poll()
         if self.fatal_after is not None and len(self.delivered) >= self.fatal_after:
-            raise BrokerError("the Kafka client can't go on: fenced")
-        if not self._settled and (self.silent or not self._under_way):
+            raise FatalClientError("fatal Kafka client error: fenced")
+        if not self._completed and (self.silent or not self._in_flight):
             self._clock.advance(timeout)
-        while self._under_way and not self.silent:
-            self._report(*self._under_way.popleft())
-        settled, self._settled[:] = list(self._settled), []
-        return settled
+        while self._in_flight and not self.silent:
+            self._report(*self._in_flight.popleft())
+        completed, self._completed[:] = list(self._completed), []
+        return completed
 
     def purge(self) -> None:
         self.silent = False
-        for shipment, number, _ in self._under_way:
-            shipment.report_failed(number, Fault.WORLD, "stopped before it was confirmed")
-        self._under_way.clear()
+        for request, number, _ in self._in_flight:
+            request.report_failed(number, Fault.TRANSIENT, "producer stopped before the acknowledgement")
+        self._in_flight.clear()
 
     def close(self) -> None:
         self.on_close()
         self.closed = True
 
-    def _report(self, shipment: ProduceRequest, number: int, message: Encoded) -> None:
-        answers = self.answers.get(message.key or b"")
+    def _report(self, request: ProduceRequest, number: int, record: ProducerRecord) -> None:
+        failures = self.failures.get(record.key or b"")
         if self.failing:
-            shipment.report_failed(number, Fault.WORLD, self.failing)
-        elif self.refuse_next:
-            shipment.report_failed(number, Fault.MESSAGE, self.refuse_next)
-            self.refuse_next = None
-        elif answers:
-            shipment.report_failed(number, *answers.popleft())
+            request.report_failed(number, Fault.TRANSIENT, self.failing)
+        elif self.reject_next:
+            request.report_failed(number, Fault.PERMANENT, self.reject_next)
+            self.reject_next = None
+        elif failures:
+            request.report_failed(number, *failures.popleft())
         else:
-            self.delivered.append(message)
-            shipment.report_delivered(number)
+            self.delivered.append(record)
+            request.report_delivered(number)
 
 
-class FakeKeeper:
-    """Keeps in memory. `full` is how many calls find no room."""
+class ScriptedPublisher:
+    """Accepts records while it has room, and reports on each as the script says. An idle client has room for one."""
 
-    def __init__(self) -> None:
-        self.kept: list[Failure] = []
-        self.full = 0
+    def __init__(self, clock: FakeClock) -> None:
+        self.unavailable_reason: str | None = None
+        self.fatal = False
+        self.room = UNLIMITED
+        self.delivers = False
+        """While set, everything is delivered by the next poll."""
+        self.script: deque[Fault | None] = deque()
+        """The delivery reports that arrive during the next polls; None is delivered."""
+        self.purges = True
+        self.in_flight: list[tuple[ProduceRequest, int, bytes]] = []
+        self.confirmed: set[bytes] = set()
+        """The keys whose delivery report was accepted."""
+        self.closed = False
+        self._clock = clock
+        self._completed: list[ProduceRequest] = []
+
+    def send(self, records: Sequence[ProducerRecord]) -> ProduceRequest:
+        request = ProduceRequest(self._completed.append)
+        for record in records[: max(0, self.room - len(self.in_flight))]:
+            self.in_flight.append((request, request.size, record.key or b""))
+            request.add(record)
+        request.seal()
+        return request
+
+    def poll(self, timeout: float) -> list[ProduceRequest]:
+        if self.fatal:
+            raise FatalClientError("fatal Kafka client error: fenced")
+        while self.delivers and self.in_flight:
+            self.report(0, None)
+        if self.script:
+            self.report(0, self.script.popleft())
+        if not self._completed:
+            self._clock.advance(timeout)
+        completed, self._completed[:] = list(self._completed), []
+        return completed
+
+    def purge(self) -> None:
+        while self.purges and self.in_flight:
+            self.report(0, Fault.TRANSIENT)
+
+    def close(self) -> None:
+        self.closed = True
+
+    def report(self, position: int, fault: Fault | None) -> None:
+        if not self.in_flight:
+            return
+        request, number, key = self.in_flight.pop(position % len(self.in_flight))
+        known = request.delivered
+        if fault is not None:
+            request.report_failed(number, fault, "not delivered")
+        else:
+            request.report_delivered(number)
+        if request.delivered > known:
+            assert key not in self.confirmed, "delivered twice"
+            self.confirmed.add(key)
+
+
+class FakeUndeliveredStore:
+    """Keeps failures in memory. `full` is the number of calls that fail."""
+
+    def __init__(self, *, full: int = 0) -> None:
+        self.failures: list[DeliveryFailure] = []
+        self.full = full
 
     @property
     def keys(self) -> list[str]:
-        return [(failure.message.key or b"").decode() for failure in self.kept]
+        return [key(failure.record) for failure in self.failures]
 
     @property
     def reasons(self) -> list[str]:
-        return [failure.reason for failure in self.kept]
+        return [failure.reason for failure in self.failures]
 
-    def keep(self, failures: Sequence[Failure]) -> None:
+    def append(self, failures: Sequence[DeliveryFailure]) -> None:
         if self.full:
             self.full -= 1
-            raise UndeliveredFileError("no space left on device")
-        self.kept += failures
+            raise UndeliveredStoreError("no space left on device")
+        self.failures += failures

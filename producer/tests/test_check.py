@@ -1,4 +1,4 @@
-"""`--check` says what is there and what is not, and sends nothing."""
+"""`--check` reports what is missing, and sends nothing."""
 
 import socket
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from local.broker import EmbeddedBroker
-from src.check import _advertised, check
+from src.check import _advertised_addresses, check
 from src.producer import main
 from src.settings import Settings
 from src.utils.config import parse
@@ -18,7 +18,7 @@ def settings(folder: Path, servers: str, topic: str = "data-topic", **client: st
     return parse(Settings, {"kafka": kafka, "producer": {"undelivered_dir": str(folder)}})
 
 
-def test_where_all_is_well_it_says_so_and_exits_0(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_checks_pass_and_it_exits_0(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with EmbeddedBroker({"data-topic": 3}) as broker:
         exit_code = check(settings(tmp_path, broker.address), Path("config.json"))
 
@@ -34,10 +34,10 @@ def test_a_missing_topic_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[
         exit_code = check(settings(tmp_path, broker.address), Path("config.json"))
 
     assert exit_code == 2
-    assert "data-topic is not there" in capsys.readouterr().out
+    assert "data-topic does not exist" in capsys.readouterr().out
 
 
-def test_an_advertised_address_that_leads_nowhere_is_named_with_the_mend(
+def test_an_unreachable_advertised_address_is_named_with_the_remedy(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with EmbeddedBroker({"data-topic": 3}) as broker, socket.create_server(("127.0.0.1", 0)) as closed_soon:
@@ -48,21 +48,21 @@ def test_an_advertised_address_that_leads_nowhere_is_named_with_the_mend(
 
     printed = capsys.readouterr().out
     assert exit_code == 2
-    assert f"the broker sends clients to 127.0.0.1:{port}" in printed
+    assert f"the broker advertises 127.0.0.1:{port}" in printed
     assert "advertised.listeners" in printed
 
 
-def test_addresses_that_take_too_long_together_are_not_tried() -> None:
+def test_addresses_beyond_the_time_limit_are_not_checked() -> None:
     clock = FakeClock()
-    findings = _advertised([("127.0.0.1", 1), ("127.0.0.1", 2)], clock)
+    results = _advertised_addresses([("127.0.0.1", 1), ("127.0.0.1", 2)], clock)
 
-    next(findings)
+    next(results)
     clock.advance(60)
 
-    assert "not tried" in next(findings).text
+    assert "not checked" in next(results).detail
 
 
-def test_a_broker_that_is_not_there_is_named_and_exit_2(
+def test_an_unreachable_broker_is_named_and_exits_2(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PRODUCER_UNDELIVERED_DIR", str(tmp_path))
@@ -77,7 +77,7 @@ def test_a_broker_that_is_not_there_is_named_and_exit_2(
     assert "refused" in printed
 
 
-def test_what_the_client_refuses_and_a_folder_that_cannot_be_written_are_both_told(
+def test_every_failed_check_is_printed(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     exit_code = check(settings(Path("/dev/null/x"), "127.0.0.1:1", **{"no.such.key": "1"}), Path("config.json"))

@@ -9,8 +9,8 @@ from src.model.message import Message
 NOON = 1_689_424_496.789  # 2023-07-15T12:34:56.789Z
 
 
-def test_a_message_is_exactly_as_the_spec_has_it() -> None:
-    generator = DataGenerator(clock=lambda: NOON, ids=lambda count: ["an-id"] * count, chance=lambda: 0.12345678)
+def test_a_message_has_the_documented_format() -> None:
+    generator = DataGenerator(clock=lambda: NOON, ids=lambda count: ["an-id"] * count, random_number=lambda: 0.12345678)
 
     messages = generator.generate_batch(1)
 
@@ -28,7 +28,7 @@ def test_a_message_is_exactly_as_the_spec_has_it() -> None:
     ]
 
 
-def test_the_key_is_the_id_and_a_new_uuid_each_time() -> None:
+def test_the_key_is_the_id_which_is_unique() -> None:
     messages = DataGenerator().generate_batch(1000)
 
     assert all(message.key == message.value["id"] for message in messages)
@@ -43,9 +43,9 @@ def test_ids_are_version_4_uuids_in_lower_case() -> None:
     assert {identifier[19] for identifier in ids} == set("89ab")
 
 
-def test_names_have_eight_digits_at_both_ends_of_chance() -> None:
+def test_names_have_eight_digits_at_both_ends_of_the_range() -> None:
     names = [
-        DataGenerator(chance=lambda value=value: value).generate_batch(1)[0].value["name"]  # type: ignore[misc]
+        DataGenerator(random_number=lambda value=value: value).generate_batch(1)[0].value["name"]  # type: ignore[misc]
         for value in (0.0, 0.9999999999999999)
     ]
 
@@ -53,12 +53,12 @@ def test_names_have_eight_digits_at_both_ends_of_chance() -> None:
     assert all(re.fullmatch(r"item_\d{8}", name) for name in names)
 
 
-def test_messages_of_a_batch_share_nothing_that_could_be_changed() -> None:
+def test_messages_of_a_batch_share_no_mutable_objects() -> None:
     first, second = DataGenerator().generate_batch(2)
 
     assert first.value["metadata"] is not second.value["metadata"]
     assert first.headers is not second.headers
 
 
-def test_an_empty_batch_is_empty() -> None:
+def test_a_batch_of_size_0_is_empty() -> None:
     assert DataGenerator().generate_batch(0) == []

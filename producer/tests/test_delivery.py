@@ -1,4 +1,4 @@
-"""Each message handed over is delivered, or kept."""
+"""Every message is delivered or stored."""
 
 import logging
 from collections import deque
@@ -9,37 +9,30 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from src.delivery import (
-    GRACE,
-    KEEP_AGAIN,
-    LONGEST_DELAY,
-    MAX_BYTES,
-    MAX_MESSAGES,
-    SILENCE,
-    TURN,
-    Batch,
-    Delivery,
-    RetryPolicy,
-)
-from src.kafka.produce_request import Fault
-from src.model.errors import UndeliveredFileError
-from src.model.message import Encoded
+from src.delivery.batch import Batch
+from src.delivery.delivery import GRACE_PERIOD, POLL_TIMEOUT, REPORT_TIMEOUT, Delivery
+from src.delivery.ledger import MAX_BYTES, MAX_MESSAGES
+from src.delivery.retry_policy import MAX_RETRY_DELAY, RetryPolicy
+from src.delivery.undelivered_buffer import WRITE_RETRY_INTERVAL
+from src.model.delivery_failure import Fault
+from src.model.errors import UndeliveredStoreError
+from src.model.message import ProducerRecord
 from src.utils.metrics import ProducerMetrics
-from tests.fakes import FakeClock, FakeKeeper, FakePublisher, encoded, named
+from tests.fakes import UNLIMITED, FakeClock, FakePublisher, FakeUndeliveredStore, key, record, records
 
 
 class World:
-    """A delivery among fakes."""
+    """Delivery with a fake Kafka and a fake store."""
 
-    def __init__(self, *, max_retries: int | None = 3, initial_delay: float = 1.0, room: int = 1_000_000) -> None:
+    def __init__(self, *, max_retries: int | None = 3, initial_delay: float = 1.0, room: int = UNLIMITED) -> None:
         self.clock = FakeClock()
         self.publisher = FakePublisher(self.clock, room=room)
-        self.keeper = FakeKeeper()
+        self.store = FakeUndeliveredStore()
         self.registry = CollectorRegistry()
         self.stop = Event()
         self.delivery = Delivery(
             self.publisher,
-            self.keeper,
+            self.store,
             RetryPolicy(max_retries, initial_delay),
             ProducerMetrics(self.registry, version="1"),
             clock=self.clock,
@@ -48,116 +41,116 @@ class World:
 
     @property
     def delivered_keys(self) -> list[str]:
-        return [(message.key or b"").decode() for message in self.publisher.delivered]
+        return list(map(key, self.publisher.delivered))
 
-    def deliver(self, *messages: Encoded) -> Batch:
-        return self.delivery.deliver(messages)
+    def deliver(self, *messages: ProducerRecord) -> Batch:
+        return self.delivery.send_and_wait(messages)
 
     def count(self, name: str, **labels: str) -> float | None:
         return self.registry.get_sample_value(name, labels)
 
 
-def test_what_is_delivered_is_counted() -> None:
+def test_delivered_messages_are_counted() -> None:
     world = World()
 
-    batch = world.deliver(*named(3))
+    batch = world.deliver(*records(3))
 
     assert (batch.delivered, batch.undelivered) == (3, 0)
     assert world.delivered_keys == ["0", "1", "2"]
-    assert world.delivery.outstanding == 0
+    assert world.delivery.ledger.in_flight == 0
     assert world.count("producer_messages_total", result="delivered") == 3
     assert world.count("producer_batch_size_messages_sum") == 3
     assert world.count("producer_send_latency_seconds_count") == 1
 
 
-def test_only_what_was_not_delivered_is_sent_again() -> None:
+def test_only_failed_messages_are_retried() -> None:
     world = World()
-    world.publisher.refuse("1", "no leader")
+    world.publisher.fail("1", "no leader")
 
-    batch = world.deliver(*named(3))
+    batch = world.deliver(*records(3))
 
     assert batch.delivered == 3
     assert world.delivered_keys == ["0", "2", "1"]
-    assert world.keeper.kept == []
+    assert world.store.failures == []
     assert world.count("producer_retries_total") == 1
 
 
-def test_what_fails_once_more_than_the_retries_is_kept_with_its_last_reason() -> None:
+def test_a_message_that_exhausts_its_retries_is_stored_with_the_last_reason() -> None:
     world = World(max_retries=2)
-    world.publisher.refuse("1", "first", "second", "third", "never reached")
+    world.publisher.fail("1", "first", "second", "third", "never reached")
 
-    batch = world.deliver(*named(3))
+    batch = world.deliver(*records(3))
 
     assert (batch.delivered, batch.undelivered) == (2, 1)
-    assert (world.keeper.keys, world.keeper.reasons) == (["1"], ["third"])
+    assert (world.store.keys, world.store.reasons) == (["1"], ["third"])
     assert world.count("producer_messages_total", result="failed") == 1
 
 
-def test_retries_wait_longer_each_time() -> None:
+def test_retry_delays_grow_exponentially() -> None:
     world = World(initial_delay=4.0)
-    world.publisher.refuse("0", "no", "no")
+    world.publisher.fail("0", "no", "no")
     started = world.clock.now
 
-    world.deliver(*named(1))
+    world.deliver(*records(1))
 
-    assert 4 + 8 <= world.clock.now - started < 5 + 9 + 4 * TURN
+    assert 4 + 8 <= world.clock.now - started < 5 + 9 + 4 * POLL_TIMEOUT
 
 
-def test_new_batches_do_not_wait_for_a_retry() -> None:
+def test_a_pending_retry_does_not_delay_new_batches() -> None:
     world = World(initial_delay=3600.0)
-    world.publisher.refuse("0", "no")
-    world.delivery.dispatch([encoded("0")])
-    world.delivery.turn(0)
+    world.publisher.fail("0", "no")
+    world.delivery.send([record("0")])
+    world.delivery.poll_once(0)
 
-    world.delivery.dispatch([encoded("1")])
-    world.delivery.turn(0)
+    world.delivery.send([record("1")])
+    world.delivery.poll_once(0)
 
     assert world.delivered_keys == ["1"]
-    assert world.delivery.outstanding == 1
+    assert world.delivery.ledger.in_flight == 1
 
 
-def test_a_message_that_can_never_be_sent_is_given_up_at_once_and_its_neighbours_are_delivered() -> None:
+def test_a_permanent_failure_is_not_retried_and_the_rest_of_the_batch_is_delivered() -> None:
     world = World()
-    world.publisher.refuse("1", "too large", fault=Fault.MESSAGE)
+    world.publisher.fail("1", "too large", fault=Fault.PERMANENT)
 
-    batch = world.deliver(*named(3))
+    batch = world.deliver(*records(3))
 
     assert batch.delivered == 2
-    assert world.keeper.reasons == ["too large"]
+    assert world.store.reasons == ["too large"]
     assert world.count("producer_retries_total") == 0
 
 
-def test_messages_refused_in_company_are_tried_alone_and_only_the_culprit_is_given_up() -> None:
+def test_messages_of_a_rejected_request_are_retried_alone_and_only_the_cause_fails() -> None:
     world = World()
-    world.publisher.refuse("0", "too large", fault=Fault.COMPANY)
-    world.publisher.refuse("1", "too large", "too large", fault=Fault.COMPANY)
-    world.publisher.refuse("2", "too large", fault=Fault.COMPANY)
+    world.publisher.fail("0", "too large", fault=Fault.BATCH)
+    world.publisher.fail("1", "too large", "too large", fault=Fault.BATCH)
+    world.publisher.fail("2", "too large", fault=Fault.BATCH)
 
-    batch = world.deliver(*named(3))
+    batch = world.deliver(*records(3))
 
     assert batch.delivered == 2
-    assert world.keeper.keys == ["1"]
+    assert world.store.keys == ["1"]
     assert world.publisher.sizes == [3, 1, 1, 1]
 
 
-def test_no_new_batch_travels_with_a_message_that_is_tried_alone() -> None:
+def test_no_new_batch_is_accepted_while_messages_are_retried_alone() -> None:
     world = World()
-    world.publisher.refuse("0", "too large", fault=Fault.COMPANY)
-    world.publisher.refuse("1", "too large", fault=Fault.COMPANY)
-    world.delivery.dispatch(named(2))
+    world.publisher.fail("0", "too large", fault=Fault.BATCH)
+    world.publisher.fail("1", "too large", fault=Fault.BATCH)
+    world.delivery.send(records(2))
 
-    world.delivery.turn(0)
+    world.delivery.poll_once(0)
 
-    assert not world.delivery.has_room
+    assert not world.delivery.has_capacity
 
 
-def test_a_full_client_is_given_the_rest_as_it_has_room() -> None:
+def test_a_full_client_receives_the_rest_when_it_has_room() -> None:
     world = World(room=2)
-    world.delivery.dispatch(named(5))
-    full = not world.delivery.has_room
+    world.delivery.send(records(5))
+    full = not world.delivery.has_capacity
 
-    while world.delivery.outstanding:
-        world.delivery.turn(0)
+    while world.delivery.ledger.in_flight:
+        world.delivery.poll_once(0)
 
     assert full
     assert world.delivered_keys == ["0", "1", "2", "3", "4"]
@@ -165,257 +158,261 @@ def test_a_full_client_is_given_the_rest_as_it_has_room() -> None:
 
 
 @pytest.mark.parametrize(
-    "messages", [[encoded("x", size=MAX_BYTES)], [encoded("x")] * MAX_MESSAGES], ids=["bytes", "messages"]
+    "messages", [[record("x", size=MAX_BYTES)], [record("x")] * MAX_MESSAGES], ids=["bytes", "messages"]
 )
-def test_what_is_on_its_way_is_bounded(messages: list[Encoded]) -> None:
+def test_messages_in_flight_are_bounded(messages: list[ProducerRecord]) -> None:
     world = World()
     world.publisher.silent = True
 
-    world.delivery.dispatch(messages)
+    world.delivery.send(messages)
 
-    assert not world.delivery.has_room
+    assert not world.delivery.has_capacity
 
 
 @pytest.mark.parametrize(
-    "messages", [[encoded("x", size=MAX_BYTES)], [encoded("x")] * MAX_MESSAGES], ids=["bytes", "messages"]
+    "messages", [[record("x", size=MAX_BYTES)], [record("x")] * MAX_MESSAGES], ids=["bytes", "messages"]
 )
-def test_what_is_delivered_makes_room_although_another_of_its_batch_is_not(messages: list[Encoded]) -> None:
+def test_delivered_messages_free_capacity_before_their_batch_is_settled(messages: list[ProducerRecord]) -> None:
     world = World(initial_delay=3600.0)
-    world.publisher.refuse("0", "no leader")
+    world.publisher.fail("0", "no leader")
 
-    world.delivery.dispatch([encoded("0"), *messages])
-    world.delivery.turn(0)
+    world.delivery.send([record("0"), *messages])
+    world.delivery.poll_once(0)
 
-    assert world.delivery.has_room
-    assert world.delivery.outstanding == 1
+    assert world.delivery.has_capacity
+    assert world.delivery.ledger.in_flight == 1
 
 
-def test_a_stop_ends_the_wait_for_a_retry_and_the_message_is_kept() -> None:
+def test_a_stop_cancels_a_pending_retry_and_the_message_is_stored() -> None:
     world = World(initial_delay=600.0)
-    world.publisher.refuse("0", "no")
-    world.publisher.on_wait = lambda: world.stop.set() if world.publisher.delivered else None
+    world.publisher.fail("0", "no")
+    world.publisher.on_poll = lambda: world.stop.set() if world.publisher.delivered else None
     started = world.clock.now
 
-    batch = world.deliver(*named(2))
+    batch = world.deliver(*records(2))
 
-    assert world.clock.now - started <= 2 * TURN
+    assert world.clock.now - started <= 2 * POLL_TIMEOUT
     assert (batch.delivered, batch.undelivered) == (1, 1)
-    assert world.keeper.reasons == ["stopped before it was sent again"]
+    assert world.store.reasons == ["producer stopped before retrying"]
 
 
-def test_a_stop_gives_what_is_in_flight_the_grace_and_then_keeps_it() -> None:
+def test_a_stop_waits_for_the_grace_period_and_then_stores_what_is_in_flight() -> None:
     world = World()
     world.publisher.silent = True
-    world.delivery.dispatch(named(2))
+    world.delivery.send(records(2))
     started = world.clock.now
 
     world.delivery.finish()
 
-    assert world.clock.now - started == pytest.approx(GRACE, abs=TURN)
-    assert world.keeper.reasons == ["stopped before it was confirmed"] * 2
-    assert world.delivery.undelivered == 2
+    assert world.clock.now - started == pytest.approx(GRACE_PERIOD, abs=POLL_TIMEOUT)
+    assert world.store.reasons == ["producer stopped before the acknowledgement"] * 2
+    assert world.delivery.ledger.undelivered == 2
 
 
-def test_a_stop_does_not_wait_for_a_broker_that_is_away() -> None:
+def test_a_stop_does_not_wait_for_an_unreachable_broker() -> None:
     world = World()
     world.publisher.silent = True
-    world.publisher.trouble = "broker down"
-    world.delivery.dispatch(named(2))
+    world.publisher.unavailable_reason = "broker down"
+    world.delivery.send(records(2))
     started = world.clock.now
 
     world.delivery.finish()
 
     assert world.clock.now == started
-    assert world.delivery.undelivered == 2
+    assert world.delivery.ledger.undelivered == 2
 
 
-def test_what_the_client_had_no_room_for_is_kept_at_a_stop() -> None:
+def test_a_stop_stores_what_the_client_had_no_room_for() -> None:
     world = World(room=1)
-    world.delivery.dispatch(named(3))
+    world.delivery.send(records(3))
 
     world.delivery.finish()
 
     assert world.delivered_keys == ["0"]
-    assert world.keeper.reasons == ["stopped before it was sent"] * 2
+    assert world.store.reasons == ["producer stopped before sending"] * 2
 
 
-def test_a_client_that_breaks_down_leaves_everything_delivered_or_kept() -> None:
+def test_after_a_fatal_client_error_every_message_is_delivered_or_stored() -> None:
     world = World()
     world.publisher.fatal_after = 0
 
-    batch = world.deliver(*named(3))
+    batch = world.deliver(*records(3))
 
     assert (batch.delivered, batch.undelivered) == (0, 3)
-    assert world.keeper.keys == ["0", "1", "2"]
+    assert world.store.keys == ["0", "1", "2"]
 
 
-def test_while_messages_cannot_be_kept_they_stay_and_no_new_ones_are_taken() -> None:
+def test_while_the_store_cannot_be_written_messages_are_held_and_new_ones_are_not_accepted() -> None:
     world = World(max_retries=0)
-    world.keeper.full = 2
-    world.publisher.refuse("0", "too large", fault=Fault.MESSAGE)
-    world.delivery.dispatch(named(1))
+    world.store.full = 2
+    world.publisher.fail("0", "too large", fault=Fault.PERMANENT)
+    world.delivery.send(records(1))
 
-    world.delivery.turn(0)
-    readiness_failures, room = world.delivery.readiness_failures(), world.delivery.has_room
+    world.delivery.poll_once(0)
+    readiness_failures, room = world.delivery.readiness_failures(), world.delivery.has_capacity
     for _ in range(50):
-        world.delivery.turn(TURN)
+        world.delivery.poll_once(POLL_TIMEOUT)
 
     assert readiness_failures == [
-        "undelivered messages can't be kept: no space left on device",
-        "no new messages are taken: 0 are on their way",
+        "cannot write undelivered messages: no space left on device",
+        "not accepting new messages: 0 in flight",
     ]
     assert not room
-    assert world.keeper.keys == ["0"]
+    assert world.store.keys == ["0"]
     assert world.delivery.readiness_failures() == []
-    assert world.delivery.has_room
+    assert world.delivery.has_capacity
 
 
-def test_what_cannot_be_kept_is_sent_when_kafka_is_back_before_the_file() -> None:
+def test_messages_that_cannot_be_stored_are_delivered_if_kafka_recovers_first() -> None:
     world = World(max_retries=0)
-    world.keeper.full = 1_000_000
-    world.publisher.refuse("0", "away", "away", "away")
-    world.delivery.dispatch(named(2))
-    world.delivery.turn(0)
-    in_the_outage = world.delivery.readiness_failures()
+    world.store.full = UNLIMITED
+    world.publisher.fail("0", "no leader", "no leader", "no leader")
+    world.delivery.send(records(2))
+    world.delivery.poll_once(0)
+    during_outage = world.delivery.readiness_failures()
 
     for _ in range(200):
-        world.delivery.turn(TURN)
+        world.delivery.poll_once(POLL_TIMEOUT)
 
-    assert in_the_outage == [
-        "undelivered messages can't be kept: no space left on device",
-        "away",
-        "no new messages are taken: 1 are on their way",
+    assert during_outage == [
+        "cannot write undelivered messages: no space left on device",
+        "no leader",
+        "not accepting new messages: 1 in flight",
     ]
     assert world.delivered_keys == ["1", "0"]
     assert world.delivery.readiness_failures() == []
-    assert world.delivery.has_room
-    assert (world.delivery.delivered, world.delivery.undelivered, world.delivery.outstanding) == (1, 1, 0)
+    assert world.delivery.has_capacity
+    assert (world.delivery.ledger.delivered, world.delivery.ledger.undelivered, world.delivery.ledger.in_flight) == (
+        1,
+        1,
+        0,
+    )
 
 
-def test_what_could_not_be_kept_is_kept_as_soon_as_the_file_can_be_written() -> None:
+def test_messages_that_could_not_be_stored_are_stored_once_the_store_recovers() -> None:
     world = World(max_retries=0, initial_delay=60.0)
-    world.keeper.full = 2
-    world.publisher.refuse("0", *["away"] * 10)
-    world.delivery.dispatch(named(1))
+    world.store.full = 2
+    world.publisher.fail("0", *["no leader"] * 10)
+    world.delivery.send(records(1))
 
     for _ in range(3):
-        world.clock.advance(KEEP_AGAIN)
-        world.delivery.turn(TURN)
+        world.clock.advance(WRITE_RETRY_INTERVAL)
+        world.delivery.poll_once(POLL_TIMEOUT)
 
-    assert (world.keeper.keys, world.keeper.reasons) == (["0"], ["away"])
-    assert (world.delivery.readiness_failures(), world.delivery.has_room) == (["away"], True)
+    assert (world.store.keys, world.store.reasons) == (["0"], ["no leader"])
+    assert (world.delivery.readiness_failures(), world.delivery.has_capacity) == (["no leader"], True)
     world.clock.advance(2 * 60.0)
-    world.delivery.turn(TURN)
-    assert (world.publisher.sizes, world.delivery.outstanding) == ([1], 0)
+    world.delivery.poll_once(POLL_TIMEOUT)
+    assert (world.publisher.sizes, world.delivery.ledger.in_flight) == ([1], 0)
 
 
-def test_what_could_not_be_kept_and_is_on_its_way_again_is_kept_at_a_stop() -> None:
+def test_a_stop_stores_messages_that_are_resent_because_the_store_was_full() -> None:
     world = World(max_retries=0)
-    world.keeper.full = 1
-    world.publisher.refuse("0", "away")
-    world.delivery.dispatch(named(1))
-    world.delivery.turn(0)
+    world.store.full = 1
+    world.publisher.fail("0", "no leader")
+    world.delivery.send(records(1))
+    world.delivery.poll_once(0)
 
     world.delivery.finish()
 
-    assert world.keeper.keys == ["0"]
-    assert world.delivery.outstanding == 0
+    assert world.store.keys == ["0"]
+    assert world.delivery.ledger.in_flight == 0
 
 
-def test_without_an_end_of_the_retries_nothing_is_given_up_for_the_worlds_fault() -> None:
+def test_with_unlimited_retries_transient_failures_never_become_permanent() -> None:
     world = World(max_retries=None)
-    world.publisher.refuse("0", *["away"] * 50)
-    world.publisher.refuse("1", "too large", fault=Fault.MESSAGE)
+    world.publisher.fail("0", *["no leader"] * 50)
+    world.publisher.fail("1", "too large", fault=Fault.PERMANENT)
     started = world.clock.now
 
-    batch = world.deliver(*named(3))
+    batch = world.deliver(*records(3))
 
-    assert (batch.delivered, world.keeper.keys) == (2, ["1"])
-    assert world.clock.now - started < 50 * LONGEST_DELAY + 60
+    assert (batch.delivered, world.store.keys) == (2, ["1"])
+    assert world.clock.now - started < 50 * MAX_RETRY_DELAY + 60
 
 
-def test_what_was_given_up_before_is_left_to_who_sends_it_and_counted_once() -> None:
+def test_failures_of_a_resent_batch_are_left_to_the_caller_and_not_counted_again() -> None:
     world = World(max_retries=0)
-    world.publisher.refuse("0", "away")
+    world.publisher.fail("0", "no leader")
 
-    batch = world.delivery.see_through(world.delivery.dispatch_again(named(2)))
+    batch = world.delivery.wait_for(world.delivery.resend(records(2)))
 
-    assert (batch.delivered, [failure.message.key for failure in batch.given_up]) == (1, [b"0"])
-    assert world.keeper.kept == []
+    assert (batch.delivered, [failure.record.key for failure in batch.failures]) == (1, [b"0"])
+    assert world.store.failures == []
     assert world.count("producer_messages_total", result="delivered") == 1
     assert world.count("producer_messages_total", result="failed") == 0
-    assert world.delivery.outstanding == 0
+    assert world.delivery.ledger.in_flight == 0
 
 
-def test_a_message_that_is_refused_alone_is_known_to_be_at_fault_and_one_that_a_stop_cut_short_is_not() -> None:
+def test_only_a_message_rejected_alone_is_marked_as_the_cause() -> None:
     world = World()
-    world.publisher.refuse("0", "too large", "too large", fault=Fault.COMPANY)
-    world.deliver(*named(1))
-    alone = [failure.fault for failure in world.keeper.kept]
-    world.publisher.refuse("1", "too large", fault=Fault.COMPANY)
-    world.delivery.dispatch([encoded("1")])
+    world.publisher.fail("0", "too large", "too large", fault=Fault.BATCH)
+    world.deliver(*records(1))
+    alone = [failure.fault for failure in world.store.failures]
+    world.publisher.fail("1", "too large", fault=Fault.BATCH)
+    world.delivery.send([record("1")])
 
     world.delivery.finish()
 
-    assert alone == [Fault.MESSAGE]
-    assert world.keeper.kept[-1].fault is Fault.COMPANY
+    assert alone == [Fault.PERMANENT]
+    assert world.store.failures[-1].fault is Fault.BATCH
 
 
-def test_messages_that_cannot_be_kept_at_the_end_are_an_error_and_named(caplog: pytest.LogCaptureFixture) -> None:
+def test_messages_lost_at_the_end_raise_an_error_and_their_keys_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     world = World()
-    world.keeper.full = 1
-    world.publisher.trouble = "broker down"
+    world.store.full = 1
+    world.publisher.unavailable_reason = "broker down"
     world.publisher.silent = True
-    world.delivery.dispatch(named(1))
+    world.delivery.send(records(1))
 
-    with pytest.raises(UndeliveredFileError):
+    with pytest.raises(UndeliveredStoreError):
         world.delivery.finish()
 
     lost = caplog.records[-1].__dict__
     assert (lost["message"], lost["messages"], lost["keys"]) == ("messages lost", 1, ["0"])
 
 
-def test_not_ready_while_messages_fail_and_ready_with_the_next_one_delivered() -> None:
+def test_readiness_fails_with_a_transient_failure_and_recovers_with_the_next_delivery() -> None:
     world = World()
-    world.publisher.refuse("0", "no leader")
-    world.delivery.dispatch([encoded("0")])
-    world.delivery.turn(0)
-    while_failing = world.delivery.readiness_failures()
+    world.publisher.fail("0", "no leader")
+    world.delivery.send([record("0")])
+    world.delivery.poll_once(0)
+    during_failure = world.delivery.readiness_failures()
 
-    world.delivery.dispatch([encoded("1")])
-    world.delivery.turn(0)
+    world.delivery.send([record("1")])
+    world.delivery.poll_once(0)
 
-    assert while_failing == ["no leader"]
+    assert during_failure == ["no leader"]
     assert world.delivery.readiness_failures() == []
 
 
-def test_a_broker_that_sends_no_delivery_reports_is_a_readiness_failure_and_idleness_is_not() -> None:
+def test_missing_delivery_reports_fail_readiness_and_idleness_does_not() -> None:
     world = World()
-    world.clock.advance(SILENCE * 2)
+    world.clock.advance(REPORT_TIMEOUT * 2)
     idle = world.delivery.readiness_failures()
     world.publisher.silent = True
-    world.delivery.dispatch(named(1))
-    at_first = world.delivery.readiness_failures()
+    world.delivery.send(records(1))
+    initially = world.delivery.readiness_failures()
 
-    world.clock.advance(SILENCE + 1)
+    world.clock.advance(REPORT_TIMEOUT + 1)
 
-    assert (idle, at_first) == ([], [])
+    assert (idle, initially) == ([], [])
     assert world.delivery.readiness_failures() == ["no delivery report for 31 s"]
 
 
-def test_what_was_given_up_is_logged_once_with_its_number(caplog: pytest.LogCaptureFixture) -> None:
+def test_permanent_failures_are_logged_once_per_reason_with_their_number(caplog: pytest.LogCaptureFixture) -> None:
     world = World(max_retries=0)
     for name in ("0", "1"):
-        world.publisher.refuse(name, "no leader")
+        world.publisher.fail(name, "no leader")
 
-    world.deliver(*named(3))
+    world.deliver(*records(3))
 
     lines = [record for record in caplog.records if record.levelno == logging.ERROR]
-    assert [(line.getMessage(), line.__dict__["messages"]) for line in lines] == [("messages given up", 2)]
+    assert [(line.getMessage(), line.__dict__["messages"]) for line in lines] == [("delivery failed permanently", 2)]
 
 
 @given(st.integers(1, 100), st.floats(0, 3600))
-def test_a_delay_is_at_least_the_first_one_and_never_much_longer_than_a_minute(retry: int, initial: float) -> None:
+def test_a_retry_delay_is_between_the_initial_and_the_maximum_delay(retry: int, initial: float) -> None:
     delay = RetryPolicy(max_retries=100, initial_delay=initial).delay(retry)
 
     assert initial <= delay <= max(60.0, initial)
@@ -427,19 +424,19 @@ def test_a_delay_is_at_least_the_first_one_and_never_much_longer_than_a_minute(r
     st.integers(1, 7),
     st.integers(0, 60),
 )
-def test_accepted_is_delivered_plus_kept_whatever_fails(
-    faults: list[list[Fault]], max_retries: int, room: int, turns: int
+def test_every_accepted_message_is_delivered_or_stored_whatever_fails(
+    faults: list[list[Fault]], max_retries: int, room: int, polls: int
 ) -> None:
     world = World(max_retries=max_retries, room=room)
-    messages = named(len(faults))
+    messages = records(len(faults))
     for message, own in zip(messages, faults, strict=True):
-        world.publisher.answers[message.key or b""] = deque((fault, "no") for fault in own)
+        world.publisher.failures[message.key or b""] = deque((fault, "no") for fault in own)
 
-    world.delivery.dispatch(messages)
-    for _ in range(turns):
-        world.delivery.turn(1.0)
+    world.delivery.send(messages)
+    for _ in range(polls):
+        world.delivery.poll_once(1.0)
     world.delivery.finish()
 
-    assert sorted(world.delivered_keys + world.keeper.keys) == sorted(str(n) for n in range(len(faults)))
-    assert world.delivery.delivered + world.delivery.undelivered == len(faults)
-    assert (world.delivery.outstanding, world.delivery._outstanding_bytes) == (0, 0)
+    assert sorted(world.delivered_keys + world.store.keys) == sorted(str(n) for n in range(len(faults)))
+    assert world.delivery.ledger.delivered + world.delivery.ledger.undelivered == len(faults)
+    assert (world.delivery.ledger.in_flight, world.delivery.ledger.in_flight_bytes) == (0, 0)

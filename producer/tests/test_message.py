@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.model.errors import InvalidInput
-from src.model.message import Encoded, Headers, Message, encode, utc_text
+from src.model.errors import InvalidMessage
+from src.model.message import Headers, Message, ProducerRecord, encode, utc_text
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -18,7 +18,7 @@ JSON = st.recursive(
 
 
 @given(st.text(), st.dictionaries(st.text(), JSON))
-def test_decode_of_encode_is_the_message(key: str, value: dict[str, Any]) -> None:
+def test_decoding_an_encoded_message_returns_the_original(key: str, value: dict[str, Any]) -> None:
     encoded = encode(Message(key, value))
 
     assert (encoded.key or b"").decode() == key
@@ -33,7 +33,7 @@ def test_decode_of_encode_is_the_message(key: str, value: dict[str, Any]) -> Non
         ([("a", b"\xff"), ("a", None), ("a", "x")], [("a", b"\xff"), ("a", None), ("a", b"x")]),
     ],
 )
-def test_headers_keep_order_repeats_and_nulls(headers: Headers, expected: list[tuple[str, bytes | None]]) -> None:
+def test_headers_keep_order_duplicates_and_nulls(headers: Headers, expected: list[tuple[str, bytes | None]]) -> None:
     assert encode(("key", {}, headers)).headers == expected
 
 
@@ -76,22 +76,22 @@ def _nested() -> dict[str, Any]:
         "an infinity deep inside",
     ],
 )
-def test_what_is_no_message_is_named_as_such(message: Any) -> None:
-    with pytest.raises(InvalidInput, match="not a message"):
+def test_an_invalid_message_raises_invalid_message(message: Any) -> None:
+    with pytest.raises(InvalidMessage, match="not a message"):
         encode(message)
 
 
-def test_null_is_a_value_like_others() -> None:
+def test_null_is_a_valid_value() -> None:
     assert encode(("key", {"a": None, "b": [None, 1.5, "null"]}, None)).value == b'{"a":null,"b":[null,1.5,"null"]}'
 
 
-def test_the_size_is_that_of_key_and_value() -> None:
-    assert [Encoded(b"ab", b"cde", []).size, Encoded(None, None, []).size] == [5, 0]
+def test_the_size_counts_key_and_value() -> None:
+    assert [ProducerRecord(b"ab", b"cde", []).size, ProducerRecord(None, None, []).size] == [5, 0]
 
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(0, "1970-01-01T00:00:00.000Z"), (1_689_424_496.789, "2023-07-15T12:34:56.789Z")],
 )
-def test_times_are_in_utc_with_milliseconds(seconds: float, text: str) -> None:
+def test_timestamps_are_in_utc_with_milliseconds(seconds: float, text: str) -> None:
     assert utc_text(seconds) == text

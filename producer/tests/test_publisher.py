@@ -1,32 +1,25 @@
-"""The publisher on librdkafka's own cluster: what it promises to delivery, and what the fake promises alike."""
+"""The publisher on librdkafka's embedded broker."""
 
 import logging
-from collections.abc import Callable, Iterator
-from typing import cast
+from collections.abc import Callable
 
 import pytest
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
+from confluent_kafka import KafkaError
 
 from local.broker import EmbeddedBroker
-from src.delivery import Publisher
-from src.kafka.produce_request import Fault, ProduceRequest
+from src.delivery.delivery import Publisher
 from src.kafka.publisher import KafkaPublisher
-from src.model.errors import BrokerError
-from src.model.message import Encoded
+from src.model.delivery_failure import Fault
+from src.model.errors import FatalClientError
+from src.model.message import ProducerRecord
 from src.settings import KafkaSettings
 from src.utils.config import ConfigurationError
 from src.utils.secret import ClientSettings
-from tests.fakes import DEADLINE, FakePublisher, encoded, named
+from tests.fakes import record, records
+from tests.test_publisher_contract import complete
+from tests.topics import POLLS, TOPIC, first_records
 
-TOPIC = "data-topic"
-PRODUCE = 0  # Kafka's api key
-TURNS = int(DEADLINE / 0.1)
-
-
-@pytest.fixture
-def broker() -> Iterator[EmbeddedBroker]:
-    with EmbeddedBroker({TOPIC: 2}) as broker:
-        yield broker
+PRODUCE = 0  # the API key of produce requests
 
 
 def kafka(broker: EmbeddedBroker, *, timeout: int = 10_000, **client: str | int) -> KafkaPublisher:
@@ -35,226 +28,154 @@ def kafka(broker: EmbeddedBroker, *, timeout: int = 10_000, **client: str | int)
     return KafkaPublisher(settings, delivery_timeout_ms=timeout)
 
 
-def settle(publisher: Publisher, shipment: ProduceRequest) -> ProduceRequest:
-    for _ in range(TURNS):
-        if shipment in publisher.settled(0.1):
-            return shipment
-    raise AssertionError("the shipment is not settled")
-
-
 def until(publisher: Publisher, condition: Callable[[], bool]) -> None:
-    for _ in range(TURNS):
+    for _ in range(POLLS):
         if condition():
             return
-        publisher.settled(0.1)
-    raise AssertionError("it does not come true")
+        publisher.poll(0.1)
+    raise AssertionError("the condition is not met in time")
 
 
-def stored(broker: EmbeddedBroker, count: int) -> list[Encoded]:
-    """The first messages of the topic, by key."""
-    consumer = Consumer(
-        {
-            "bootstrap.servers": broker.address,
-            "group.id": "test",
-            "enable.auto.commit": False,
-            "fetch.wait.max.ms": 10,
-        }
-    )
-    partitions = consumer.list_topics(TOPIC, timeout=DEADLINE).topics[TOPIC].partitions
-    consumer.assign([TopicPartition(TOPIC, number, OFFSET_BEGINNING) for number in partitions])
-    found: list[Encoded] = []
-    for _ in range(TURNS):
-        message = consumer.poll(0.1)
-        if message is not None:
-            assert message.error() is None
-            headers = cast(list[tuple[str, bytes | None]], message.headers() or [])
-            found.append(Encoded(message.key(), message.value(), headers))
-        if len(found) == count:
-            break
-    consumer.close()
-    return sorted(found, key=lambda message: message.key or b"")
-
-
-class TestContract:
-    """What delivery relies on, of Kafka and of the fake alike."""
-
-    @pytest.fixture(params=["fake", "kafka"])
-    def publisher(self, request: pytest.FixtureRequest, broker: EmbeddedBroker) -> Iterator[Publisher]:
-        publisher: Publisher = FakePublisher() if request.param == "fake" else kafka(broker)
-        yield publisher
-        publisher.purge()
-        publisher.close()
-
-    def test_a_shipment_is_settled_when_each_message_is_reported(self, publisher: Publisher) -> None:
-        shipment = publisher.send(named(100))
-
-        settle(publisher, shipment)
-
-        assert (shipment.size, shipment.delivered, shipment.failures) == (100, 100, [])
-
-    def test_several_are_in_flight_and_each_is_settled_once(self, publisher: Publisher) -> None:
-        shipments = [publisher.send(named(3)) for _ in range(5)]
-        seen: list[ProduceRequest] = []
-
-        for _ in range(TURNS):
-            seen += publisher.settled(0.1) if len(seen) < 5 else []
-
-        assert sorted(map(id, seen)) == sorted(map(id, shipments))
-
-    def test_an_empty_shipment_is_settled(self, publisher: Publisher) -> None:
-        shipment = publisher.send([])
-
-        settle(publisher, shipment)
-
-        assert shipment.size == 0
-
-    def test_purged_messages_are_reported_as_failed(self, publisher: Publisher) -> None:
-        shipment = publisher.send(named(3))
-
-        publisher.purge()
-        settle(publisher, shipment)
-
-        assert shipment.delivered + len(shipment.failures) == 3
-
-
-def test_key_value_and_headers_arrive_as_they_are(broker: EmbeddedBroker) -> None:
+def test_key_value_and_headers_arrive_unchanged(broker: EmbeddedBroker) -> None:
     messages = [
-        Encoded(b"a", b"1", [("x", b"1"), ("x", None), ("", b""), ("y", b"\xff")]),
-        Encoded(b"b", b"", []),
-        Encoded(b"c", None, []),
+        ProducerRecord(b"a", b"1", [("x", b"1"), ("x", None), ("", b""), ("y", b"\xff")]),
+        ProducerRecord(b"b", b"", []),
+        ProducerRecord(b"c", None, []),
     ]
     publisher = kafka(broker)
 
-    settle(publisher, publisher.send(messages))
+    complete(publisher, publisher.send(messages))
 
-    assert stored(broker, 3) == messages
+    assert first_records(broker.address, 3) == messages
 
 
-def test_a_message_larger_than_the_client_takes_is_its_own_fault_and_its_neighbours_go(broker: EmbeddedBroker) -> None:
+def test_a_record_above_the_clients_size_limit_fails_permanently_and_the_others_are_delivered(
+    broker: EmbeddedBroker,
+) -> None:
     publisher = kafka(broker, message_max_bytes=2000)
 
-    shipment = settle(publisher, publisher.send([encoded("0"), encoded("1", size=3000), encoded("2")]))
+    request = complete(publisher, publisher.send([record("0"), record("1", size=3000), record("2")]))
 
-    assert shipment.delivered == 2
-    assert [(failure.message.key, failure.fault) for failure in shipment.failures] == [(b"1", Fault.MESSAGE)]
+    assert request.delivered == 2
+    assert [(failure.record.key, failure.fault) for failure in request.failures] == [(b"1", Fault.PERMANENT)]
 
 
 @pytest.mark.parametrize(
     "code", [KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE, KafkaError.INVALID_RECORD]
 )
-def test_what_kafka_refuses_as_a_whole_may_go_alone(broker: EmbeddedBroker, code: int) -> None:
+def test_errors_that_concern_a_whole_request_are_batch_faults(broker: EmbeddedBroker, code: int) -> None:
     publisher = kafka(broker)
-    settle(publisher, publisher.send(named(1)))
+    complete(publisher, publisher.send(records(1)))
     broker.fail_next(PRODUCE, code)
 
-    shipment = settle(publisher, publisher.send([Encoded(b"k", b"1", []), Encoded(b"k", b"2", [])]))
+    request = complete(publisher, publisher.send([ProducerRecord(b"k", b"1", []), ProducerRecord(b"k", b"2", [])]))
 
-    assert [failure.fault for failure in shipment.failures] == [Fault.COMPANY] * 2
+    assert [failure.fault for failure in request.failures] == [Fault.BATCH] * 2
 
 
-def test_a_full_client_takes_what_it_has_room_for(broker: EmbeddedBroker) -> None:
+def test_a_full_client_accepts_as_many_records_as_it_has_room_for(broker: EmbeddedBroker) -> None:
     publisher = kafka(broker, queue_buffering_max_messages=3, linger_ms=0)
 
-    first = publisher.send(named(5))
-    settle(publisher, first)
-    second = publisher.send(named(2))
-    settle(publisher, second)
+    first = publisher.send(records(5))
+    complete(publisher, first)
+    second = publisher.send(records(2))
+    complete(publisher, second)
 
     assert (first.size, first.delivered, second.size) == (3, 3, 2)
 
 
-def test_what_is_not_confirmed_in_time_is_reported_with_the_doubt(broker: EmbeddedBroker) -> None:
+def test_a_timed_out_record_is_reported_as_possibly_in_the_topic(broker: EmbeddedBroker) -> None:
     publisher = kafka(broker, timeout=1000)
-    settle(publisher, publisher.send(named(1)))
+    complete(publisher, publisher.send(records(1)))
     broker.go_down()
 
-    shipment = settle(publisher, publisher.send(named(2)))
+    request = complete(publisher, publisher.send(records(2)))
 
-    assert {failure.reason for failure in shipment.failures} == {
-        "not confirmed within 1 s; it may be in the topic",
+    assert {failure.reason for failure in request.failures} == {
+        "not acknowledged within 1 s; it may be in the topic",
     }
 
 
-def test_purge_tells_what_was_never_sent(broker: EmbeddedBroker) -> None:
+def test_purge_distinguishes_unsent_from_unacknowledged_records(broker: EmbeddedBroker) -> None:
     publisher = kafka(broker)
-    settle(publisher, publisher.send(named(1)))
+    complete(publisher, publisher.send(records(1)))
     broker.go_down()
-    shipment = publisher.send(named(2))
+    request = publisher.send(records(2))
 
     publisher.purge()
-    settle(publisher, shipment)
+    complete(publisher, request)
 
-    assert {failure.reason for failure in shipment.failures} <= {
-        "stopped before it was sent",
-        "stopped before it was confirmed; it may be in the topic",
+    assert {failure.reason for failure in request.failures} <= {
+        "producer stopped before sending",
+        "producer stopped before the acknowledgement; it may be in the topic",
     }
-    assert len(shipment.failures) == 2
+    assert len(request.failures) == 2
 
 
-def test_a_fatal_error_ends_the_use_of_the_client_and_no_message_is_forgotten(broker: EmbeddedBroker) -> None:
+def test_after_a_fatal_error_the_client_is_unusable_and_every_record_is_accounted_for(broker: EmbeddedBroker) -> None:
     publisher = kafka(broker)
-    settle(publisher, publisher.send(named(1)))
+    complete(publisher, publisher.send(records(1)))
     broker.fail_next(PRODUCE, KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER)
-    shipment = publisher.send(named(5))
+    request = publisher.send(records(5))
 
-    with pytest.raises(BrokerError, match="can't go on"):
-        settle(publisher, shipment)
-    later = publisher.send(named(1))
-    shipment.write_off("no report")
+    with pytest.raises(FatalClientError, match="fatal Kafka client error"):
+        complete(publisher, request)
+    later = publisher.send(records(1))
+    request.fail_unreported("no report")
 
-    assert "can't go on" in (publisher.trouble or "")
-    assert shipment.delivered + len(shipment.failures) == 5
+    assert "fatal Kafka client error" in (publisher.unavailable_reason or "")
+    assert request.delivered + len(request.failures) == 5
     assert len(later.failures) == 1
-    with pytest.raises(BrokerError):
-        publisher.settled(0)
+    with pytest.raises(FatalClientError):
+        publisher.poll(0)
 
 
-def test_a_refusal_of_the_world_is_worth_another_try(broker: EmbeddedBroker) -> None:
+def test_a_missing_authorization_is_a_transient_fault(broker: EmbeddedBroker) -> None:
     publisher = kafka(broker)
-    settle(publisher, publisher.send(named(1)))
+    complete(publisher, publisher.send(records(1)))
     broker.fail_next(PRODUCE, KafkaError.TOPIC_AUTHORIZATION_FAILED)
 
-    reported = settle(publisher, publisher.send([encoded("0")]))
-    refused = settle(publisher, publisher.send([encoded("0")]))
+    reported = complete(publisher, publisher.send([record("0")]))
+    refused = complete(publisher, publisher.send([record("0")]))
 
-    assert [failure.fault for failure in (*reported.failures, *refused.failures)] == [Fault.WORLD] * 2
+    assert [failure.fault for failure in (*reported.failures, *refused.failures)] == [Fault.TRANSIENT] * 2
 
 
-def test_a_broker_is_found_without_sending_anything(broker: EmbeddedBroker) -> None:
+def test_the_publisher_becomes_available_without_sending_anything(broker: EmbeddedBroker) -> None:
     publisher = kafka(broker)
-    at_first = publisher.trouble
+    initially = publisher.unavailable_reason
 
-    until(publisher, lambda: publisher.trouble is None)
+    until(publisher, lambda: publisher.unavailable_reason is None)
 
-    assert at_first == f"broker {broker.address}: not connected yet"
+    assert initially == f"broker {broker.address}: not connected yet"
 
 
-def test_a_broker_that_goes_away_is_named_and_forgotten_when_it_is_back(broker: EmbeddedBroker) -> None:
+def test_an_unreachable_broker_is_named_until_it_recovers(broker: EmbeddedBroker) -> None:
     publisher = kafka(broker, reconnect_backoff_max_ms=200)
-    settle(publisher, publisher.send(named(1)))
-    until(publisher, lambda: publisher.trouble is None)
+    complete(publisher, publisher.send(records(1)))
+    until(publisher, lambda: publisher.unavailable_reason is None)
 
     broker.go_down()
-    publisher.send(named(1))
-    until(publisher, lambda: "refused" in (publisher.trouble or ""))
+    publisher.send(records(1))
+    until(publisher, lambda: "refused" in (publisher.unavailable_reason or ""))
     broker.come_up()
 
-    until(publisher, lambda: publisher.trouble is None)
+    until(publisher, lambda: publisher.unavailable_reason is None)
 
 
-def test_where_the_default_name_does_not_resolve_the_log_says_what_to_set(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unresolvable_default_address_is_logged_with_the_variable_to_set(caplog: pytest.LogCaptureFixture) -> None:
     publisher = KafkaPublisher(KafkaSettings(bootstrap_servers=" kafka:9092, "), delivery_timeout_ms=1000)
 
-    until(publisher, lambda: "KAFKA_BOOTSTRAP_SERVERS" in (publisher.trouble or ""))
+    until(publisher, lambda: "KAFKA_BOOTSTRAP_SERVERS" in (publisher.unavailable_reason or ""))
 
     warnings = [r.__dict__["reason"] for r in caplog.records if r.getMessage() == "broker unreachable"]
     assert "localhost:29092" in warnings[0]
 
 
-def test_the_client_speaks_through_our_log(broker: EmbeddedBroker, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_clients_log_lines_go_through_our_logging(broker: EmbeddedBroker, caplog: pytest.LogCaptureFixture) -> None:
     publisher = kafka(broker, enable_partition_eof=1)
 
-    publisher.settled(0.1)
+    publisher.poll(0.1)
 
     lines = [record for record in caplog.records if record.name == "librdkafka"]
     assert "enable.partition.eof" in lines[0].getMessage()
@@ -270,12 +191,14 @@ def test_the_client_speaks_through_our_log(broker: EmbeddedBroker, caplog: pytes
         ({"on_delivery": "x"}, "on_delivery|dr_cb|callable"),
     ],
 )
-def test_a_key_that_the_client_refuses_is_a_wrong_setting(client: dict[str, str | int], named_in_the_text: str) -> None:
+def test_a_key_rejected_by_librdkafka_is_a_configuration_error(
+    client: dict[str, str | int], named_in_the_text: str
+) -> None:
     with pytest.raises(ConfigurationError, match=named_in_the_text):
         KafkaPublisher(KafkaSettings(client=ClientSettings(client)), delivery_timeout_ms=1000)
 
 
-def test_the_promise_is_not_the_operators_to_change(broker: EmbeddedBroker) -> None:
+def test_settings_that_the_guarantees_depend_on_cannot_be_overridden(broker: EmbeddedBroker) -> None:
     seen: list[dict[str, object]] = []
 
     def remember(config: dict[str, object], **_: object) -> object:

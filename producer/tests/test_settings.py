@@ -1,4 +1,4 @@
-"""What an operator can set, and what is refused before anything connects."""
+"""Settings are validated before anything connects."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ def loaded(folder: Path, tree: dict[str, Any] | None = None, **environ: str) -> 
     return load_settings(file, environ)
 
 
-def test_the_file_in_the_repository_is_the_specs_and_valid() -> None:
+def test_the_default_file_is_valid_and_has_the_documented_values() -> None:
     settings = load_settings(DEFAULT_FILE, {})
 
     assert (settings.kafka.bootstrap_servers, settings.kafka.topic) == ("kafka:9092", "data-topic")
@@ -26,17 +26,17 @@ def test_the_file_in_the_repository_is_the_specs_and_valid() -> None:
     assert settings.metrics.port == 8000
 
 
-def test_the_file_says_what_the_defaults_say() -> None:
+def test_the_default_file_and_the_defaults_are_equal() -> None:
     file, defaults = load_settings(DEFAULT_FILE, {}), Settings()
 
     assert (file.kafka, file.logging, file.metrics) == (defaults.kafka, defaults.logging, defaults.metrics)
 
 
-def test_the_specs_interval_is_what_one_message_is_worth() -> None:
+def test_the_interval_applies_per_message() -> None:
     assert Settings().producer.batch_interval == pytest.approx(3.6)
 
 
-def test_the_environment_beats_the_file(tmp_path: Path) -> None:
+def test_environment_variables_override_the_file(tmp_path: Path) -> None:
     tree = {"kafka": {"topic": "file"}, "producer": {"batch_size": 1}}
 
     settings = loaded(
@@ -47,7 +47,7 @@ def test_the_environment_beats_the_file(tmp_path: Path) -> None:
     assert not settings.metrics.enabled
 
 
-def test_the_undelivered_folder_stands_beside_the_configuration_folder(tmp_path: Path) -> None:
+def test_the_undelivered_folder_is_relative_to_the_parent_of_the_configuration_folder(tmp_path: Path) -> None:
     relative = loaded(tmp_path)
     absolute = loaded(tmp_path, PRODUCER_UNDELIVERED_DIR="/var/spool/undelivered")
 
@@ -55,13 +55,13 @@ def test_the_undelivered_folder_stands_beside_the_configuration_folder(tmp_path:
     assert absolute.producer.undelivered_dir == "/var/spool/undelivered"
 
 
-def test_servers_lose_what_people_put_around_the_commas(tmp_path: Path) -> None:
+def test_whitespace_and_empty_entries_in_the_servers_are_removed(tmp_path: Path) -> None:
     settings = loaded(tmp_path, KAFKA_BOOTSTRAP_SERVERS=" a:9092 ,\tb:9092,")
 
     assert settings.kafka.client_settings["bootstrap.servers"] == "a:9092,b:9092"
 
 
-def test_tls_and_sasl_reach_the_client(tmp_path: Path) -> None:
+def test_tls_and_sasl_settings_reach_the_client(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("p@ss\r\n")
 
@@ -81,18 +81,18 @@ def test_tls_and_sasl_reach_the_client(tmp_path: Path) -> None:
     }
 
 
-def test_what_a_cluster_injects_changes_nothing(tmp_path: Path) -> None:
+def test_variables_injected_by_kubernetes_are_ignored(tmp_path: Path) -> None:
     injected = {"KAFKA_PORT": "tcp://10.0.0.1:9092", "PRODUCER_PORT_8000_TCP": "tcp://10.0.0.1:8000"}
 
     assert loaded(tmp_path, None, **injected) == loaded(tmp_path)
 
 
-def test_blank_variables_are_not_set(tmp_path: Path) -> None:
+def test_blank_variables_are_ignored(tmp_path: Path) -> None:
     assert loaded(tmp_path, KAFKA_TOPIC="", METRICS_PORT=" ", PRODUCER_BATCH_SIZE="\r") == loaded(tmp_path)
 
 
 @pytest.mark.parametrize("key", sorted(RESERVED))
-def test_a_client_key_that_undoes_the_promise_is_named(tmp_path: Path, key: str) -> None:
+def test_a_reserved_client_key_is_named(tmp_path: Path, key: str) -> None:
     with pytest.raises(ConfigurationError, match=key):
         loaded(tmp_path, {"kafka": {"client": {key: "1"}}})
 
@@ -116,7 +116,7 @@ def test_a_client_key_that_undoes_the_promise_is_named(tmp_path: Path, key: str)
         ({"producer": []}, "producer"),
     ],
 )
-def test_a_wrong_setting_is_named(tmp_path: Path, tree: dict[str, Any], place: str) -> None:
+def test_an_invalid_setting_is_named(tmp_path: Path, tree: dict[str, Any], place: str) -> None:
     with pytest.raises(ConfigurationError, match=place):
         loaded(tmp_path, tree)
 
@@ -133,7 +133,7 @@ def test_a_wrong_setting_is_named(tmp_path: Path, tree: dict[str, Any], place: s
         ("KAFKA_TOPIC", "a\rb"),
     ],
 )
-def test_a_wrong_variable_is_named_with_its_value_escaped(tmp_path: Path, name: str, text: str) -> None:
+def test_an_invalid_variable_is_named_with_its_value_escaped(tmp_path: Path, name: str, text: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         loaded(tmp_path, None, **{name: text})
 

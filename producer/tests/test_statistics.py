@@ -1,4 +1,4 @@
-"""What the client's statistics and complaints say of the cluster, put together."""
+"""Availability as derived from statistics and error events."""
 
 import json
 
@@ -6,51 +6,51 @@ from src.kafka.statistics import ClusterStatistics
 
 
 def statistics(**states: str) -> str:
-    """As librdkafka gives them; `bootstrap` is the address that it was told, the others are the cluster's own."""
+    """As librdkafka reports them; `bootstrap` is the configured address, the others are advertised."""
     brokers = {name: {"state": state, "nodeid": -1 if name == "bootstrap" else 1} for name, state in states.items()}
     return json.dumps({"brokers": brokers})
 
 
-def test_at_first_nothing_is_known_and_the_first_statistics_with_a_broker_end_that() -> None:
-    view = ClusterStatistics("a:1")
-    at_first = view.trouble
-    view.update(statistics(bootstrap="UP"))
-    only_an_address = view.trouble
+def test_kafka_is_unavailable_until_the_first_statistics_with_a_broker() -> None:
+    cluster = ClusterStatistics("a:1")
+    initially = cluster.unavailable_reason
+    cluster.update(statistics(bootstrap="UP"))
+    only_an_address = cluster.unavailable_reason
 
-    view.update(statistics(bootstrap="UP", one="INIT"))
+    cluster.update(statistics(bootstrap="UP", one="INIT"))
 
-    assert at_first == only_an_address == "broker a:1: not connected yet"
-    assert view.trouble is None
-
-
-def test_one_broker_that_is_away_is_no_trouble_while_another_is_there() -> None:
-    view = ClusterStatistics("a:1")
-    view.update(statistics(one="UP", two="UP"))
-
-    view.complain("one: disconnected")
-    at_once = view.trouble
-    view.update(statistics(one="DOWN", two="UP"))
-
-    assert at_once is view.trouble is None
+    assert initially == only_an_address == "broker a:1: not connected yet"
+    assert cluster.unavailable_reason is None
 
 
-def test_the_last_broker_that_goes_away_is_trouble_with_the_statistics_that_show_it() -> None:
-    view = ClusterStatistics("a:1")
-    view.update(statistics(one="UP"))
+def test_one_unreachable_broker_does_not_matter_while_another_is_up() -> None:
+    cluster = ClusterStatistics("a:1")
+    cluster.update(statistics(one="UP", two="UP"))
 
-    view.complain("one: refused")
-    view.update(statistics(one="DOWN"))
-    away = view.trouble
-    view.update(statistics(one="UP"))
+    cluster.record_error("one: disconnected")
+    batch_size = cluster.unavailable_reason
+    cluster.update(statistics(one="DOWN", two="UP"))
 
-    assert (away, view.trouble) == ("broker a:1: one: refused", None)
+    assert batch_size is cluster.unavailable_reason is None
 
 
-def test_where_the_client_says_that_all_are_away_no_statistics_are_waited_for() -> None:
-    view = ClusterStatistics("a:1")
-    view.update(statistics(one="UP"))
-    view.complain("one: refused")
+def test_kafka_is_unavailable_once_the_statistics_show_no_broker_up() -> None:
+    cluster = ClusterStatistics("a:1")
+    cluster.update(statistics(one="UP"))
 
-    view.all_are_away()
+    cluster.record_error("one: refused")
+    cluster.update(statistics(one="DOWN"))
+    down = cluster.unavailable_reason
+    cluster.update(statistics(one="UP"))
 
-    assert view.trouble == "broker a:1: one: refused"
+    assert (down, cluster.unavailable_reason) == ("broker a:1: one: refused", None)
+
+
+def test_all_brokers_down_takes_effect_before_the_next_statistics() -> None:
+    cluster = ClusterStatistics("a:1")
+    cluster.update(statistics(one="UP"))
+    cluster.record_error("one: refused")
+
+    cluster.record_all_brokers_down()
+
+    assert cluster.unavailable_reason == "broker a:1: one: refused"

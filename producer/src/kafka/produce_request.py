@@ -1,76 +1,56 @@
-"""Messages under way to Kafka, and what became of each. No Kafka here."""
+"""Records handed to the Kafka client together, and their delivery reports. Independent of the client itself."""
 
 from collections.abc import Callable
-from enum import Enum, auto
-from typing import NamedTuple
 
-from src.model.message import Encoded
-
-
-class Fault(Enum):
-    """Whose fault it is that a message was not delivered, and so what helps."""
-
-    WORLD = auto()
-    """Nobody's: later it may get through."""
-    COMPANY = auto()
-    """Kafka refused all that came in one request: alone it may get through."""
-    MESSAGE = auto()
-    """Its own: it never will."""
-
-
-class Failure(NamedTuple):
-    """A message that has no confirmation. The reason is for people, and says if the message may be in the topic."""
-
-    message: Encoded
-    fault: Fault
-    reason: str
+from src.model.delivery_failure import DeliveryFailure, Fault
+from src.model.message import ProducerRecord
 
 
 class ProduceRequest:
-    """Messages handed over together. Settled once each has its delivery report; then it is passed to `on_settled`."""
+    """Complete once every record has its delivery report; it is then passed to `on_complete`."""
 
-    def __init__(self, on_settled: Callable[["ProduceRequest"], None]) -> None:
+    def __init__(self, on_complete: Callable[["ProduceRequest"], None]) -> None:
         self.size = 0
         self.delivered = 0
         self.delivered_bytes = 0
-        self.failures: list[Failure] = []
-        self._on_settled = on_settled
+        self.failures: list[DeliveryFailure] = []
+        self._on_complete = on_complete
         self._sealed = False
-        self._unreported: dict[int, Encoded] = {}
+        self._unreported: dict[int, ProducerRecord] = {}
 
-    def load(self, message: Encoded) -> None:
-        """The message numbered `size` is under way."""
-        self._unreported[self.size] = message
+    def add(self, record: ProducerRecord) -> None:
+        """The client has accepted the record; its number is `size` before the call."""
+        self._unreported[self.size] = record
         self.size += 1
 
-    def refuse(self, message: Encoded, fault: Fault, reason: str) -> None:
-        """The client would not even take this message."""
-        self.failures.append(Failure(message, fault, reason))
+    def reject(self, record: ProducerRecord, fault: Fault, reason: str) -> None:
+        """The client has not accepted the record; no delivery report will follow."""
+        self.failures.append(DeliveryFailure(record, fault, reason))
         self.size += 1
 
     def seal(self) -> None:
-        """Nothing more comes aboard."""
+        """No more records will be added."""
         self._sealed = True
-        self._pass_on_if_settled()
+        self._complete_if_reported()
 
     def report_delivered(self, number: int) -> None:
-        message = self._unreported.pop(number, None)
-        if message is not None:
+        record = self._unreported.pop(number, None)
+        if record is not None:
             self.delivered += 1
-            self.delivered_bytes += message.size
-            self._pass_on_if_settled()
+            self.delivered_bytes += record.size
+            self._complete_if_reported()
 
     def report_failed(self, number: int, fault: Fault, reason: str) -> None:
-        message = self._unreported.pop(number, None)
-        if message is not None:
-            self.failures.append(Failure(message, fault, reason))
-            self._pass_on_if_settled()
+        record = self._unreported.pop(number, None)
+        if record is not None:
+            self.failures.append(DeliveryFailure(record, fault, reason))
+            self._complete_if_reported()
 
-    def write_off(self, reason: str) -> None:
-        """No more reports will come."""
-        self.failures += [Failure(message, Fault.WORLD, reason) for message in self._unreported.values()]
+    def fail_unreported(self, reason: str) -> None:
+        """No more delivery reports will arrive."""
+        self.failures += [DeliveryFailure(record, Fault.TRANSIENT, reason) for record in self._unreported.values()]
         self._unreported.clear()
 
-    def _pass_on_if_settled(self) -> None:
+    def _complete_if_reported(self) -> None:
         if self._sealed and not self._unreported:
-            self._on_settled(self)
+            self._on_complete(self)

@@ -1,4 +1,4 @@
-"""KafkaPublisher: messages in, delivery reports out. The rest of the service knows no Kafka client."""
+"""KafkaPublisher: the only module that produces through the Kafka client."""
 
 import logging
 from collections import deque
@@ -7,150 +7,153 @@ from functools import partial
 from typing import Any, cast
 
 from confluent_kafka import KafkaError, KafkaException, Producer
-from confluent_kafka import Message as Report
+from confluent_kafka import Message as DeliveryReport
 
-from src.kafka.produce_request import Fault, ProduceRequest
+from src.kafka.produce_request import ProduceRequest
 from src.kafka.statistics import ClusterStatistics
-from src.model.errors import BrokerError
-from src.model.message import Encoded
+from src.model.delivery_failure import Fault
+from src.model.errors import FatalClientError
+from src.model.message import ProducerRecord
 from src.settings import KafkaSettings
 from src.utils.config import ConfigurationError
 
 logger = logging.getLogger(__name__)
 
-NO_TIMEOUT = 0  # milliseconds, as the client writes it
+NO_TIMEOUT = 0  # milliseconds; message.timeout.ms 0 means no timeout
 
-# Kafka answers these for a whole request, although one message in it may be the cause.
-_OF_THE_REQUEST = (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE, KafkaError.INVALID_RECORD)
+# Kafka returns these for a whole produce request although a single record may be the cause.
+_REQUEST_ERRORS = (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE, KafkaError.INVALID_RECORD)
 
-_Headers = list[tuple[str, str | bytes | None]]  # as the client declares it; a list of narrower pairs is none of those
+_Headers = list[tuple[str, str | bytes | None]]  # as the client declares it; list is invariant
 
 
 class KafkaPublisher:
-    """An idempotent producer to one topic. It is used by one thread; `trouble` may be read by any.
+    """An idempotent producer for one topic, used by one thread; any thread may read `unavailable_reason`.
 
-    Raises ConfigurationError where the client refuses a key under `kafka.client`.
+    Raises ConfigurationError where librdkafka rejects a key under `kafka.client`.
     """
 
     def __init__(
         self, settings: KafkaSettings, *, delivery_timeout_ms: int, producer: Callable[..., Producer] = Producer
     ) -> None:
         self._topic = settings.topic
-        self._view = ClusterStatistics(settings.servers)
-        self._settled: deque[ProduceRequest] = deque()
-        self._fatal: str | None = None
+        self._statistics = ClusterStatistics(settings.servers)
+        self._completed: deque[ProduceRequest] = deque()
+        self._fatal_error: str | None = None
         self._reasons = _reasons(delivery_timeout_ms / 1000)
         config = self._client_settings(settings, delivery_timeout_ms)
         try:
             self._client = producer(config, logger=logging.getLogger("librdkafka"))
         except (KafkaException, ValueError, TypeError) as error:
-            raise ConfigurationError(f"kafka.client: {text_of(error)}") from error
+            raise ConfigurationError(f"kafka.client: {error_text(error)}") from error
 
-    def send(self, messages: Sequence[Encoded]) -> ProduceRequest:
-        """Hand over as many messages as the client has room for, in order; the shipment's `size` is how many."""
-        shipment = ProduceRequest(self._settled.append)
-        for message in messages:
+    def send(self, records: Sequence[ProducerRecord]) -> ProduceRequest:
+        """Hand over as many records as fit into the client's queue, in order; the request's `size` says how many."""
+        request = ProduceRequest(self._completed.append)
+        for record in records:
             try:
-                self._hand_over(message, shipment)
+                self._produce(record, request)
             except BufferError:
                 break
-        shipment.seal()
-        return shipment
+        request.seal()
+        return request
 
-    def settled(self, timeout: float) -> list[ProduceRequest]:
-        """Serve delivery reports, for up to `timeout` seconds if there are none; the shipments that they settled.
+    def poll(self, timeout: float) -> list[ProduceRequest]:
+        """Serve delivery reports, waiting up to `timeout` seconds for the first; returns the requests they completed.
 
-        Raises BrokerError when the client is of no use any more.
+        Raises FatalClientError.
         """
-        if self._fatal:
-            raise BrokerError(self._fatal)
+        if self._fatal_error:
+            raise FatalClientError(self._fatal_error)
         try:
-            self._client.poll(0 if self._settled else timeout)
-        except (KafkaException, SystemError) as error:  # the latter where a report was served with the former pending
-            self._fatal = f"the Kafka client can't go on: {text_of(error)}"
-            raise BrokerError(self._fatal) from error
-        settled = list(self._settled)
-        self._settled.clear()
-        if any(shipment.delivered for shipment in settled):
-            self._view.answered()
-        return settled
+            self._client.poll(0 if self._completed else timeout)
+        except (KafkaException, SystemError) as error:  # SystemError: a report was served while the former was pending
+            self._fatal_error = f"fatal Kafka client error: {error_text(error)}"
+            raise FatalClientError(self._fatal_error) from error
+        completed = list(self._completed)
+        self._completed.clear()
+        if any(request.delivered for request in completed):
+            self._statistics.record_delivery()
+        return completed
 
     def purge(self) -> None:
-        """Send nothing more: what has no report yet gets one, which says whether it may be in the topic."""
+        """Stop sending. Every unreported record gets a report that says whether it may be in the topic."""
         self._client.purge()
 
     def close(self) -> None:
         self._client.close()
 
     @property
-    def trouble(self) -> str | None:
-        """Why nothing can be sent; None while a broker is there."""
-        return self._fatal or self._view.trouble
+    def unavailable_reason(self) -> str | None:
+        """Why nothing can be sent; None while a broker is reachable."""
+        return self._fatal_error or self._statistics.unavailable_reason
 
     def _client_settings(self, settings: KafkaSettings, delivery_timeout_ms: int) -> dict[str, Any]:
         return {
-            # what an operator may change under kafka.client …
+            # defaults that kafka.client may override
             "linger.ms": 5,
             "queue.buffering.max.messages": 100_000,
             "queue.buffering.max.kbytes": 131_072,
             **settings.client_settings,
-            # … and what the promise rests on
+            # required by the delivery guarantees
             "enable.idempotence": True,
             "acks": "all",
             "compression.type": settings.compression_type,
             "message.timeout.ms": delivery_timeout_ms,
             "statistics.interval.ms": 1_000,
             "error_cb": self._on_error,
-            "stats_cb": self._view.update,
+            "stats_cb": self._statistics.update,
         }
 
-    def _hand_over(self, message: Encoded, shipment: ProduceRequest) -> None:
-        """Raises BufferError while the client is full."""
-        key, value, headers = message
-        report = partial(self._on_report, shipment, shipment.size)
+    def _produce(self, record: ProducerRecord, request: ProduceRequest) -> None:
+        """Raises BufferError while the client's queue is full."""
+        key, value, headers = record
+        on_delivery = partial(self._on_delivery, request, request.size)
         try:
-            self._client.produce(self._topic, value, key, headers=cast(_Headers, headers), on_delivery=report)
+            self._client.produce(self._topic, value, key, headers=cast(_Headers, headers), on_delivery=on_delivery)
         except KafkaException as exception:
-            self._on_refusal(message, shipment, cast(KafkaError, exception.args[0]))
+            self._on_produce_error(record, request, cast(KafkaError, exception.args[0]))
         else:
-            shipment.load(message)
+            request.add(record)
 
-    def _on_refusal(self, message: Encoded, shipment: ProduceRequest, error: KafkaError) -> None:
-        """The client itself refuses: for size, or for what the brokers told it earlier."""
+    def _on_produce_error(self, record: ProducerRecord, request: ProduceRequest, error: KafkaError) -> None:
+        """The client rejects the record: because of its size, or of an error that the brokers returned earlier."""
         if error.code() == KafkaError._FATAL:
-            self._fatal = self._fatal or f"the Kafka client can't go on: {error.str()}"
-        fault = Fault.MESSAGE if error.code() == KafkaError.MSG_SIZE_TOO_LARGE else Fault.WORLD
-        shipment.refuse(message, fault, error.str())
+            self._fatal_error = self._fatal_error or f"fatal Kafka client error: {error.str()}"
+        fault = Fault.PERMANENT if error.code() == KafkaError.MSG_SIZE_TOO_LARGE else Fault.TRANSIENT
+        request.reject(record, fault, error.str())
 
-    def _on_report(self, shipment: ProduceRequest, number: int, error: KafkaError | None, _report: Report) -> None:
-        """A report has neither headers nor a place for our own reference: the message is known by its number."""
+    def _on_delivery(
+        self, request: ProduceRequest, number: int, error: KafkaError | None, _report: DeliveryReport
+    ) -> None:
+        """A report has no headers and carries no reference of ours; the number identifies the record."""
         if error is None:
-            shipment.report_delivered(number)
+            request.report_delivered(number)
         else:
-            fault = Fault.COMPANY if error.code() in _OF_THE_REQUEST else Fault.WORLD
-            shipment.report_failed(number, fault, self._reasons.get(error.code(), error.str()))
+            fault = Fault.BATCH if error.code() in _REQUEST_ERRORS else Fault.TRANSIENT
+            request.report_failed(number, fault, self._reasons.get(error.code(), error.str()))
 
     def _on_error(self, error: KafkaError) -> None:
-        """A broker's trouble, or that of all. (A fatal one does not come here: the client raises it out of `poll`.)"""
+        """One or all brokers are unreachable. Fatal errors are not passed here: the client raises them from `poll`."""
         if error.code() == KafkaError._ALL_BROKERS_DOWN:
-            self._view.all_are_away()
-            if self._view.trouble:
-                return  # which was said already, and in more detail
-        reason = self._view.complain(error.str(), unresolved=error.code() == KafkaError._RESOLVE)
+            self._statistics.record_all_brokers_down()
+            if self._statistics.unavailable_reason:
+                return  # logged already, with more detail
+        reason = self._statistics.record_error(error.str(), unresolved=error.code() == KafkaError._RESOLVE)
         logger.warning("broker unreachable", extra={"reason": reason})
 
 
 def _reasons(delivery_timeout: float) -> dict[int, str]:
-    """What to say of the client's own errors: above all, whether the message may be in the topic all the same."""
+    """Texts for the client's own errors, which say whether the message may be in the topic."""
     return {
-        KafkaError._MSG_TIMED_OUT: f"not confirmed within {delivery_timeout:g} s; it may be in the topic",
-        KafkaError._PURGE_INFLIGHT: "stopped before it was confirmed; it may be in the topic",
-        KafkaError._PURGE_QUEUE: "stopped before it was sent",
+        KafkaError._MSG_TIMED_OUT: f"not acknowledged within {delivery_timeout:g} s; it may be in the topic",
+        KafkaError._PURGE_INFLIGHT: "producer stopped before the acknowledgement; it may be in the topic",
+        KafkaError._PURGE_QUEUE: "producer stopped before sending",
     }
 
 
-def text_of(exception: BaseException) -> str:
-    """What the client says in an exception, or in the one that it was raised from."""
+def error_text(exception: BaseException) -> str:
+    """The client's text in an exception, or in the one it was raised from."""
     cause = exception.__cause__ or exception
     error = cause.args[0] if cause.args else cause
     return error.str() if isinstance(error, KafkaError) else str(error)

@@ -1,23 +1,23 @@
-"""What can go wrong, and so what to do.
+"""Errors, each with what the caller does about it.
 
 ProducerError
-├── BrokerError            the client can't go on: keep what is in flight, end the run, exit 1
-├── InvalidInput           what was given is no message: name it and go on
-└── UndeliveredFileError   the undelivered file can't be written: hold the messages, try again; exit 1 if it lasts
+├── FatalClientError       the Kafka client will never send again: finish and exit 1
+├── InvalidMessage         not a message: log it and continue with the next one
+└── UndeliveredStoreError  the undelivered folder cannot be written: hold the messages and retry; exit 1 if it persists
 """
 
 
 class ProducerError(Exception):
-    """The root of this service's errors."""
+    """Base class of this service's errors."""
 
 
-class BrokerError(ProducerError):
+class FatalClientError(ProducerError):
     """The Kafka client reported a fatal error; it will never send again."""
 
 
-class InvalidInput(ProducerError):
-    """This can't be sent as a message, now or later."""
+class InvalidMessage(ProducerError):
+    """The input cannot be sent as a message, now or later."""
 
 
-class UndeliveredFileError(ProducerError):
-    """Messages that were given up can't be kept."""
+class UndeliveredStoreError(ProducerError):
+    """Undelivered messages cannot be written to their store."""

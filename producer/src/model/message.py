@@ -1,4 +1,4 @@
-"""What travels: the spec's `(key, value, headers)`."""
+"""Messages as `(key, value, headers)`, and their serialization."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from src.model.errors import InvalidInput
+from src.model.errors import InvalidMessage
 
 Headers = Mapping[str, str] | Sequence[tuple[str, str | bytes | None]] | None
 
@@ -15,15 +15,15 @@ _encode_json = msgspec.json.Encoder().encode
 
 
 class Message(NamedTuple):
-    """One message as the program holds it; a plain tuple of the three does as well."""
+    """A message before serialization; a plain tuple of the three fields is accepted too."""
 
     key: str
     value: Mapping[str, Any]
     headers: Headers = None
 
 
-class Encoded(NamedTuple):
-    """The same message as Kafka gets it; this is what is sent again, kept, and sent from the file."""
+class ProducerRecord(NamedTuple):
+    """A serialized message: the bytes that are sent, retried, and written to the undelivered folder."""
 
     key: bytes | None
     value: bytes | None
@@ -31,29 +31,29 @@ class Encoded(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Bytes, headers apart."""
+        """Bytes of key and value, without headers."""
         return len(self.key or b"") + len(self.value or b"")
 
 
-def encode(message: Message | tuple[str, Mapping[str, Any], Headers]) -> Encoded:
-    """The bytes of a message. Raises InvalidInput."""
+def encode(message: Message | tuple[str, Mapping[str, Any], Headers]) -> ProducerRecord:
+    """Serialize a message. Raises InvalidMessage."""
     try:
         key, value, headers = message
         pairs = headers.items() if isinstance(headers, Mapping) else headers or ()
-        return Encoded(
+        return ProducerRecord(
             key.encode(),
-            _as_json(value),
-            [(_sendable(name), _bytes(content)) for name, content in pairs],
+            _to_json(value),
+            [(_valid_header_name(name), _header_value(content)) for name, content in pairs],
         )
     except (TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise InvalidInput(f"not a message of key, JSON value and headers: {error}") from error
+        raise InvalidMessage(f"not a message with key, JSON value and headers: {error}") from error
 
 
-def _as_json(value: Mapping[str, Any]) -> bytes:
-    """NaN and the infinities, which JSON has not, would be written as null: they are refused."""
+def _to_json(value: Mapping[str, Any]) -> bytes:
+    """NaN and Infinity are not valid JSON; the encoder would write them as null, so they are rejected."""
     text = _encode_json(value)
     if b"null" in text and not _is_finite(msgspec.to_builtins(value)):
-        raise ValueError("NaN or Infinity in its value, which JSON has not")
+        raise ValueError("the value contains NaN or Infinity, which JSON does not allow")
     return text
 
 
@@ -65,23 +65,23 @@ def _is_finite(value: Any) -> bool:
     return not isinstance(value, list | tuple) or all(map(_is_finite, value))
 
 
-def _sendable(name: str) -> str:
-    """The name of a header, if the client can send it: half a surrogate pair would crash it, a NUL cut it short."""
+def _valid_header_name(name: str) -> str:
+    """librdkafka crashes on an unpaired surrogate in a header name and truncates the name at a NUL."""
     name.encode()
     if "\0" in name:
-        raise ValueError(f"the name {name!a} of a header has a NUL in it")
+        raise ValueError(f"header name {name!a} contains a NUL character")
     return name
 
 
-def _bytes(content: str | bytes | None) -> bytes | None:
-    """What a header holds. Anything else the client refuses only as it is handed the message, amid its neighbours."""
+def _header_value(content: str | bytes | None) -> bytes | None:
+    """Checked here because the client would raise TypeError in the middle of a batch."""
     if content is None or isinstance(content, bytes):
         return content
     if isinstance(content, str):
         return content.encode()
-    raise TypeError(f"a header holds {type(content).__name__}, which is neither text nor bytes")
+    raise TypeError(f"header value is {type(content).__name__}, expected str, bytes or None")
 
 
 def utc_text(seconds: float) -> str:
-    """Seconds since 1970 as the spec writes a time: `2023-07-15T12:34:56.789Z`."""
+    """Seconds since the epoch as an ISO 8601 timestamp in UTC: `2023-07-15T12:34:56.789Z`."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

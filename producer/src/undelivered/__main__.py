@@ -1,4 +1,4 @@
-"""The command line for messages that were given up: list them, send them again."""
+"""`python -m src.undelivered`: list or resend undelivered messages."""
 
 import argparse
 import io
@@ -12,133 +12,87 @@ from threading import Event
 
 from prometheus_client import CollectorRegistry
 
-from src.delivery import Delivery, Publisher, RetryPolicy
+from src.delivery.delivery import Delivery, Publisher
+from src.delivery.retry_policy import RetryPolicy
 from src.kafka.publisher import KafkaPublisher
 from src.settings import DEFAULT_FILE, VERSION, Settings, load_settings
-from src.undelivered.files import lines_in
-from src.undelivered.resender import AT_ONCE, Outcome, Resender
-from src.undelivered.segments import Undelivered, aside, from_line, segments, taken
+from src.undelivered.files import count_lines
+from src.undelivered.folder import UndeliveredFolder
+from src.undelivered.listing import list_messages
+from src.undelivered.resender import BATCH_SIZE, Resender, SegmentResult
+from src.undelivered.segments import corrupt_lines_path
 from src.utils.config import ConfigurationError
 from src.utils.logging import configure
 from src.utils.metrics import ProducerMetrics
 from src.utils.shutdown import stopping_on_signals
 
-SHOWN = 200  # characters of a value
-
 
 @dataclass
-class Tally:
-    """What became of the messages that were looked at."""
+class ResendSummary:
+    """What became of the messages in the folder; prints a line for each segment."""
 
     sent: int = 0
     left: int = 0
-    broken: int = 0
+    corrupt: int = 0
     in_use: int = 0
-    troubles: int = 0
+    errors: int = 0
 
-    def take_note(self, outcome: Outcome) -> None:
-        if outcome.passed_over:
-            outcome = _counted(outcome)
-        self.sent += outcome.sent
-        self.left += outcome.left
-        self.broken += outcome.broken
-        self.in_use += outcome.in_use
-        self.troubles += outcome.trouble is not None
-        print(_told(outcome), file=sys.stderr if outcome.trouble else sys.stdout)
+    def add(self, result: SegmentResult) -> None:
+        if result.skipped:
+            result = _with_line_count(result)
+        self.sent += result.sent
+        self.left += result.left
+        self.corrupt += result.corrupt
+        self.in_use += result.in_use
+        self.errors += result.error is not None
+        print(_describe(result), file=sys.stderr if result.error else sys.stdout)
 
     @property
-    def all_gone(self) -> bool:
-        return not (self.left or self.broken or self.in_use or self.troubles)
+    def complete(self) -> bool:
+        return not (self.left or self.corrupt or self.in_use or self.errors)
 
 
 def resend(
-    kept: Undelivered,
+    folder: UndeliveredFolder,
     publisher: Publisher,
     policy: RetryPolicy,
     *,
     stop: Event,
     clock: Callable[[], float] = time.monotonic,
-    at_once: int = AT_ONCE,
-) -> Tally:
-    """Send what is in the folder, as fast as it goes, until that shows that Kafka is away."""
-    tally = Tally()
+    batch_size: int = BATCH_SIZE,
+) -> ResendSummary:
+    """Send the messages in the folder as fast as possible, until Kafka turns out to be unavailable."""
+    summary = ResendSummary()
     metrics = ProducerMetrics(CollectorRegistry(), version=VERSION)
-    delivery = Delivery(publisher, kept, policy, metrics, clock=clock, stop=stop)
-    resender = Resender(kept, delivery, tell=tally.take_note, refused_too=True, at_once=at_once)
-    for batch in resender.batches(lambda: stop.is_set() or (delivery.fails and publisher.trouble is not None)):
-        delivery.see_through(batch)
-    return tally
+    delivery = Delivery(publisher, folder, policy, metrics, clock=clock, stop=stop)
+    resender = Resender(folder, delivery, on_result=summary.add, include_rejected=True, batch_size=batch_size)
+    for batch in resender.batches(lambda: stop.is_set() or (delivery.failing and bool(publisher.unavailable_reason))):
+        delivery.wait_for(batch)
+    return summary
 
 
-def _counted(outcome: Outcome) -> Outcome:
-    """With what is left in a segment that was passed over."""
+def _with_line_count(result: SegmentResult) -> SegmentResult:
+    """A skipped segment's messages are left."""
     try:
-        return outcome._replace(left=lines_in(outcome.segment))
-    except FileNotFoundError:  # a producer has sent it meanwhile
-        return outcome
+        return result._replace(left=count_lines(result.segment))
+    except FileNotFoundError:  # a producer has resent it meanwhile
+        return result
     except OSError as error:
-        return outcome._replace(trouble=error.strerror or str(error))
+        return result._replace(error=error.strerror or str(error))
 
 
-def _told(outcome: Outcome) -> str:
-    name = outcome.segment.name
-    if outcome.in_use:
-        return f"{name}: in use, left alone"
-    if outcome.trouble:
-        return (
-            f"undelivered: {name}: can't be read, or what is left written back, so all of it stays: {outcome.trouble}"
-        )
-    broken = f", {outcome.broken} broken now in {aside(outcome.segment).name}" if outcome.broken else ""
-    return f"{name}: {outcome.sent} sent, {outcome.left} left{broken}"
-
-
-def list_messages(folder: Path) -> int:
-    """Print every message of the folder; the number of them."""
-    total = sum(map(_list_segment, segments(folder)))
-    print(f"{total} messages in {folder}")
-    return total
-
-
-def _list_segment(path: Path) -> int:
-    """Print its messages; the number of them. It is locked for a moment alone: who reads the list may take hours."""
-    try:
-        with taken(path) as ours:
-            in_use = ours is None
-        segment = path.open("rb")
-    except FileNotFoundError:  # a producer has sent it meanwhile
-        return 0
-    except OSError as error:
-        print(f"{path.name}  (can't be read: {error.strerror or error})")
-        return 0
-    print(f"{path.name}{'  (in use)' if in_use else ''}")
-    number = 0
-    with segment:
-        for number, line in enumerate(segment, 1):
-            print(f"  {_described(line, number)}")
-    return number
-
-
-def _described(line: bytes, number: int) -> str:
-    kept = from_line(line)
-    if kept is None:
-        return f"line {number} is broken; resend puts it aside"
-    key, value, _ = kept.message
-    refused = "refused: " if kept.refused else ""
-    return f"{kept.given_up_at}  {kept.topic}  key={_shown(key)}  {_shown(value)}  {refused}{_plain(kept.reason)}"
-
-
-def _shown(content: bytes | None) -> str:
-    """Safe for any terminal: what could steer it is escaped."""
-    text = "none" if content is None else _plain(content.decode(errors="backslashreplace"))
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}… ({len(content or b'')} bytes)"
-
-
-def _plain(text: str) -> str:
-    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+def _describe(result: SegmentResult) -> str:
+    name = result.segment.name
+    if result.in_use:
+        return f"{name}: in use, skipped"
+    if result.error:
+        return f"undelivered: {name}: cannot be read or rewritten, left unchanged: {result.error}"
+    corrupt = f", {result.corrupt} corrupt moved to {corrupt_lines_path(result.segment).name}" if result.corrupt else ""
+    return f"{name}: {result.sent} sent, {result.left} left{corrupt}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The program. Exit codes: 0 nothing is left, 1 something is, or is in use, 2 wrong configuration."""
+    """The program. Exit codes: 0 no message is left, 1 some are left or in use, 2 wrong configuration."""
     options = _parser().parse_args(arguments)
     try:
         settings = load_settings(options.config, os.environ)
@@ -150,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigurationError as error:
         print(f"undelivered: {error}", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # `| head` has seen enough
+    except BrokenPipeError:  # such as `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
@@ -160,37 +114,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _list(folder: Path) -> int:
     if not folder.is_dir():
-        raise ConfigurationError(f"there is no folder {folder}: name it with --dir, or set PRODUCER_UNDELIVERED_DIR")
+        raise ConfigurationError(f"folder {folder} does not exist; use --dir or set PRODUCER_UNDELIVERED_DIR")
     list_messages(folder)
     sys.stdout.flush()
     return 0
 
 
-def _resend(settings: Settings, folder: Path) -> int:
+def _resend(settings: Settings, path: Path) -> int:
     stop = Event()
-    kept = Undelivered(folder, settings.kafka.topic)
+    folder = UndeliveredFolder(path, settings.kafka.topic)
     publisher = KafkaPublisher(settings.kafka, delivery_timeout_ms=settings.producer.delivery_timeout_ms)
     policy = RetryPolicy(settings.producer.max_retries, settings.producer.initial_retry_delay_ms / 1000)
     with stopping_on_signals(stop):
         try:
-            tally = resend(kept, publisher, policy, stop=stop)
+            summary = resend(folder, publisher, policy, stop=stop)
         finally:
             publisher.close()
-    print(f"{tally.sent} sent, {tally.left} left, {tally.broken} broken, {tally.in_use} segments in use")
-    return 0 if tally.all_gone else 1
+    print(f"{summary.sent} sent, {summary.left} left, {summary.corrupt} corrupt, {summary.in_use} segments in use")
+    return 0 if summary.complete else 1
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m src.undelivered",
-        description="Messages that the producer gave up: each is kept whole, with the reason, until Kafka has it.",
-        epilog="Exit codes: 0 nothing is left, 1 something is, or is in use by a producer, 2 wrong configuration.",
+        description="List or resend the messages that the producer could not deliver. A message stays in the"
+        " undelivered folder, with the reason, until Kafka acknowledges it.",
+        epilog="Exit codes: 0 no message is left; 1 some are left, or in use by a producer; 2 wrong configuration.",
     )
     parser.add_argument(
         "command",
         choices=("list", "resend"),
-        help="list them; or send them again, also those that Kafka refused and that a producer does not send by itself:"
-        " what Kafka does not confirm stays",
+        help="list the messages, or send them again, including those that Kafka rejected and that a producer does not"
+        " resend by itself",
     )
     parser.add_argument("--dir", type=Path, metavar="PATH", help="the folder (default: producer.undelivered_dir)")
     parser.add_argument("--config", type=Path, default=DEFAULT_FILE, metavar="PATH", help="settings file (%(default)s)")

@@ -1,4 +1,4 @@
-"""Files that several processes may share: locked, written whole and synced, or left as they were."""
+"""Files that several processes may share: locked, and written completely and synced, or left unchanged."""
 
 import itertools
 import os
@@ -9,13 +9,13 @@ from typing import BinaryIO
 
 from src.utils.locking import lock
 
-WRITTEN_AT_ONCE = 1000  # lines
+LINES_PER_WRITE = 1000
 
 Version = tuple[int, int]
 
 
-def created(path: Path) -> BinaryIO | None:
-    """A new file, locked; None where there is one of that name, or somebody took it before we had the lock."""
+def create_locked(path: Path) -> BinaryIO | None:
+    """A new file, locked; None where the file exists, or another process took it before it was locked."""
     try:
         file = path.open("xb", buffering=0)
     except FileExistsError:
@@ -27,8 +27,8 @@ def created(path: Path) -> BinaryIO | None:
     return file
 
 
-def opened(path: Path) -> BinaryIO:
-    """For writing too, for NFS locks nothing else; where that is not allowed, a local disk locks what is read."""
+def open_for_locking(path: Path) -> BinaryIO:
+    """Opened for writing, which NFS requires for a lock; read-only where writing is not permitted."""
     try:
         return path.open("r+b")
     except OSError:
@@ -36,7 +36,7 @@ def opened(path: Path) -> BinaryIO:
 
 
 def is_at(path: Path, file: BinaryIO) -> bool:
-    """Whether the path still names this file, and not the one that took its place before we had the lock."""
+    """Whether the path still names this file, rather than one that replaced it before it was locked."""
     try:
         return os.path.samestat(path.stat(), os.fstat(file.fileno()))
     except FileNotFoundError:
@@ -44,7 +44,7 @@ def is_at(path: Path, file: BinaryIO) -> bool:
 
 
 def is_gone(path: Path) -> bool:
-    """Whether there is no such file for certain; what a disk or a right keeps from us is still there."""
+    """Whether the file certainly does not exist; one that cannot be accessed may exist."""
     try:
         path.stat()
     except OSError as error:
@@ -53,7 +53,7 @@ def is_gone(path: Path) -> bool:
 
 
 def version_of(path: Path) -> Version:
-    """Another whenever something was written. Raises OSError."""
+    """Changes whenever the file is written. Raises OSError."""
     return version(path.stat())
 
 
@@ -62,22 +62,20 @@ def version(state: os.stat_result) -> Version:
 
 
 def append(file: BinaryIO, lines: Iterator[bytes]) -> None:
-    """Write and sync; after a failure it is undone."""
-    good = file.tell()
+    """Write and sync; a failed write is undone."""
+    end = file.tell()
     try:
-        for block in iter(lambda: b"".join(itertools.islice(lines, WRITTEN_AT_ONCE)), b""):
+        for block in iter(lambda: b"".join(itertools.islice(lines, LINES_PER_WRITE)), b""):
             _write_all(file, block)
         sync(file)
     except OSError:
-        file.truncate(good)
-        file.seek(good)
+        file.truncate(end)
+        file.seek(end)
         raise
 
 
-def is_whole(file: BinaryIO) -> bool:
-    """Whether it does not end in half a line, which a failed write leaves where it can't be undone. It is at its end
-    afterwards.
-    """
+def ends_with_newline(file: BinaryIO) -> bool:
+    """False where a failed write could not be undone and left a partial line. Moves to the end of the file."""
     if file.seek(0, os.SEEK_END) == 0:
         return True
     file.seek(-1, os.SEEK_END)
@@ -96,7 +94,7 @@ def sync(file: BinaryIO) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """So that a file's name is on the disk as well."""
+    """Makes the names of new and renamed files durable."""
     if sys.platform != "win32":
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -105,6 +103,6 @@ def sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def lines_in(path: Path) -> int:
+def count_lines(path: Path) -> int:
     with path.open("rb") as file:
         return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from src.jsonl_input import UserLines
-from src.kafka.produce_request import Failure
+from src.jsonl_input import JsonlInput
+from src.model.delivery_failure import DeliveryFailure
 from src.producer import DataProducer
 from src.settings import VERSION, Settings, load_settings
-from src.undelivered.segments import Undelivered
+from src.undelivered.folder import UndeliveredFolder
 from src.utils.logging import configure
 
 logger = logging.getLogger("producer")
@@ -21,8 +21,8 @@ logger = logging.getLogger("producer")
 DELIVERY_TIMEOUT_MS = 1000
 
 
-class Dropping(Undelivered):
-    def keep(self, failures: Sequence[Failure]) -> None:
+class Dropping(UndeliveredFolder):
+    def append(self, failures: Sequence[DeliveryFailure]) -> None:
         """Nothing is written."""
 
 
@@ -33,9 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     undelivered = Dropping(Path(settings.producer.undelivered_dir), settings.kafka.topic)
     producer = DataProducer(settings=settings, undelivered=undelivered)
     with open(options.input, "rb") as stream:
-        lines = UserLines(stream)
-        complete = producer.send_all(lines, settings.producer.batch_interval, settings.producer.batch_size)
-    logger.info("input sent" if complete else "input not sent completely", extra={"read": lines.read})
+        lines = JsonlInput(stream)
+        complete = producer.send_from(lines, settings.producer.batch_interval, settings.producer.batch_size)
+    logger.info("input delivered" if complete else "input not fully delivered", extra={"read": lines.read})
     return int(not complete)
 
 

@@ -10,9 +10,9 @@ from fuzz import messages
 from fuzz.chance import Chance
 from fuzz.shrinking import shorter
 from fuzz.target import require
-from src.jsonl_input import UserLines, from_line
-from src.model.errors import InvalidInput
-from src.model.message import Encoded
+from src.jsonl_input import JsonlInput, parse_line
+from src.model.errors import InvalidMessage
+from src.model.message import ProducerRecord
 
 AT_ONCE = 50
 TIME = "2023-07-15T12:34:56.789Z"
@@ -44,14 +44,14 @@ def _outcome(line: bytes) -> str:
     if not line.strip():
         return "empty"
     try:
-        message = from_line(line, TIME, lambda: NEW_ID)
-    except InvalidInput as error:
+        message = parse_line(line, TIME, lambda: NEW_ID)
+    except InvalidMessage as error:
         require(str(error), "no reason is given")
         return "no message"
     return _checked(line, message)
 
 
-def _checked(line: bytes, message: Encoded) -> str:
+def _checked(line: bytes, message: ProducerRecord) -> str:
     """The content is the user's, as another JSON parser reads it; at most an id is new."""
     theirs, value = json.loads(line.strip()), json.loads(message.value or b"")
     if made := "id" not in theirs:
@@ -65,10 +65,10 @@ def _checked(line: bytes, message: Encoded) -> str:
 
 def _check_file(lines: Sequence[bytes], outcomes: Counter[str]) -> None:
     """The same lines out of a file: none is lost, none is another's."""
-    reader = UserLines(BytesIO(b"x\n" + b"\n".join(lines)), clock=lambda: 0.0, new_id=lambda: NEW_ID)
-    taken: list[Encoded] = []
+    reader = JsonlInput(BytesIO(b"x\n" + b"\n".join(lines)), clock=lambda: 0.0, new_id=lambda: NEW_ID)
+    taken: list[ProducerRecord] = []
     while not reader.exhausted:
-        taken += reader.take(len(lines) + 2)
+        taken += reader.next_batch(len(lines) + 2)
     require(reader.read == len(lines) - outcomes["empty"] + 1, "lines are lost")
     require(len(taken) == outcomes["message"] + outcomes["given an id"], "messages are lost")
-    require(reader.broken == outcomes["no message"] + 1, "what is no message is not counted")
+    require(reader.invalid == outcomes["no message"] + 1, "what is no message is not counted")

@@ -10,9 +10,11 @@ from fuzz.chance import Chance
 from fuzz.messages import Sent
 from fuzz.shrinking import shorter
 from fuzz.target import require
-from src.kafka.produce_request import Failure, Fault
-from src.model.message import Encoded
-from src.undelivered.segments import Undelivered, from_line, segments, to_line
+from src.model.delivery_failure import DeliveryFailure, Fault
+from src.model.message import ProducerRecord
+from src.undelivered.folder import UndeliveredFolder
+from src.undelivered.record import from_line, to_line
+from src.undelivered.segments import segment_paths
 
 AT_ONCE = 50
 TOPIC = "data-topic"
@@ -35,11 +37,11 @@ class UndeliveredMessages:
 
     def make(self, chance: Chance, index: int) -> GivenUp:
         message, fault, reason = messages.sent(chance, index), chance.choice(list(Fault)), chance.text()
-        line = to_line(Failure(_encoded(message), fault, reason), TOPIC, TIME)
+        line = to_line(DeliveryFailure(_encoded(message), fault, reason), TOPIC, TIME)
         return GivenUp(message, fault, reason, chance.damaged(line[:2000]))
 
     def check(self, inputs: Sequence[GivenUp]) -> Counter[str]:
-        failures = [Failure(_encoded(given.message), given.fault, given.reason) for given in inputs]
+        failures = [DeliveryFailure(_encoded(given.message), given.fault, given.reason) for given in inputs]
         for failure, given in zip(failures, inputs, strict=True):
             _check_line(failure)
             from_line(given.damaged)
@@ -60,22 +62,22 @@ class UndeliveredMessages:
     def close(self) -> None:
         """Nothing is open."""
 
-    def _check_folder(self, failures: Sequence[Failure]) -> None:
+    def _check_folder(self, failures: Sequence[DeliveryFailure]) -> None:
         """A folder of its own for each check."""
-        for old in segments(self._folder):
+        for old in segment_paths(self._folder):
             old.unlink()
-        Undelivered(self._folder, TOPIC).keep(failures)
-        found = [from_line(line) for path in segments(self._folder) for line in _lines(path)]
+        UndeliveredFolder(self._folder, TOPIC).append(failures)
+        found = [from_line(line) for path in segment_paths(self._folder) for line in _lines(path)]
         require(len(found) == len(failures), f"{len(failures)} were kept, {len(found)} are there")
         for kept, failure in zip(found, failures, strict=True):
-            require(kept is not None and kept.message == failure.message, "another message than was kept")
+            require(kept is not None and kept.producer_record == failure.record, "another message than was kept")
 
 
-def _check_line(failure: Failure) -> None:
+def _check_line(failure: DeliveryFailure) -> None:
     line = to_line(failure, TOPIC, TIME)
     kept = from_line(line)
     require(line.count(b"\n") == 1, "more than a line")
-    require(kept is not None and kept.message == failure.message, "another message comes out")
+    require(kept is not None and kept.producer_record == failure.record, "another message comes out")
     require(kept is not None and (kept.topic, kept.reason) == (TOPIC, failure.reason), "another topic or reason")
     for torn in (line[:-1], line[: len(line) // 2], line[:1], b""):
         require(from_line(torn) is None, "a torn line is taken for whole")
@@ -86,5 +88,5 @@ def _lines(path: Path) -> list[bytes]:
         return file.readlines()
 
 
-def _encoded(message: Sent) -> Encoded:
-    return Encoded(message.key, message.value, list(message.headers or ()))
+def _encoded(message: Sent) -> ProducerRecord:
+    return ProducerRecord(message.key, message.value, list(message.headers or ()))

@@ -1,4 +1,4 @@
-"""What was given up is listed and sent again; nothing is taken out that Kafka has not confirmed."""
+"""`python -m src.undelivered` lists and resends; no message is removed that Kafka has not acknowledged."""
 
 import io
 import subprocess
@@ -9,98 +9,94 @@ from threading import Event
 import pytest
 
 from local.broker import EmbeddedBroker
-from src.delivery import RetryPolicy
-from src.kafka.produce_request import Failure, Fault
-from src.model.message import Encoded
-from src.undelivered.__main__ import Tally, list_messages, main, resend
-from src.undelivered.resender import Outcome
-from src.undelivered.segments import Undelivered, from_line, segments, taken, to_line
-from tests.fakes import DEADLINE, FakeClock, FakePublisher, encoded
-from tests.test_publisher import stored
+from src.delivery.retry_policy import RetryPolicy
+from src.model.delivery_failure import DeliveryFailure, Fault
+from src.model.message import ProducerRecord
+from src.undelivered.__main__ import ResendSummary, main, resend
+from src.undelivered.folder import UndeliveredFolder
+from src.undelivered.listing import list_messages
+from src.undelivered.record import to_line
+from src.undelivered.resender import SegmentResult
+from src.undelivered.segments import locked_segment, segment_paths
+from tests.fakes import DEADLINE, FakeClock, FakePublisher, key, keys_in, record
+from tests.topics import first_records
 
 SPECIAL = '{"id":"a","t":"\u2028\u2029\u0085"}'.encode() + b"\x1c"
 
 
-def failure(message: Encoded, reason: str = "no leader") -> Failure:
-    return Failure(message, Fault.WORLD, reason)
+def failure(message: ProducerRecord, reason: str = "no leader") -> DeliveryFailure:
+    return DeliveryFailure(message, Fault.TRANSIENT, reason)
 
 
 def leave(folder: Path, *names: str, topic: str = "data-topic", host: str = "dead") -> Path:
-    """The segment of a process that is gone."""
-    Undelivered(folder, topic, host=host).keep([failure(encoded(name)) for name in names])
-    return next(path for path in segments(folder) if path.name.startswith(f"{host}-"))
+    """The segment of a dead process."""
+    UndeliveredFolder(folder, topic, host=host).append([failure(record(name)) for name in names])
+    return next(path for path in segment_paths(folder) if path.name.startswith(f"{host}-"))
 
 
 class World:
-    """The command among fakes."""
+    """The command with a fake Kafka."""
 
-    def __init__(self, *, at_once: int = 1000) -> None:
+    def __init__(self, *, batch_size: int = 1000) -> None:
         self.clock = FakeClock()
         self.publisher = FakePublisher(self.clock)
         self.stop = Event()
-        self._at_once = at_once
+        self._batch_size = batch_size
 
-    def resend(self, folder: Path) -> Tally:
+    def resend(self, folder: Path) -> ResendSummary:
         return resend(
-            Undelivered(folder, "data-topic"),
+            UndeliveredFolder(folder, "data-topic"),
             self.publisher,
             RetryPolicy(0, 1.0),
             stop=self.stop,
             clock=self.clock,
-            at_once=self._at_once,
+            batch_size=self._batch_size,
         )
 
     @property
     def sent(self) -> list[str]:
-        return [(message.key or b"").decode() for message in self.publisher.delivered]
+        return list(map(key, self.publisher.delivered))
 
 
-def keys_in(path: Path) -> list[str]:
-    with path.open("rb") as lines:
-        return [(kept.message.key or b"").decode() for line in lines if (kept := from_line(line))]
-
-
-def test_what_is_confirmed_leaves_the_folder(tmp_path: Path) -> None:
+def test_acknowledged_messages_leave_the_folder(tmp_path: Path) -> None:
     world = World()
     leave(tmp_path, "a", "b")
 
-    tally = world.resend(tmp_path)
+    summary = world.resend(tmp_path)
 
     assert world.sent == ["a", "b"]
-    assert (tally.sent, tally.left) == (2, 0)
+    assert (summary.sent, summary.left) == (2, 0)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_not_confirmed_stays_with_the_new_reason(tmp_path: Path) -> None:
+def test_unacknowledged_messages_stay_with_the_new_reason(tmp_path: Path) -> None:
     world = World()
-    world.publisher.refuse("b", "still no leader")
+    world.publisher.fail("b", "still no leader")
     path = leave(tmp_path, "a", "b", "c")
 
-    tally = world.resend(tmp_path)
+    summary = world.resend(tmp_path)
 
-    assert (tally.sent, tally.left) == (2, 1)
+    assert (summary.sent, summary.left) == (2, 1)
     assert keys_in(path) == ["b"]
     assert b"still no leader" in path.read_bytes()
 
 
-def test_a_segment_that_somebody_writes_or_sends_is_left_alone(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_segment_in_use_is_skipped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     world = World()
     path = leave(tmp_path, "a")
-    with taken(path):
-        tally = world.resend(tmp_path)
+    with locked_segment(path):
+        summary = world.resend(tmp_path)
 
     assert keys_in(path) == ["a"]
-    assert (tally.in_use, world.sent, tally.all_gone) == (1, [], False)
-    assert "in use, left alone" in capsys.readouterr().out
+    assert (summary.in_use, world.sent, summary.complete) == (1, [], False)
+    assert "in use, skipped" in capsys.readouterr().out
 
 
-def test_a_segment_that_a_producer_has_sent_meanwhile_leaves_nothing(tmp_path: Path) -> None:
+def test_a_segment_that_a_producer_resends_meanwhile_is_not_counted(tmp_path: Path) -> None:
     path = leave(tmp_path, "a")
 
     class Meanwhile(Event):
-        """Asked between a look at the segment and its opening."""
+        """Called after the segment was found and before it is opened."""
 
         def is_set(self) -> bool:
             path.unlink(missing_ok=True)
@@ -109,20 +105,20 @@ def test_a_segment_that_a_producer_has_sent_meanwhile_leaves_nothing(tmp_path: P
     world = World()
     world.stop = Meanwhile()
 
-    tally = world.resend(tmp_path)
+    summary = world.resend(tmp_path)
 
-    assert (tally.in_use, tally.all_gone, world.sent) == (0, True, [])
-
-
-def test_what_was_passed_over_and_is_gone_by_then_is_not_left(tmp_path: Path) -> None:
-    tally = Tally()
-
-    tally.take_note(Outcome(tmp_path / "gone.jsonl", passed_over=True))
-
-    assert tally.all_gone
+    assert (summary.in_use, summary.complete, world.sent) == (0, True, [])
 
 
-def test_a_segment_that_cannot_be_read_is_said_and_the_others_are_sent(
+def test_a_skipped_segment_that_no_longer_exists_is_not_counted(tmp_path: Path) -> None:
+    summary = ResendSummary()
+
+    summary.add(SegmentResult(tmp_path / "gone.jsonl", skipped=True))
+
+    assert summary.complete
+
+
+def test_an_unreadable_segment_is_reported_and_the_others_are_resent(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     world = World()
@@ -130,34 +126,34 @@ def test_a_segment_that_cannot_be_read_is_said_and_the_others_are_sent(
     unreadable = tmp_path / "a.jsonl"
     unreadable.symlink_to(unreadable)
 
-    tally = world.resend(tmp_path)
-    tally.take_note(Outcome(unreadable, passed_over=True))
+    summary = world.resend(tmp_path)
+    summary.add(SegmentResult(unreadable, skipped=True))
     listed = list_messages(tmp_path)
 
     printed = capsys.readouterr()
-    assert (world.sent, tally.troubles, tally.all_gone, listed) == (["b"], 2, False, 0)
+    assert (world.sent, summary.errors, summary.complete, listed) == (["b"], 2, False, 0)
     assert unreadable.name in printed.err
-    assert "can't be read" in printed.out
+    assert "cannot be read" in printed.out
 
 
-def test_a_torn_last_line_is_put_aside_and_named_and_the_others_are_sent(
+def test_a_truncated_last_line_is_moved_aside_and_the_others_are_resent(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     world = World()
     path = leave(tmp_path, "a", "b")
-    torn = to_line(failure(encoded("ü")), "data-topic", "when")[:-30]
-    path.write_bytes(path.read_bytes() + torn)
+    truncated = to_line(failure(record("ü")), "data-topic", "when")[:-30]
+    path.write_bytes(path.read_bytes() + truncated)
 
-    tally = world.resend(tmp_path)
+    summary = world.resend(tmp_path)
 
-    aside = path.with_suffix(".broken")
+    corrupt = path.with_suffix(".corrupt")
     assert world.sent == ["a", "b"]
-    assert (tally.sent, tally.broken) == (2, 1)
-    assert aside.read_bytes() == torn + b"\n"
-    assert aside.name in capsys.readouterr().out
+    assert (summary.sent, summary.corrupt) == (2, 1)
+    assert corrupt.read_bytes() == truncated + b"\n"
+    assert corrupt.name in capsys.readouterr().out
 
 
-def test_a_broken_line_in_the_middle_is_put_aside_as_it_is(tmp_path: Path) -> None:
+def test_a_corrupt_line_is_moved_aside_unchanged(tmp_path: Path) -> None:
     world = World()
     path = leave(tmp_path, "a", "b")
     first, second = path.read_bytes().splitlines(keepends=True)
@@ -166,22 +162,22 @@ def test_a_broken_line_in_the_middle_is_put_aside_as_it_is(tmp_path: Path) -> No
     world.resend(tmp_path)
 
     assert world.sent == ["a", "b"]
-    assert path.with_suffix(".broken").read_bytes() == b"\xff{\n"
+    assert path.with_suffix(".corrupt").read_bytes() == b"\xff{\n"
 
 
 def test_a_message_of_another_topic_stays(tmp_path: Path) -> None:
     world = World()
     path = leave(tmp_path, "a", topic="other-topic")
 
-    tally = world.resend(tmp_path)
+    summary = world.resend(tmp_path)
 
-    assert (tally.left, world.sent, keys_in(path)) == (1, [], ["a"])
+    assert (summary.left, world.sent, keys_in(path)) == (1, [], ["a"])
 
 
-def test_a_stop_leaves_the_rest_where_it_is(tmp_path: Path) -> None:
-    world = World(at_once=2)
+def test_a_stop_leaves_the_rest_in_the_folder(tmp_path: Path) -> None:
+    world = World(batch_size=2)
     path = leave(tmp_path, "a", "b", "c", "d", "e")
-    world.publisher.on_wait = lambda: world.stop.set() if len(world.publisher.delivered) >= 2 else None
+    world.publisher.on_poll = lambda: world.stop.set() if len(world.publisher.delivered) >= 2 else None
 
     world.resend(tmp_path)
 
@@ -189,11 +185,11 @@ def test_a_stop_leaves_the_rest_where_it_is(tmp_path: Path) -> None:
     assert "e" in keys_in(path)
 
 
-def test_where_the_broker_is_away_not_every_message_waits_for_it(tmp_path: Path) -> None:
-    world = World(at_once=2)
-    world.publisher.trouble = "broker down"
+def test_resending_stops_when_the_broker_is_unreachable(tmp_path: Path) -> None:
+    world = World(batch_size=2)
+    world.publisher.unavailable_reason = "broker down"
     for name in "ab":
-        world.publisher.refuse(name, "not confirmed")
+        world.publisher.fail(name, "not confirmed")
     path = leave(tmp_path, *"abcdef")
 
     world.resend(tmp_path)
@@ -202,33 +198,33 @@ def test_where_the_broker_is_away_not_every_message_waits_for_it(tmp_path: Path)
     assert world.publisher.sizes == [2]
 
 
-def test_what_cannot_be_written_back_leaves_the_segment_as_it_was(tmp_path: Path) -> None:
+def test_a_segment_that_cannot_be_rewritten_is_unchanged(tmp_path: Path) -> None:
     world = World()
     path = leave(tmp_path, "a")
     before = path.read_bytes()
     path.with_name(f".{path.name}.new").mkdir()
 
-    tally = world.resend(tmp_path)
+    summary = world.resend(tmp_path)
 
     assert path.read_bytes() == before
-    assert not tally.all_gone
+    assert not summary.complete
 
 
-def test_special_characters_arrive_equal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    message = Encoded(b"\xff", SPECIAL, [("h", None)])
-    Undelivered(tmp_path, "data-topic").keep([failure(message)])
+def test_special_characters_arrive_unchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    message = ProducerRecord(b"\xff", SPECIAL, [("h", None)])
+    UndeliveredFolder(tmp_path, "data-topic").append([failure(message)])
 
     with EmbeddedBroker({"data-topic": 1}) as broker:
         monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", broker.address)
         exit_code = main(["resend", "--dir", str(tmp_path)])
-        arrived = stored(broker, 1)
+        arrived = first_records(broker.address, 1)
 
     assert exit_code == 0
     assert arrived == [message]
     assert list(tmp_path.iterdir()) == []
 
 
-def test_resend_without_a_broker_exits_1_and_keeps_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resend_without_a_broker_exits_1_and_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:1")
     monkeypatch.setenv("PRODUCER_DELIVERY_TIMEOUT_MS", "1000")
     monkeypatch.setenv("PRODUCER_MAX_RETRIES", "0")
@@ -240,16 +236,16 @@ def test_resend_without_a_broker_exits_1_and_keeps_everything(tmp_path: Path, mo
     assert keys_in(path) == ["a"]
 
 
-def test_list_shows_each_message_and_sends_nothing_to_the_terminal_that_steers_it(
+def test_list_prints_every_message_without_control_characters(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = leave(tmp_path, "a")
-    steering = Encoded(b"\x1b[31m", b"\r\n\x1b]0;title\x07" + "\u202e".encode() + b"x" * 500, [])
+    hostile = ProducerRecord(b"\x1b[31m", b"\r\n\x1b]0;title\x07" + "\u202e".encode() + b"x" * 500, [])
     path.write_bytes(
         path.read_bytes()
-        + to_line(failure(steering, "why\x1b"), "data-topic", "when")
-        + to_line(failure(Encoded(None, b"\xff", [])), "data-topic", "when")
-        + b"torn"
+        + to_line(failure(hostile, "why\x1b"), "data-topic", "when")
+        + to_line(failure(ProducerRecord(None, b"\xff", [])), "data-topic", "when")
+        + b"truncated"
     )
 
     count = list_messages(tmp_path)
@@ -257,21 +253,21 @@ def test_list_shows_each_message_and_sends_nothing_to_the_terminal_that_steers_i
     printed = capsys.readouterr().out
     assert count == 4
     assert "key=a" in printed
-    assert f"({len(steering.value or b'')} bytes)" in printed
-    assert "key=none  \\xff" in printed
-    assert "line 4 is broken" in printed
+    assert f"({len(hostile.value or b'')} bytes)" in printed
+    assert "key=null  \\xff" in printed
+    assert "line 4 is corrupt" in printed
     assert all(character.isprintable() or character == "\n" for character in printed)
 
 
-def test_list_says_what_is_in_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with taken(leave(tmp_path, "a")):
+def test_list_marks_segments_in_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with locked_segment(leave(tmp_path, "a")):
         exit_code = main(["list", "--dir", str(tmp_path)])
 
     assert exit_code == 0
     assert "(in use)" in capsys.readouterr().out
 
 
-def test_list_passes_over_what_a_producer_has_sent_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_list_skips_segments_that_a_producer_resends_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     leave(tmp_path, "a", host="one")
     later = leave(tmp_path, "b", host="two")
 
@@ -285,7 +281,7 @@ def test_list_passes_over_what_a_producer_has_sent_meanwhile(tmp_path: Path, mon
     assert list_messages(tmp_path) == 1
 
 
-def test_a_segment_that_breaks_off_is_a_sentence_and_exit_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unreadable_segment_prints_one_line_and_exits_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.jsonl").symlink_to("/proc/self/mem")
 
     exit_code = main(["list", "--dir", str(tmp_path)])
@@ -302,7 +298,7 @@ def test_a_segment_that_breaks_off_is_a_sentence_and_exit_1(tmp_path: Path, caps
         (["resend", "--dir", "/dev/null/folder"], "/dev/null/folder"),
     ],
 )
-def test_a_wrong_place_is_one_sentence_and_exit_2(
+def test_a_wrong_path_prints_one_line_and_exits_2(
     arguments: list[str], named_in_the_text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     exit_code = main(arguments)
@@ -313,7 +309,7 @@ def test_a_wrong_place_is_one_sentence_and_exit_2(
     assert printed.count("\n") == 1
 
 
-def test_a_folder_that_cannot_be_rewritten_is_exit_1(
+def test_a_segment_that_cannot_be_rewritten_exits_1(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:1")
@@ -326,7 +322,7 @@ def test_a_folder_that_cannot_be_rewritten_is_exit_1(
     assert path.name in capsys.readouterr().err
 
 
-def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path) -> None:
+def test_a_closed_output_pipe_is_not_an_error(tmp_path: Path) -> None:
     leave(tmp_path, *map(str, range(2000)))
 
     with subprocess.Popen(

@@ -1,0 +1,53 @@
+"""Prints the messages in the undelivered folder."""
+
+from pathlib import Path
+
+from src.undelivered.record import from_line
+from src.undelivered.segments import locked_segment, segment_paths
+
+MAX_VALUE_LENGTH = 200  # characters that are printed of a key or value
+
+
+def list_messages(folder: Path) -> int:
+    """Print every message; returns their number."""
+    total = sum(map(_list_segment, segment_paths(folder)))
+    print(f"{total} messages in {folder}")
+    return total
+
+
+def _list_segment(path: Path) -> int:
+    """The segment is locked only for a moment: reading the list may take hours."""
+    try:
+        with locked_segment(path) as locked:
+            in_use = locked is None
+        segment = path.open("rb")
+    except FileNotFoundError:  # a producer has resent it meanwhile
+        return 0
+    except OSError as error:
+        print(f"{path.name}  (cannot be read: {error.strerror or error})")
+        return 0
+    print(f"{path.name}{'  (in use)' if in_use else ''}")
+    number = 0
+    with segment:
+        for number, line in enumerate(segment, 1):
+            print(f"  {_describe(line, number)}")
+    return number
+
+
+def _describe(line: bytes, number: int) -> str:
+    undelivered = from_line(line)
+    if undelivered is None:
+        return f"line {number} is corrupt; resend moves it aside"
+    key, value, _ = undelivered.producer_record
+    reason = ("rejected: " if undelivered.rejected else "") + _printable(undelivered.reason)
+    return f"{undelivered.failed_at}  {undelivered.topic}  key={_shorten(key)}  {_shorten(value)}  {reason}"
+
+
+def _shorten(content: bytes | None) -> str:
+    text = "null" if content is None else _printable(content.decode(errors="backslashreplace"))
+    return text if len(text) <= MAX_VALUE_LENGTH else f"{text[:MAX_VALUE_LENGTH]}… ({len(content or b'')} bytes)"
+
+
+def _printable(text: str) -> str:
+    """Control characters, which could change the terminal, are escaped."""
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
