@@ -463,7 +463,7 @@ def test_lines_can_be_searched_by_field(found: Elasticsearch) -> None:
     reasons = found.search({"match_phrase": {"pubsub.reason.text": "connection refused"}})
     parked = found.search({"range": {"pubsub.reasons.processing_failed": {"gte": 1}}})
 
-    assert "messages given up" in [hit["_source"]["message"] for hit in errors]
+    assert "delivery failed permanently" in [hit["_source"]["message"] for hit in errors]
     assert "partitions assigned" in [hit["_source"]["message"] for hit in partitions]
     assert {hit["_source"]["message"] for hit in reasons} == {"broker unreachable"}
     assert [hit["_source"]["message"] for hit in parked] == ["messages parked"]

@@ -299,7 +299,7 @@ class TestMain:
         monkeypatch: pytest.MonkeyPatch,
         capsys: pytest.CaptureFixture[str],
     ) -> None:
-        monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", broker.address)
+        _use(broker, monkeypatch)
         file = tmp_path / "mine.jsonl"
         file.write_bytes(b'{"id":"a","x":1}\nbroken\n{"id":"b"}\n')
 
@@ -318,7 +318,7 @@ class TestMain:
     def test_fully_delivered_input_exits_0(
         self, tmp_path: Path, broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", broker.address)
+        _use(broker, monkeypatch)
         file = tmp_path / "mine.jsonl"
         file.write_bytes(b'{"a":1}\n')
 
@@ -391,7 +391,7 @@ class TestMain:
         monkeypatch: pytest.MonkeyPatch,
         capsys: pytest.CaptureFixture[str],
     ) -> None:
-        monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", broker.address)
+        _use(broker, monkeypatch)
         monkeypatch.setenv("PRODUCER_BATCH_SIZE", "1")
         monkeypatch.setenv("PRODUCER_INTERVAL_MS", "36")
 
@@ -412,14 +412,18 @@ class TestMain:
     def test_without_arguments_the_constructor_reads_file_and_environment(
         self, broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", broker.address)
-        monkeypatch.setenv("PRODUCER_DELIVERY_TIMEOUT_MS", "10000")
+        _use(broker, monkeypatch)
 
         with DataProducer() as producer:
             sent = producer.send_message("k", {"id": "k"}, {})
 
         assert sent is True
         assert [message.key for message in first_records(broker.address, 1)] == [b"k"]
+
+
+def _use(broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", broker.address)
+    monkeypatch.setenv("PRODUCER_DELIVERY_TIMEOUT_MS", "10000")
 
 
 def _events(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:

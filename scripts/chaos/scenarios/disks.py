@@ -17,7 +17,7 @@ def disk_full_for_undelivered(trial: Trial) -> None:
     trial.processes.allow_exit(producer, 0, 1)
     trial.wait_for_progress()
     with faults.disk_full(producer, FILE_LIMIT), faults.frozen(trial.cluster.kafka):
-        trial.expect(lambda: trial.not_ready(producer, "can't be kept"), "/ready names the undelivered messages")
+        trial.expect(lambda: trial.not_ready(producer, "cannot write"), "/ready names the undelivered messages")
     trial.healed()
 
 
