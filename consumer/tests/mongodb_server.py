@@ -1,4 +1,4 @@
-"""A MongoDB for tests: TEST_MONGODB_URI where it is set, else a container, else the tests are skipped."""
+"""A MongoDB server for tests: TEST_MONGODB_URI if set, otherwise a container; without Docker the tests are skipped."""
 
 import os
 import shutil
@@ -29,7 +29,7 @@ def mongodb_uri() -> Iterator[str]:
 
 @pytest.fixture
 def mongodb_database(mongodb_uri: str) -> Iterator[str]:
-    """The name of a database that is empty, and gone afterwards."""
+    """The name of an empty database, which is dropped after the test."""
     name = f"test_storage_{uuid4().hex[:12]}"
     yield name
     with MongoClient[dict[str, object]](mongodb_uri) as client:
@@ -37,13 +37,13 @@ def mongodb_database(mongodb_uri: str) -> Iterator[str]:
 
 
 def docker_answers() -> bool:
-    """Asked by the command: the Python client leaves its socket open where no engine answers."""
+    """Uses the command, because the Python client leaves its socket open if the engine does not answer."""
     if shutil.which("docker") is None:
         return False
     return subprocess.run(["docker", "info"], capture_output=True, check=False, timeout=60).returncode == 0
 
 
 def image(variable: str) -> str:
-    """The image that the compose stack uses, from the file that pins it."""
+    """The image that the Compose stack uses, from the file that pins it."""
     lines = ENV_FILE.read_text().splitlines()
     return next(line.partition("=")[2].strip() for line in lines if line.startswith(f"{variable}="))

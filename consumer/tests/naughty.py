@@ -1,4 +1,4 @@
-"""What the field sends: raw values and what becomes of each, texts that break things, and dates in odd forms."""
+"""Values, strings and dates that have broken other systems, and whether they are valid here."""
 
 import json
 
@@ -13,12 +13,12 @@ VALUE = json.dumps(MESSAGE).encode()
 
 
 def wrapping(part: bytes) -> bytes:
-    """A valid message whose metadata holds this piece of JSON."""
+    """A valid message whose metadata contains this JSON."""
     return b'{"id":"1","metadata":{"x":' + part + b"}}"
 
 
-# Values that are no message, by the reason for which they are parked.
-PARKED: dict[str, list[bytes | None]] = {
+# Values that are not a message, by the reason for which they are dead-lettered.
+INVALID: dict[str, list[bytes | None]] = {
     "tombstone": [None],
     "empty_value": [b""],
     "byte_order_mark": [b"\xef\xbb\xbf" + VALUE, b"\xef\xbb\xbf", b"\xef\xbb\xbf\xff"],
@@ -29,9 +29,9 @@ PARKED: dict[str, list[bytes | None]] = {
         b"\xff",
         b"\x80abc",
         b'{"id":"\xff"}',
-        b'{"id":"\xed\xa0\x80"}',  # half of a surrogate pair, written as if it were a character
+        b'{"id":"\xed\xa0\x80"}',  # a lone surrogate, encoded like a character
         b'{"id":"\xc0\xaf"}',  # an overlong slash
-        b'{"id":"\xf4\xbf\xbf\xbf"}',  # beyond the last character
+        b'{"id":"\xf4\xbf\xbf\xbf"}',  # beyond the last code point
         b'{"id":"caf\xe9"}',
         b'{"\xe9":1}',
         b'{"id":"1"}\xe5',
@@ -95,7 +95,7 @@ PARKED: dict[str, list[bytes | None]] = {
     ],
     "nesting_too_deep": [
         b"[" * 10_000,
-        b"[1e999," + b"[" * 10_000,  # which one parser gives up for the number, the other for the depth
+        b"[1e999," + b"[" * 10_000,  # one parser stops at the number, another one at the depth
         b"[" * 10_000 + b"]" * 10_000,
         b'{"a":' * 10_000,
         wrapping(b"[" * 10_000 + b"]" * 10_000),
@@ -147,8 +147,8 @@ PARKED: dict[str, list[bytes | None]] = {
     ],
 }
 
-# Pieces of JSON that are odd and valid: a message that holds one is stored.
-TAKEN: list[bytes] = [
+# JSON that is unusual but valid: a message that contains it is stored.
+VALID: list[bytes] = [
     b"null",
     b"-0.0",
     b"-0",
@@ -177,7 +177,7 @@ TAKEN: list[bytes] = [
     b" [\t1 ,\n2\r] ",
 ]
 
-# Texts that break sinks, logs and terminals; each is stored as a field and comes back equal.
+# Strings that break databases, logs and terminals. Each is stored as a field and found unchanged.
 STRINGS: list[str] = [
     "",
     "undefined",
@@ -213,7 +213,7 @@ STRINGS: list[str] = [
     "line\r\nbreak\ndone",
 ]
 
-# The same UUID in other clothes: each is another id, stored and found by exactly what was sent.
+# The same UUID in other notations, and other strings. Each is a different id, and is stored exactly as sent.
 IDS: list[str] = [
     ID,
     ID.upper(),
@@ -228,7 +228,7 @@ IDS: list[str] = [
     "x" * 100_000,
 ]
 
-DATES_TAKEN: dict[str, str] = {
+VALID_DATES: dict[str, str] = {
     "2023-07-15T12:34:56.789Z": "2023-07-15T12:34:56.789",
     "2023-07-15T12:34:56Z": "2023-07-15T12:34:56.000",
     "2023-07-15T12:34:56.5Z": "2023-07-15T12:34:56.500",
@@ -251,7 +251,7 @@ DATES_TAKEN: dict[str, str] = {
     "9999-12-31T23:59:59+01:00": "9999-12-31T22:59:59.000",
 }
 
-DATES_PARKED: list[str] = [
+INVALID_DATES: list[str] = [
     "1985-00-12T23:20:50.123Z",
     "1985-04-00T23:20:50.123Z",
     "1985-13-12T23:20:50.123Z",

@@ -1,4 +1,4 @@
-"""`--check` answers before anything runs."""
+"""`--check` tests the settings, Kafka and the store without running the consumer."""
 
 import os
 import signal
@@ -26,45 +26,39 @@ def broker() -> Iterator[EmbeddedBroker]:
         yield broker
 
 
-def answers(tmp_path: Path, capsys: pytest.CaptureFixture[str], **kafka: object) -> tuple[int, str]:
+def run_check(tmp_path: Path, capsys: pytest.CaptureFixture[str], **kafka: object) -> tuple[int, str]:
     settings = parse(Settings, {"kafka": kafka, "mongodb": {"uri": f"sqlite:///{tmp_path}/store.db"}})
     return check(settings, Path("config.json"), timeout=1.0), capsys.readouterr().out
 
 
-def test_a_system_that_is_there_is_fine(
-    broker: EmbeddedBroker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    code, table = answers(tmp_path, capsys, bootstrap_servers=broker.address)
+def test_a_complete_system_passes(broker: EmbeddedBroker, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, table = run_check(tmp_path, capsys, bootstrap_servers=broker.address)
 
     assert "data-topic has 3 partition(s)" in table
     assert "the leaders of all partitions are reachable" in table
     assert (code, "FAIL" in table) == (0, False)
 
 
-def test_a_broker_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, table = answers(tmp_path, capsys, bootstrap_servers="127.0.0.1:1")
+def test_an_unreachable_broker_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, table = run_check(tmp_path, capsys, bootstrap_servers="127.0.0.1:1")
 
     assert code == 2
     assert "FAIL  broker" in table
     assert "127.0.0.1:1 is unreachable" in table
 
 
-def test_a_topic_that_is_not_there_is_named(
-    broker: EmbeddedBroker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    code, table = answers(tmp_path, capsys, bootstrap_servers=broker.address, topic="no-such-topic")
+def test_a_missing_topic_is_named(broker: EmbeddedBroker, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, table = run_check(tmp_path, capsys, bootstrap_servers=broker.address, topic="no-such-topic")
 
     assert code == 2
     assert "no-such-topic does not exist" in table
 
 
-def test_an_address_that_is_handed_out_and_can_not_be_reached_is_named(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_advertised_address_that_is_unreachable_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with EmbeddedBroker({"data-topic": 1, "data-topic.dlq": 1}) as broker:
         servers = broker.address
         broker.advertise(1)
-        code, table = answers(tmp_path, capsys, bootstrap_servers=servers)
+        code, table = run_check(tmp_path, capsys, bootstrap_servers=servers)
 
     assert code == 2
     assert "FAIL  leaders" in table
@@ -72,15 +66,13 @@ def test_an_address_that_is_handed_out_and_can_not_be_reached_is_named(
     assert "advertised.listeners" in table
 
 
-def test_a_key_that_the_client_does_not_know_is_a_wrong_setting(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_unknown_librdkafka_key_is_a_wrong_setting(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ConfigurationError, match=r"no\.such\.key"):
-        answers(tmp_path, capsys, bootstrap_servers="127.0.0.1:1", client={"no.such.key": 1})
+        run_check(tmp_path, capsys, bootstrap_servers="127.0.0.1:1", client={"no.such.key": 1})
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_check_ends_as_soon_as_it_is_told_to(number: signal.Signals) -> None:
+def test_a_signal_ends_the_check_immediately(number: signal.Signals) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         environ = {"PATH": os.environ["PATH"], "KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{silent.getsockname()[1]}"}
         program = [sys.executable, "-m", "src.consumer", "--check"]

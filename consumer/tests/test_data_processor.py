@@ -1,4 +1,4 @@
-"""A record becomes a document, or an InvalidMessage says why not; nothing else can come out."""
+"""A record becomes a document, or an InvalidMessage says why not. There is no other result."""
 
 import copy
 import json
@@ -15,7 +15,7 @@ from src.data_processor import REASONS, DataProcessor
 from src.model.errors import InvalidMessage
 from src.model.record import Record
 from src.stores.validation import MAX_DEPTH, validated
-from tests.naughty import DATES_PARKED, DATES_TAKEN, IDS, MESSAGE, PARKED, STRINGS, TAKEN, VALUE, wrapping
+from tests.naughty import IDS, INVALID, INVALID_DATES, MESSAGE, STRINGS, VALID, VALID_DATES, VALUE, wrapping
 
 NOW = datetime(2026, 11, 23, 14, 47, 15, 123987, tzinfo=UTC)
 
@@ -48,29 +48,29 @@ json_values = st.recursive(
 
 
 def process(value: bytes | None, *, timestamp: int | None = None) -> dict[str, Any]:
-    """What becomes of a value: it is processed, and goes through the store's door."""
+    """The document of a value: processed, and validated as the storage does."""
     document = processor.process(Record("data-topic", 2, 41, b"some other key", value, timestamp=timestamp))
     validated(document)
     return document
 
 
 def check(message: Mapping[str, Any]) -> dict[str, Any]:
-    """The same for a message that is decoded already."""
+    """The same for a decoded message."""
     document = processor.check(message)
     validated(document)
     return document
 
 
 def outcome(attempt: Callable[[], object]) -> str:
-    """The reason of the refusal, or "taken"."""
+    """The reason why it is invalid, or "valid"."""
     try:
         attempt()
     except InvalidMessage as error:
         return error.reason
-    return "taken"
+    return "valid"
 
 
-def test_a_document_is_the_message_and_where_it_came_from() -> None:
+def test_a_document_is_the_message_and_its_origin() -> None:
     document = process(VALUE, timestamp=1_689_424_500_123)
 
     assert document == {
@@ -93,7 +93,7 @@ def test_only_an_id_is_required_and_unknown_fields_are_kept() -> None:
     assert document == {"id": "1", "$schema": "/mediawiki/1.0.0", "labels": {"kubernetes.io/config": "seen"}}
 
 
-def test_the_clock_of_the_machine_is_used_where_no_other_is_given() -> None:
+def test_the_default_clock_is_the_machines() -> None:
     before = datetime.now(UTC) - timedelta(milliseconds=1)
 
     received = DataProcessor().process(Record("t", 0, 0, None, VALUE))["kafka"]["received_at"]
@@ -109,68 +109,68 @@ def test_the_clock_of_the_machine_is_used_where_no_other_is_given() -> None:
         (-1, datetime(1969, 12, 31, 23, 59, 59, 999000, tzinfo=UTC)),
         (253_402_300_799_999, datetime(9999, 12, 31, 23, 59, 59, 999000, tzinfo=UTC)),
         (253_402_300_800_000, None),
-        (1_689_424_500_123_456_789, None),  # somebody sent nanoseconds
+        (1_689_424_500_123_456_789, None),  # nanoseconds by mistake
         (2**63 - 1, None),
         (-(2**63), None),
     ],
 )
-def test_a_record_time_that_no_calendar_holds_does_not_cost_the_message(
+def test_a_record_timestamp_out_of_range_does_not_make_the_message_invalid(
     milliseconds: int | None, instant: datetime | None
 ) -> None:
     assert process(VALUE, timestamp=milliseconds)["kafka"]["timestamp"] == instant
 
 
-@pytest.mark.parametrize(("expected", "value"), [(name, value) for name, values in PARKED.items() for value in values])
-def test_a_value_that_is_no_message_says_why(expected: str, value: bytes | None) -> None:
+@pytest.mark.parametrize(("expected", "value"), [(name, value) for name, values in INVALID.items() for value in values])
+def test_an_invalid_value_has_a_reason(expected: str, value: bytes | None) -> None:
     assert outcome(lambda: process(value)) == expected
 
 
-@pytest.mark.parametrize("part", TAKEN)
-def test_what_is_odd_but_valid_is_taken_as_it_is(part: bytes) -> None:
+@pytest.mark.parametrize("part", VALID)
+def test_unusual_but_valid_json_is_unchanged(part: bytes) -> None:
     expected = json.loads(part)
 
     assert repr(process(wrapping(part))["metadata"]["x"]) == repr(expected)
 
 
-def test_a_line_end_behind_the_message_is_no_fault() -> None:
+def test_a_line_break_after_the_message_is_valid() -> None:
     assert process(VALUE + b"\r\n")["id"] == MESSAGE["id"]
 
 
-def test_of_a_key_given_twice_the_last_one_counts() -> None:
+def test_the_last_of_several_equal_keys_is_kept() -> None:
     assert process(b'{"id": "first", "id": "last"}')["id"] == "last"
     assert outcome(lambda: process(b'{"id": "first", "id": 2}')) == "invalid_id"
 
 
 @pytest.mark.parametrize("text", STRINGS)
-def test_a_naughty_string_comes_through_unchanged(text: str) -> None:
+def test_a_naughty_string_is_unchanged(text: str) -> None:
     document = process(json.dumps({"id": "1", "metadata": {"source": text}}).encode())
 
     assert document["metadata"]["source"] == text
 
 
 @pytest.mark.parametrize("text", STRINGS)
-def test_a_naughty_string_alone_is_parked(text: str) -> None:
+def test_a_naughty_string_alone_is_invalid(text: str) -> None:
     assert outcome(lambda: process(text.encode())) in REASONS
 
 
 @pytest.mark.parametrize("text", IDS)
-def test_an_id_is_taken_exactly_as_sent(text: str) -> None:
+def test_an_id_is_kept_exactly_as_sent(text: str) -> None:
     assert process(json.dumps({"id": text}).encode())["id"] == text
 
 
-@pytest.mark.parametrize(("text", "expected"), DATES_TAKEN.items())
-def test_a_date_becomes_utc_and_is_cut_to_milliseconds(text: str, expected: str) -> None:
+@pytest.mark.parametrize(("text", "expected"), VALID_DATES.items())
+def test_a_date_is_converted_to_utc_and_cut_to_milliseconds(text: str, expected: str) -> None:
     created_at = process(json.dumps({"id": "1", "created_at": text}).encode())["created_at"]
 
     assert created_at.isoformat(timespec="microseconds") == f"{expected}000+00:00"
 
 
-@pytest.mark.parametrize("text", DATES_PARKED)
-def test_a_date_in_another_form_is_parked(text: str) -> None:
+@pytest.mark.parametrize("text", INVALID_DATES)
+def test_a_date_in_another_format_is_invalid(text: str) -> None:
     assert outcome(lambda: process(json.dumps({"id": "1", "created_at": text}).encode())) == "invalid_created_at"
 
 
-def test_a_message_as_deep_as_the_limit_is_taken_and_one_level_more_is_not() -> None:
+def test_a_message_as_deep_as_the_limit_is_valid_and_one_level_more_is_not() -> None:
     def nested(levels: int) -> dict[str, Any]:
         message: dict[str, Any] = {}
         for _ in range(levels - 1):
@@ -189,7 +189,7 @@ def test_a_message_that_contains_itself_is_too_deep() -> None:
     assert outcome(lambda: check(message)) == "nesting_too_deep"
 
 
-def test_a_decoded_message_is_checked_and_not_changed() -> None:
+def test_a_decoded_message_is_checked_and_left_unchanged() -> None:
     message = copy.deepcopy(MESSAGE)
 
     document = check(message)
@@ -210,32 +210,32 @@ def test_a_decoded_message_is_checked_and_not_changed() -> None:
         ({"x": b"bytes"}, "not_encodable"),
         ({"x": {1, 2}}, "not_encodable"),
         ({"x": date(2023, 7, 15)}, "not_encodable"),
-        ({"created_at": NOW}, "taken"),
+        ({"created_at": NOW}, "valid"),
         ({"x": 2**63}, "integer_out_of_range"),
         ({"kafka": None}, "reserved_field"),
     ],
 )
-def test_a_decoded_message_obeys_the_rules_of_a_sent_one(field: dict[Any, Any], expected: str) -> None:
+def test_a_decoded_message_has_the_rules_of_a_raw_one(field: dict[Any, Any], expected: str) -> None:
     assert outcome(lambda: check({"id": "1", **field})) == expected
 
 
-@pytest.mark.parametrize("value", [value for name in DECIDED_BY_CONTENT for value in PARKED[name]])
-def test_both_doors_have_the_same_rules(value: bytes) -> None:
+@pytest.mark.parametrize("value", [value for name in DECIDED_BY_CONTENT for value in INVALID[name]])
+def test_raw_and_decoded_messages_have_the_same_rules(value: bytes) -> None:
     message = json.loads(value, parse_int=lambda digits: int(digits[:40]))
 
     assert outcome(lambda: check(message)) == outcome(lambda: process(value))
 
 
 @given(st.binary())
-def test_no_bytes_bring_out_anything_but_a_document_or_a_known_reason(value: bytes) -> None:
-    assert outcome(lambda: process(value)) in ("taken", *REASONS)
+def test_any_bytes_become_a_document_or_a_known_reason(value: bytes) -> None:
+    assert outcome(lambda: process(value)) in ("valid", *REASONS)
 
 
 @given(st.integers(0, len(VALUE)), st.binary(max_size=4), st.integers(0, 4))
-def test_no_damage_to_a_message_brings_out_anything_else_either(place: int, inserted: bytes, deleted: int) -> None:
-    damaged = VALUE[:place] + inserted + VALUE[place + deleted :]
+def test_any_damaged_message_becomes_a_document_or_a_known_reason(position: int, inserted: bytes, deleted: int) -> None:
+    damaged = VALUE[:position] + inserted + VALUE[position + deleted :]
 
-    assert outcome(lambda: process(damaged)) in ("taken", *REASONS)
+    assert outcome(lambda: process(damaged)) in ("valid", *REASONS)
 
 
 @given(
@@ -243,12 +243,12 @@ def test_no_damage_to_a_message_brings_out_anything_else_either(place: int, inse
         st.sampled_from(["", "a.b", "$set", "ID", "x\u202e", "\U0001f47e"]) | json_keys, json_values, max_size=4
     )
 )
-def test_whatever_fields_a_message_has_they_come_through_unchanged(fields: dict[str, Any]) -> None:
+def test_any_fields_of_a_message_are_unchanged(fields: dict[str, Any]) -> None:
     message = {"id": "1", "theirs": fields}
 
     assert process(json.dumps(message).encode())["theirs"] == fields
 
 
-def test_every_reason_that_the_code_gives_is_listed() -> None:
-    assert set(PARKED) == set(REASONS)
+def test_every_reason_is_listed_and_has_an_example() -> None:
+    assert set(INVALID) == set(REASONS)
     assert len(set(REASONS)) == len(REASONS)

@@ -1,4 +1,4 @@
-"""Looking into the store from the command line."""
+"""Finding messages from the command line."""
 
 import json
 from pathlib import Path
@@ -23,35 +23,33 @@ def found(capsys: pytest.CaptureFixture[str]) -> list[str]:
     return [json.loads(line)["id"] for line in capsys.readouterr().out.splitlines()]
 
 
-def test_a_filter_finds_its_messages(store: DataStorage, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_filter_finds_matching_messages(store: DataStorage, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(['{"colour": "blue"}', "--sort=-id"]) == 0
 
     assert found(capsys) == ["2", "1"]
 
 
-def test_without_a_filter_any_message_is_found(store: DataStorage, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_filter_all_messages_match(store: DataStorage, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--limit", "2", "--sort", "id"]) == 0
 
     assert found(capsys) == ["0", "1"]
 
 
-def test_an_operator_that_can_not_be_done_is_named(store: DataStorage, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unsupported_operator_is_named(store: DataStorage, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(['{"colour": {"$regex": "b"}}']) == 2
 
     assert "$regex" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("text", "said"), [("{", "not JSON"), ("[]", "not a JSON object")])
-def test_a_filter_that_is_none_is_a_wrong_argument(text: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_argument_that_is_not_a_filter_is_rejected(text: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         main([text])
 
     assert said in capsys.readouterr().err
 
 
-def test_a_store_that_does_not_answer_is_a_sentence(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_unavailable_store_is_reported(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("MONGODB_URI", "mongodb://127.0.0.1:1")
     monkeypatch.setenv("MONGODB_TIMEOUT_MS", "100")
 
@@ -60,7 +58,7 @@ def test_a_store_that_does_not_answer_is_a_sentence(
     assert "unavailable" in capsys.readouterr().err
 
 
-def test_a_wrong_setting_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_setting_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--config", str(tmp_path / "none.json")]) == 2
 
     assert "none.json" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""What each answer of MongoDB means, from answers made by hand."""
+"""The meaning of each of MongoDB's errors, from errors that the tests construct."""
 
 from typing import Any
 
@@ -45,14 +45,14 @@ def fault(index: int, code: int, **details: Any) -> dict[str, Any]:
         (OperationFailure("not authorized on pubsub", 13, {}), "not_authorized"),
         (OperationFailure("bad auth", 8000, {}), "atlas"),
         (OperationFailure("disk full", 14031, {}), "disk_full"),
-        (OperationFailure("never heard of", 4711, {}), "refused"),
+        (OperationFailure("unknown code", 4711, {}), "refused"),
         (OperationFailure("no code"), "refused"),
         (WriteConcernError("not enough data-bearing nodes", 100, {}), "write_concern"),
         (WTimeoutError("waiting for replication timed out", 64, {}), "write_concern"),
         (PyMongoError("anything"), "unreachable"),
     ],
 )
-def test_a_failed_call_is_the_worlds_fault_with_a_cause(error: PyMongoError, cause: str) -> None:
+def test_a_failed_call_is_unavailable_with_a_cause(error: PyMongoError, cause: str) -> None:
     assert unavailable(error).cause == cause
 
 
@@ -67,7 +67,7 @@ def test_the_text_is_short_enough_for_a_log_line(error: PyMongoError) -> None:
     assert str(unavailable(error)) == "MongoDB: connection refused"
 
 
-def test_each_document_has_the_verdict_at_its_place() -> None:
+def test_each_document_has_its_own_verdict() -> None:
     error = bulk_error(fault(1, 121), fault(3, 16500))
 
     assert [verdict.outcome.name for verdict in verdicts(error, 5)] == [
@@ -80,7 +80,7 @@ def test_each_document_has_the_verdict_at_its_place() -> None:
 
 
 @pytest.mark.parametrize("code", [16500, 112, 50, 262, 14031, 91, 189, 11600, 11602, 10107, 13435, 13436, 13, 18])
-def test_an_overloaded_full_or_moving_server_puts_documents_off(code: int) -> None:
+def test_an_overloaded_full_or_moving_server_defers_documents(code: int) -> None:
     [verdict, neighbour] = verdicts(bulk_error(fault(0, code)), 2)
 
     assert verdict.outcome is Outcome.DEFERRED
@@ -97,7 +97,7 @@ def test_an_overloaded_full_or_moving_server_puts_documents_off(code: int) -> No
         ({"keyPattern": {"_id": 1, "name": 1}}, Outcome.REFUSED),
     ],
 )
-def test_a_taken_key_is_to_be_compared(details: dict[str, Any], outcome: Outcome) -> None:
+def test_a_duplicate_id_is_compared_and_any_other_key_refused(details: dict[str, Any], outcome: Outcome) -> None:
     [verdict] = verdicts(bulk_error(fault(0, 11000, **details)), 1)
 
     assert (verdict.outcome, verdict.reason) == (outcome, "duplicate_key")
@@ -106,20 +106,20 @@ def test_a_taken_key_is_to_be_compared(details: dict[str, Any], outcome: Outcome
 @pytest.mark.parametrize(
     ("code", "refusal"), [(121, "validation_failed"), (15, "nesting_too_deep"), (10334, "document_too_large")]
 )
-def test_some_documents_are_refused_for_good(code: int, refusal: str) -> None:
+def test_an_invalid_document_is_refused(code: int, refusal: str) -> None:
     [verdict] = verdicts(bulk_error(fault(0, code)), 1)
 
     assert (verdict.outcome, verdict.reason) == (Outcome.REFUSED, refusal)
     assert str(verdict.error).startswith("some text")
 
 
-def test_a_code_that_nobody_foresaw_is_a_failure_to_be_tried_again() -> None:
+def test_an_unknown_error_code_is_a_failure_that_is_retried() -> None:
     [verdict] = verdicts(bulk_error(fault(0, 4711)), 1)
 
     assert (verdict.outcome, verdict.reason) == (Outcome.FAILED, "write_error")
 
 
-def test_a_write_that_is_not_confirmed_is_no_write() -> None:
+def test_a_write_without_confirmation_is_not_stored() -> None:
     error = bulk_error(fault(0, 11000), unconfirmed=[{"code": 64, "errmsg": "waiting for replication timed out"}])
 
     with pytest.raises(StorageUnavailable) as caught:
@@ -128,7 +128,7 @@ def test_a_write_that_is_not_confirmed_is_no_write() -> None:
     assert caught.value.cause == "write_concern"
 
 
-def test_an_error_without_faults_is_no_success() -> None:
+def test_a_bulk_error_without_write_errors_is_not_a_success() -> None:
     with pytest.raises(StorageUnavailable):
         verdicts(bulk_error(), 2)
 
@@ -143,5 +143,5 @@ def test_an_error_without_faults_is_no_success() -> None:
         (UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed"), "invalid_string"),
     ],
 )
-def test_what_the_client_can_not_send_has_a_reason(error: Exception, name: str) -> None:
+def test_a_document_that_the_client_cannot_encode_has_a_reason(error: Exception, name: str) -> None:
     assert refusal_reason(error) == name

@@ -1,4 +1,4 @@
-"""MongoDB: the contract on a real server, and what a server seldom says from a stand-in for a collection."""
+"""MongoDB: the contract on a real server, and rare responses of a server from a stub of a collection."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -46,19 +46,19 @@ def storage(settings: MongoSettings) -> Iterator[DataStorage]:
 
 @pytest.fixture
 def collection(settings: MongoSettings) -> Iterator[Raw]:
-    """The same collection, as another program sees it."""
+    """The same collection, for another program."""
     with MongoClient[dict[str, Any]](settings.uri.reveal()) as client:
         yield client[settings.database][settings.collection]
 
 
 @pytest.mark.docker
 class TestMongoStore(StorageContract):
-    """What holds for every store holds for MongoDB."""
+    """MongoDB keeps the contract of every store."""
 
 
 @pytest.mark.docker
 class TestOnAServer:
-    def test_the_id_is_mongodbs_own_and_dates_are_dates(self, storage: DataStorage, collection: Raw) -> None:
+    def test_the_id_is_stored_as_underscore_id_and_dates_as_dates(self, storage: DataStorage, collection: Raw) -> None:
         storage.save(message("1", kafka=origin(7)))
 
         [raw] = collection.find()
@@ -67,7 +67,7 @@ class TestOnAServer:
         assert "id" not in raw
         assert raw["created_at"] == raw["kafka"]["received_at"] == DAY.replace(tzinfo=None)
 
-    def test_documents_of_other_programs_break_nothing(self, storage: DataStorage, collection: Raw) -> None:
+    def test_documents_of_other_programs_can_be_read(self, storage: DataStorage, collection: Raw) -> None:
         far, early = DatetimeMS(253402300800000), DatetimeMS(-62135596800001)
         identity = ObjectId()
         collection.insert_many(
@@ -90,14 +90,14 @@ class TestOnAServer:
         assert len(list(storage.scan())) == 6
         assert StoredMessage("5", None, None, None, None) in set(storage.scan())
 
-    def test_a_date_that_python_can_not_hold_is_compared_too(self, storage: DataStorage, collection: Raw) -> None:
+    def test_a_date_out_of_pythons_range_can_be_compared(self, storage: DataStorage, collection: Raw) -> None:
         collection.insert_one({"_id": "1", "created_at": DatetimeMS(253402300800000)})
 
         [verdict] = storage.save_many([message("1")])
 
         assert verdict.reason == "id_conflict"
 
-    def test_a_unique_index_of_the_users_own_refuses(self, storage: DataStorage, collection: Raw) -> None:
+    def test_an_operators_own_unique_index_refuses(self, storage: DataStorage, collection: Raw) -> None:
         collection.create_index("name", unique=True)
         storage.save(message("1", name="a"))
 
@@ -109,7 +109,7 @@ class TestOnAServer:
             ("DUPLICATE", ""),
         ]
 
-    def test_a_validator_refuses(self, storage: DataStorage, collection: Raw) -> None:
+    def test_a_schema_validator_refuses(self, storage: DataStorage, collection: Raw) -> None:
         collection.database.create_collection(collection.name, validator={"$jsonSchema": {"required": ["name"]}})
 
         verdicts = storage.save_many([{"id": "1"}, message("2")])
@@ -119,7 +119,7 @@ class TestOnAServer:
             ("STORED", ""),
         ]
 
-    def test_what_is_stored_is_a_duplicate_under_a_rule_made_since(self, storage: DataStorage, collection: Raw) -> None:
+    def test_a_newer_validator_does_not_refuse_a_stored_message(self, storage: DataStorage, collection: Raw) -> None:
         storage.save(message("1"))
         collection.database.command("collMod", collection.name, validator={"colour": {"$exists": True}})
 
@@ -127,7 +127,7 @@ class TestOnAServer:
 
         assert [verdict.outcome.name for verdict in verdicts] == ["DUPLICATE", "REFUSED"]
 
-    def test_indexes_are_made_and_an_operators_own_are_left(self, storage: DataStorage, collection: Raw) -> None:
+    def test_indexes_are_created_and_an_operators_own_remain(self, storage: DataStorage, collection: Raw) -> None:
         collection.create_index("created_at", name="mine")
 
         storage.ensure_indexes()
@@ -136,14 +136,14 @@ class TestOnAServer:
         assert {tuple(index["key"]) for index in indexes.values()} == {(("_id", 1),), *INDEXES}
         assert "mine" in indexes
 
-    def test_documents_expire_by_when_they_were_received(self, settings: MongoSettings, collection: Raw) -> None:
+    def test_documents_expire_by_the_time_they_were_received(self, settings: MongoSettings, collection: Raw) -> None:
         with DataStorage({"uri": settings.uri.reveal(), "database": settings.database, "ttl_days": 7}) as storage:
             storage.ensure_indexes()
 
             assert storage.ttl_seconds == 7 * 24 * 3600
         assert "kafka.received_at_1" in collection.index_information()
 
-    def test_an_expiry_that_is_no_longer_set_is_pointed_out(
+    def test_a_ttl_index_that_is_no_longer_configured_is_logged(
         self, storage: DataStorage, collection: Raw, caplog: pytest.LogCaptureFixture
     ) -> None:
         collection.create_index("kafka.received_at", expireAfterSeconds=1000)
@@ -153,17 +153,17 @@ class TestOnAServer:
         assert caplog.messages == ["TTL index still deletes documents"]
         assert storage.ttl_seconds == 1000
 
-    def test_a_scan_is_longer_than_a_page(self, storage: DataStorage, collection: Raw) -> None:
+    def test_a_scan_may_have_several_pages(self, storage: DataStorage, collection: Raw) -> None:
         collection.insert_many([{"_id": str(each)} for each in range(10_001)])
 
         assert len({found.id for found in storage.scan()}) == 10_001
 
-    def test_what_can_not_be_asked_is_named(self, storage: DataStorage) -> None:
+    def test_a_query_that_cannot_be_encoded_is_named(self, storage: DataStorage) -> None:
         with pytest.raises(UnsupportedQuery, match="object"):
             storage.get({"x": object()})
 
 
-def test_a_server_that_is_away_fails_no_construction() -> None:
+def test_an_unreachable_server_does_not_fail_the_constructor() -> None:
     storage = DataStorage({"uri": "mongodb://user:secret@127.0.0.1:1/", "timeout_ms": 100})
 
     for call in (storage.ping, storage.ensure_indexes, lambda: storage.save_many([message()]), lambda: storage.get({})):
@@ -173,7 +173,7 @@ def test_a_server_that_is_away_fails_no_construction() -> None:
         assert "secret" not in str(caught.value)
     with pytest.raises(StorageUnavailable):
         next(storage.scan())
-    assert [(name, fine) for name, fine, _ in storage.check()] == [("store reachable", False)]
+    assert [(result.name, result.ok) for result in storage.check()] == [("store reachable", False)]
     storage.close()
 
 
@@ -186,7 +186,7 @@ def test_a_server_that_is_away_fails_no_construction() -> None:
         ("?journal=false", {"w": "majority", "j": False}, True),
     ],
 )
-def test_a_write_is_confirmed_by_the_majority_unless_the_uri_says_less(
+def test_the_write_concern_is_majority_and_journaled_unless_the_uri_sets_less(
     options: str, concern: dict[str, object], warned: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = MongoStore(MongoSettings(uri=StoreUri(f"mongodb://user:secret@127.0.0.1:1/{options}")))
@@ -209,27 +209,27 @@ class StubDatabase:
 
 
 class StubCollection:
-    """Answers as it is told; takes the documents that it is told nothing of."""
+    """Fails with `error`, or for a document in `invalid`; stores everything else."""
 
     name = "messages"
     full_name = "pubsub.messages"
     write_concern = WriteConcern("majority", j=True)
 
-    def __init__(self, *, poison: Mapping[str, Exception] | None = None, error: PyMongoError | None = None) -> None:
+    def __init__(self, *, invalid: Mapping[str, Exception] | None = None, error: PyMongoError | None = None) -> None:
         self.stored: list[str] = []
-        self.there: dict[str, dict[str, Any]] = {}
+        self.indexes: dict[str, dict[str, Any]] = {}
         self.commands: list[dict[str, Any]] = []
         self.replies: dict[str, dict[str, Any]] = {}
-        self.longest_question = 1_000_000
+        self.max_ids = 1_000_000
         self.database = StubDatabase(self.command)
-        self._poison = poison or {}
+        self._invalid = invalid or {}
         self._error = error
 
     def insert_many(self, documents: Sequence[Mapping[str, Any]], *, ordered: bool) -> None:
         assert not ordered
         for document in documents:
-            if document["_id"] in self._poison:
-                raise self._poison[document["_id"]]
+            if document["_id"] in self._invalid:
+                raise self._invalid[document["_id"]]
         self._fail()
         self.stored += [document["_id"] for document in documents]
 
@@ -237,7 +237,7 @@ class StubCollection:
         self._fail()
 
     def index_information(self) -> dict[str, Any]:
-        return self.there
+        return self.indexes
 
     def command(self, command: str | dict[str, Any], **_options: object) -> dict[str, Any]:
         name = command if isinstance(command, str) else next(iter(command))
@@ -252,8 +252,8 @@ class StubCollection:
     def find(self, query: Mapping[str, Any], *_arguments: object, **_options: object) -> list[dict[str, Any]]:
         self._fail()
         ids = query["_id"]["$in"]
-        if len(ids) > self.longest_question:
-            raise DocumentTooLarge("a long question")
+        if len(ids) > self.max_ids:
+            raise DocumentTooLarge("the query is too large")
         return [{"_id": each} for each in ids]
 
     def with_options(self, *, read_preference: object) -> "StubCollection":
@@ -276,10 +276,10 @@ def store_on(collection: StubCollection, **settings: Any) -> MongoStore:
         (OperationFailure("exceeded maximum nested object depth", 15), "nesting_too_deep"),
     ],
 )
-def test_a_document_that_fails_the_call_for_all_is_found_and_its_neighbours_stored(
+def test_a_document_that_fails_the_whole_call_is_found_and_its_neighbours_are_stored(
     error: Exception, reason: str
 ) -> None:
-    collection = StubCollection(poison={"3": error, "6": error})
+    collection = StubCollection(invalid={"3": error, "6": error})
 
     verdicts = store_on(collection).insert([{"id": str(each)} for each in range(7)])
 
@@ -297,56 +297,56 @@ def test_a_document_that_fails_the_call_for_all_is_found_and_its_neighbours_stor
         (BulkWriteError({"writeErrors": [], "writeConcernErrors": [{"code": 64}]}), "write_concern"),
     ],
 )
-def test_the_worlds_fault_refuses_no_document(error: PyMongoError, cause: str) -> None:
+def test_an_unavailable_server_refuses_no_document(error: PyMongoError, cause: str) -> None:
     with pytest.raises(StorageUnavailable) as caught:
         store_on(StubCollection(error=error)).insert([{"id": "1"}, {"id": "2"}])
 
     assert caught.value.cause == cause
 
 
-def test_a_question_that_is_too_long_is_asked_in_parts() -> None:
+def test_a_query_that_is_too_large_is_split() -> None:
     collection = StubCollection()
-    collection.longest_question = 2
+    collection.max_ids = 2
 
     found = store_on(collection).fetch(["1", "2", "3", "4", "5"])
 
     assert [document["id"] for document in found] == ["1", "2", "3", "4", "5"]
 
 
-class Lagging(StubCollection):
-    """A collection that is read from secondaries, which have nothing yet; the primary has a document."""
+class LaggingSecondary(StubCollection):
+    """A collection that is read from a secondary, which has no documents yet; the primary has one."""
 
     def find(self, *_arguments: object, **_options: object) -> Any:
         return nullcontext(iter(()))
 
     def with_options(self, *, read_preference: object) -> StubCollection:
-        return Leading() if read_preference == ReadPreference.PRIMARY else self
+        return Primary() if read_preference == ReadPreference.PRIMARY else self
 
 
-class Leading(StubCollection):
+class Primary(StubCollection):
     def find(self, *_arguments: object, **_options: object) -> Any:
         return nullcontext(iter([{"_id": "a"}]))
 
 
-def test_a_scan_reads_from_the_primary_whatever_the_uri_says() -> None:
-    found = list(store_on(Lagging()).scan())
+def test_a_scan_reads_from_the_primary_whatever_the_uri_sets() -> None:
+    found = list(store_on(LaggingSecondary()).scan())
 
     assert [document.id for document in found] == ["a"]
 
 
 @pytest.mark.parametrize("code", [2, 9])
-def test_a_query_that_the_server_refuses_is_named(code: int) -> None:
+def test_a_query_that_the_server_rejects_is_named(code: int) -> None:
     with pytest.raises(UnsupportedQuery, match="unknown operator"):
         store_on(StubCollection(error=OperationFailure("unknown operator: $foo", code))).find({}, None, None)
 
 
-def test_a_query_that_may_not_be_asked_now_is_unavailable() -> None:
+def test_a_query_without_permission_is_unavailable() -> None:
     with pytest.raises(StorageUnavailable):
         store_on(StubCollection(error=OperationFailure("not authorized", 13))).find({}, None, None)
 
 
-@pytest.mark.parametrize("error", [OperationFailure("not authorized", 13), NetworkTimeout("it takes its time")])
-def test_without_the_right_to_make_indexes_it_says_what_to_run_and_goes_on(
+@pytest.mark.parametrize("error", [OperationFailure("not authorized", 13), NetworkTimeout("timed out")])
+def test_without_permission_to_create_indexes_it_logs_the_commands_and_continues(
     error: PyMongoError, caplog: pytest.LogCaptureFixture
 ) -> None:
     store_on(StubCollection(error=error), ttl_days=2).ensure_indexes()
@@ -356,29 +356,29 @@ def test_without_the_right_to_make_indexes_it_says_what_to_run_and_goes_on(
     assert commands[3].endswith('.createIndex({"kafka.received_at": 1}, {"expireAfterSeconds": 172800})')
 
 
-def test_a_server_that_goes_away_while_indexes_are_made_is_unavailable() -> None:
+def test_a_server_that_becomes_unreachable_while_indexes_are_created_is_unavailable() -> None:
     with pytest.raises(StorageUnavailable):
         store_on(StubCollection(error=AutoReconnect("gone"))).ensure_indexes()
 
 
-class ChangesExpiry(StubCollection):
+class ChangesTtl(StubCollection):
     def command(self, command: str | dict[str, Any], **options: object) -> dict[str, Any]:
         reply = super().command(command, **options)
         if isinstance(command, dict):
-            self.there["expiry"]["expireAfterSeconds"] = command["index"]["expireAfterSeconds"]
+            self.indexes["ttl"]["expireAfterSeconds"] = command["index"]["expireAfterSeconds"]
         return reply
 
 
-def expiring(collection: StubCollection) -> StubCollection:
-    collection.there = {
-        "expiry": {"key": [("kafka.received_at", 1)], "expireAfterSeconds": 1000},
+def with_ttl(collection: StubCollection) -> StubCollection:
+    collection.indexes = {
+        "ttl": {"key": [("kafka.received_at", 1)], "expireAfterSeconds": 1000},
         **{str(keys): {"key": list(keys)} for keys in INDEXES},
     }
     return collection
 
 
-def test_a_new_expiry_is_put_in_force(caplog: pytest.LogCaptureFixture) -> None:
-    collection = expiring(ChangesExpiry())
+def test_a_new_ttl_is_applied(caplog: pytest.LogCaptureFixture) -> None:
+    collection = with_ttl(ChangesTtl())
     store = store_on(collection, ttl_days=0.5)
 
     with caplog.at_level(logging.INFO):
@@ -391,10 +391,10 @@ def test_a_new_expiry_is_put_in_force(caplog: pytest.LogCaptureFixture) -> None:
 
 
 @pytest.mark.parametrize("error", [None, OperationFailure("not authorized", 13)])
-def test_where_the_new_expiry_does_not_come_into_force_it_says_what_to_run(
+def test_if_the_new_ttl_cannot_be_applied_the_command_is_logged(
     error: PyMongoError | None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store = store_on(expiring(StubCollection(error=error)), ttl_days=2)
+    store = store_on(with_ttl(StubCollection(error=error)), ttl_days=2)
 
     store.ensure_indexes()
 
@@ -410,7 +410,7 @@ def privileges(*actions: str, database: str = "pubsub", collection: str = "") ->
 
 
 @pytest.mark.parametrize(
-    ("granted", "fine"),
+    ("granted", "allowed"),
     [
         (privileges("find", "insert"), True),
         (privileges("insert", collection="messages"), True),
@@ -420,31 +420,31 @@ def privileges(*actions: str, database: str = "pubsub", collection: str = "") ->
         (privileges("insert", database="other"), False),
         (privileges("insert", collection="other"), False),
         ([{"resource": {"cluster": True}, "actions": ["insert"]}], False),
-        ([], True),  # one who may do nothing could not have read
+        ([], True),  # the user could read, so the list is incomplete
     ],
 )
-def test_the_check_tells_whether_the_user_may_write(granted: list[dict[str, Any]], fine: bool) -> None:
+def test_the_check_reports_whether_the_user_may_write(granted: list[dict[str, Any]], allowed: bool) -> None:
     collection = StubCollection()
     users = [{"user": "consumer", "db": "admin"}]
     collection.replies["connectionStatus"] = {
         "authInfo": {"authenticatedUsers": users, "authenticatedUserPrivileges": granted}
     }
 
-    answers = {name: (ok, text) for name, ok, text in store_on(collection).check()}
+    [result] = [result for result in store_on(collection).check() if result.name == "write permission"]
 
-    assert answers["write permission"][0] is fine
-    assert "consumer@admin" in answers["write permission"][1]
+    assert result.ok is allowed
+    assert "consumer@admin" in result.text
 
 
-class Stranger(StubCollection):
-    """A server that knows the user no longer."""
+class RejectsUser(StubCollection):
+    """A server that rejects the credentials."""
 
     def command(self, command: str | dict[str, Any], **_options: object) -> dict[str, Any]:
         raise OperationFailure("Authentication failed.", 18)
 
 
-def test_the_check_tells_that_the_password_is_wrong() -> None:
-    [(name, fine, text)] = store_on(Stranger()).check()
+def test_the_check_reports_a_wrong_password() -> None:
+    [result] = store_on(RejectsUser()).check()
 
-    assert (name, fine) == ("authentication", False)
-    assert "Authentication failed" in text
+    assert (result.name, result.ok) == ("authentication", False)
+    assert "Authentication failed" in result.text

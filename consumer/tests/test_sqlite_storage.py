@@ -1,4 +1,4 @@
-"""The store in a file: the contract, and what is particular to files, threads and processes."""
+"""The SQLite store: the contract, and the behaviour of files, threads and processes."""
 
 import logging
 import multiprocessing
@@ -36,10 +36,10 @@ def storage(path: Path) -> Iterator[DataStorage]:
 
 
 class TestSqliteStore(StorageContract):
-    """What holds for every store holds for a file."""
+    """SQLite keeps the contract of every store."""
 
 
-def test_a_relative_path_begins_in_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_relative_path_is_relative_to_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
     with DataStorage(MongoSettings(uri=StoreUri("sqlite:///here.db"))) as storage:
@@ -56,7 +56,7 @@ def test_documents_outlive_the_store(path: Path) -> None:
         assert storage.get({}) == [message("1")]
 
 
-def test_collections_of_any_name_lie_side_by_side(path: Path) -> None:
+def test_collections_of_any_name_share_a_file(path: Path) -> None:
     with opened(path, collection='odd "name" {x}') as odd, opened(path) as plain:
         odd.ensure_indexes()
         plain.ensure_indexes()
@@ -65,7 +65,7 @@ def test_collections_of_any_name_lie_side_by_side(path: Path) -> None:
         assert (len(odd.get({})), len(plain.get({}))) == (1, 0)
 
 
-def test_one_thread_builds_it_another_saves_a_third_closes_it(path: Path) -> None:
+def test_different_threads_may_construct_save_and_close(path: Path) -> None:
     storage = opened(path)
     storage.ensure_indexes()
 
@@ -103,7 +103,7 @@ def test_several_processes_store_each_message_once(path: Path) -> None:
     assert sum(counts) == 200
 
 
-def test_it_is_synced_and_does_not_stop_readers(storage: DataStorage, path: Path) -> None:
+def test_writes_are_synced_and_do_not_block_readers(storage: DataStorage, path: Path) -> None:
     storage.save(message())
 
     with sqlite3.connect(path) as connection:
@@ -114,7 +114,7 @@ def test_it_is_synced_and_does_not_stop_readers(storage: DataStorage, path: Path
     assert ("durability", True, "synced to the disk before a message counts as stored") in storage.check()
 
 
-def test_indexes_answer_what_they_can(storage: DataStorage, path: Path) -> None:
+def test_indexes_are_created(storage: DataStorage, path: Path) -> None:
     storage.ensure_indexes()
 
     with sqlite3.connect(path) as connection:
@@ -124,14 +124,14 @@ def test_indexes_answer_what_they_can(storage: DataStorage, path: Path) -> None:
     assert {"messages_created_at", "messages_name", "messages_source"} <= indexes
 
 
-def test_long_lists_of_ids_are_looked_for_too(storage: DataStorage) -> None:
+def test_long_lists_of_ids_are_found(storage: DataStorage) -> None:
     storage.save_many([message(str(each)) for each in range(3)])
 
     assert len(storage.get({"id": {"$in": [str(each) for each in range(2000)]}})) == 3
 
 
-def test_of_an_array_one_element_may_fulfil_one_condition_and_another_the_other(storage: DataStorage) -> None:
-    """So says MongoDB's manual; the server that we test on asks both of one element."""
+def test_different_elements_of_an_array_may_fulfil_different_conditions(storage: DataStorage) -> None:
+    """As MongoDB's manual says; not every server with its protocol does so."""
     storage.save({"id": "1", "x": [{"y": 1}, {"y": 3}]})
 
     assert len(storage.get({"x.y": {"$gt": 1, "$lt": 3}})) == 1
@@ -149,29 +149,29 @@ def test_of_an_array_one_element_may_fulfil_one_condition_and_another_the_other(
         ({"x": object()}, "object"),
     ],
 )
-def test_what_it_can_not_do_is_named(storage: DataStorage, query: dict[str, object], named: str) -> None:
+def test_an_unsupported_operator_is_named(storage: DataStorage, query: dict[str, object], named: str) -> None:
     with pytest.raises(UnsupportedQuery, match=named):
         storage.get(query)
 
 
-def test_a_folder_that_is_not_there_is_unavailable_and_said_by_the_check(tmp_path: Path) -> None:
+def test_a_missing_folder_is_unavailable_and_named_by_the_check(tmp_path: Path) -> None:
     storage = opened(tmp_path / "missing" / "store.db")
 
     with pytest.raises(StorageUnavailable):
         storage.ping()
-    [(_, fine, text)] = storage.check()
-    assert not fine
-    assert "missing" in text
+    [result] = storage.check()
+    assert not result.ok
+    assert "missing" in result.text
 
 
-def test_the_check_does_not_make_the_file(path: Path) -> None:
-    [(_, fine, _)] = opened(path).check()
+def test_the_check_does_not_create_the_file(path: Path) -> None:
+    [result] = opened(path).check()
 
-    assert fine
+    assert result.ok
     assert not path.exists()
 
 
-def test_a_file_that_is_no_database_is_corrupted(path: Path) -> None:
+def test_a_file_that_is_not_a_database_is_corrupted(path: Path) -> None:
     path.write_bytes(b"something else, " * 100)
     storage = opened(path)
 
@@ -179,10 +179,10 @@ def test_a_file_that_is_no_database_is_corrupted(path: Path) -> None:
         storage.save_many([message()])
 
     assert caught.value.cause == "corrupted"
-    assert [fine for _, fine, _ in storage.check()] == [False]
+    assert [result.ok for result in storage.check()] == [False]
 
 
-def test_a_document_that_is_no_json_is_corrupted(storage: DataStorage, path: Path) -> None:
+def test_a_document_that_is_not_json_is_corrupted(storage: DataStorage, path: Path) -> None:
     storage.save(message("1"))
     with sqlite3.connect(path) as connection:
         connection.execute("UPDATE messages SET document = '{'")
@@ -195,17 +195,17 @@ def test_a_document_that_is_no_json_is_corrupted(storage: DataStorage, path: Pat
 
 
 @pytest.fixture
-def _no_room(path: Path) -> Iterator[None]:
-    """No file may grow beyond what it needs to begin with."""
+def _file_size_limit(path: Path) -> Iterator[None]:
+    """No file may grow beyond the size of an empty store."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, before[1]))
     yield
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows limits no file sizes")
-@pytest.mark.usefixtures("_no_room")
-def test_a_full_disk_takes_none_of_the_batch_and_what_was_stored_stays(storage: DataStorage) -> None:
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit for file sizes")
+@pytest.mark.usefixtures("_file_size_limit")
+def test_on_a_full_disk_nothing_of_the_batch_is_stored_and_stored_documents_remain(storage: DataStorage) -> None:
     storage.save(message("1"))
 
     with pytest.raises(StorageUnavailable):
@@ -215,7 +215,7 @@ def test_a_full_disk_takes_none_of_the_batch_and_what_was_stored_stays(storage: 
     assert storage.save(message("4"))
 
 
-def test_a_store_that_is_locked_for_too_long_is_unavailable(path: Path) -> None:
+def test_a_store_is_unavailable_if_it_is_locked_for_too_long(path: Path) -> None:
     settings = MongoSettings(uri=StoreUri(f"sqlite:///{path}"))
     with DataStorage(settings, store=SqliteStore(settings, busy_timeout=0.01)) as storage:
         storage.ping()
@@ -230,7 +230,7 @@ def test_a_store_that_is_locked_for_too_long_is_unavailable(path: Path) -> None:
         assert storage.save(message())
 
 
-def test_one_that_comes_while_another_writes_reads_and_waits_its_turn(path: Path) -> None:
+def test_a_second_connection_can_read_while_another_writes(path: Path) -> None:
     settings = MongoSettings(uri=StoreUri(f"sqlite:///{path}"))
     with DataStorage(settings) as first:
         first.save(message("1"))
@@ -246,7 +246,7 @@ def test_one_that_comes_while_another_writes_reads_and_waits_its_turn(path: Path
         assert second.save(message("2"))
 
 
-def test_it_says_that_nothing_expires(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_ttl_that_has_no_effect_is_logged(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         storage = opened(path, ttl_days=7)
 

@@ -1,4 +1,4 @@
-"""The rules of the door, on a store that answers as it is told."""
+"""The rules of DataStorage, with a store whose answers the test decides."""
 
 from itertools import repeat
 
@@ -12,10 +12,10 @@ from src.utils.config import ConfigurationError
 from tests.fake_storage import FakeStore
 from tests.storage_contract import StorageContract, message
 
-AWAY = StorageUnavailable("unreachable", "nobody there")
-DEFERRED = Verdict(Outcome.DEFERRED, "overloaded", RuntimeError("later"))
-FAILED = Verdict(Outcome.FAILED, "write_error", RuntimeError("who knows"))
-REFUSED = Verdict(Outcome.REFUSED, "validation_failed", RuntimeError("never"))
+UNREACHABLE = StorageUnavailable("unreachable", "connection refused")
+DEFERRED = Verdict(Outcome.DEFERRED, "overloaded", RuntimeError("overloaded"))
+FAILED = Verdict(Outcome.FAILED, "write_error", RuntimeError("unknown"))
+REFUSED = Verdict(Outcome.REFUSED, "validation_failed", RuntimeError("invalid"))
 
 
 @pytest.fixture
@@ -29,10 +29,10 @@ def storage(store: FakeStore) -> DataStorage:
 
 
 class TestFakeStore(StorageContract):
-    """The fake keeps the contract, so that no test is green by a lie of its."""
+    """The fake behaves like the real stores."""
 
 
-def test_an_unavailable_store_fails_a_save_and_raises_inside(storage: DataStorage, store: FakeStore) -> None:
+def test_an_unavailable_store_makes_save_false_and_other_calls_raise(storage: DataStorage, store: FakeStore) -> None:
     store.outages = 3
 
     assert not storage.save(message())
@@ -43,21 +43,21 @@ def test_an_unavailable_store_fails_a_save_and_raises_inside(storage: DataStorag
 
 
 @pytest.mark.parametrize("verdict", [DEFERRED, FAILED, REFUSED])
-def test_what_is_not_stored_is_no_success(storage: DataStorage, store: FakeStore, verdict: Verdict) -> None:
+def test_a_document_that_is_not_stored_is_not_saved(storage: DataStorage, store: FakeStore, verdict: Verdict) -> None:
     store.verdicts["1"] = repeat(verdict)
 
     assert not storage.save(message("1"))
     assert storage.save_many([message("1"), message("2")]) == [verdict, Verdict(Outcome.STORED)]
 
 
-def test_an_equal_message_behind_one_shares_its_verdict(storage: DataStorage, store: FakeStore) -> None:
+def test_an_equal_message_later_in_the_batch_has_the_same_verdict(storage: DataStorage, store: FakeStore) -> None:
     store.verdicts["1"] = repeat(REFUSED)
 
     assert storage.save_many([message("1"), message("1")]) == [REFUSED, REFUSED]
     assert store.inserts == [["1"]]
 
 
-def test_a_different_message_behind_a_refused_one_is_tried_by_itself(storage: DataStorage, store: FakeStore) -> None:
+def test_a_different_message_after_a_failed_one_is_inserted_itself(storage: DataStorage, store: FakeStore) -> None:
     store.verdicts["1"] = repeat(FAILED)
 
     storage.save_many([message("1"), message("1", name="another")])
@@ -65,21 +65,21 @@ def test_a_different_message_behind_a_refused_one_is_tried_by_itself(storage: Da
     assert store.inserts == [["1"], ["1"]]
 
 
-def test_nothing_overtakes_a_message_that_is_put_off(storage: DataStorage, store: FakeStore) -> None:
+def test_no_message_overtakes_a_deferred_one_with_its_id(storage: DataStorage, store: FakeStore) -> None:
     store.verdicts["1"] = repeat(DEFERRED)
 
     assert storage.save_many([message("1"), message("1", name="another")]) == [DEFERRED, DEFERRED]
     assert store.inserts == [["1"]]
 
 
-def test_many_messages_of_one_id_cost_one_call(storage: DataStorage, store: FakeStore) -> None:
+def test_many_messages_with_one_id_cost_one_call(storage: DataStorage, store: FakeStore) -> None:
     verdicts = storage.save_many([message("1", x=each) for each in range(500)])
 
     assert [verdict.reason for verdict in verdicts] == ["", *["id_conflict"] * 499]
     assert store.inserts == [["1"]]
 
 
-def test_a_key_of_the_users_own_that_is_taken_is_a_refusal(storage: DataStorage, store: FakeStore) -> None:
+def test_a_duplicate_key_of_an_operators_own_index_is_a_refusal(storage: DataStorage, store: FakeStore) -> None:
     verdict = Verdict(Outcome.REFUSED, DUPLICATE_KEY, RuntimeError("the name is taken"))
     store.verdicts["1"] = repeat(verdict)
 
@@ -87,7 +87,7 @@ def test_a_key_of_the_users_own_that_is_taken_is_a_refusal(storage: DataStorage,
 
 
 @pytest.mark.parametrize("verdict", [Verdict(Outcome.REFUSED, DUPLICATE_KEY, RuntimeError("a name")), REFUSED, FAILED])
-def test_what_is_stored_is_a_duplicate_whatever_else_the_store_has_against_it_by_now(
+def test_a_stored_message_is_a_duplicate_even_if_the_store_would_refuse_it_now(
     storage: DataStorage, store: FakeStore, verdict: Verdict
 ) -> None:
     storage.save(message("1"))
@@ -98,22 +98,22 @@ def test_what_is_stored_is_a_duplicate_whatever_else_the_store_has_against_it_by
     assert answer.outcome is Outcome.DUPLICATE
 
 
-class FallsSilent(FakeStore):
-    """Answers so many calls, and then nothing any more."""
+class BecomesUnavailable(FakeStore):
+    """Answers a number of calls, and is unavailable after that."""
 
-    def __init__(self, answered: int) -> None:
+    def __init__(self, calls: int) -> None:
         super().__init__()
-        self._answered = answered
+        self._remaining = calls
 
     def ping(self) -> None:
         super().ping()
-        if not self._answered:
-            raise AWAY
-        self._answered -= 1
+        if not self._remaining:
+            raise UNREACHABLE
+        self._remaining -= 1
 
 
-def test_what_is_known_stays_known_when_the_store_falls_silent_before_the_comparison() -> None:
-    store = FallsSilent(answered=2)
+def test_verdicts_remain_valid_if_the_store_becomes_unavailable_before_the_comparison() -> None:
+    store = BecomesUnavailable(calls=2)
     storage = DataStorage(MongoSettings(), store=store)
     storage.save(message("1"))
 
@@ -123,8 +123,8 @@ def test_what_is_known_stays_known_when_the_store_falls_silent_before_the_compar
     assert verdicts[0].reason == "unreachable"
 
 
-def test_what_is_known_stays_known_when_the_store_falls_silent_before_the_second_round() -> None:
-    store = FallsSilent(answered=2)
+def test_verdicts_remain_valid_if_the_store_becomes_unavailable_before_the_second_round() -> None:
+    store = BecomesUnavailable(calls=2)
     store.verdicts["1"] = repeat(REFUSED)
     storage = DataStorage(MongoSettings(), store=store)
 
