@@ -11,6 +11,7 @@ import pytest
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 
 from local.broker import EmbeddedBroker
+from local.raw_producer import RawRecord, produce_raw
 from src.kafka.group_member import GroupMember
 from src.kafka.topic_identity import NO_ID
 from src.model.errors import SourceError
@@ -167,6 +168,23 @@ def test_a_record_keeps_all_that_kafka_has_of_the_message(world: World) -> None:
     (record,) = member.records
     assert list(record.headers) == headers
     assert record._replace(headers=()) == Record(TOPIC, 1, 0, b"k", b"v", (), 1_700_000_000_123, 1)
+
+
+@pytest.mark.parametrize(("magic", "codec"), [(2, 1), (2, 4), (2, 7), (3, 0)])
+def test_a_batch_that_the_client_cannot_decode_stops_its_partition_before_it(
+    world: World, magic: int, codec: int
+) -> None:
+    world.produce([b"before"])
+    produce_raw(world.broker.address, TOPIC, [RawRecord(b"unreadable", magic=magic, codec=codec)])
+    world.produce([b"after"])
+    world.produce([b"other"], partition=1)
+    member = world.join()
+
+    world.until(lambda: member.source.gaps and len(member.records) == 2)
+
+    assert {record.value for record in member.records} == {b"before", b"other"}
+    (gap,) = member.source.gaps
+    assert gap.startswith(f"{TOPIC}[0]: offset 1 can't be read: ")
 
 
 def test_a_group_goes_on_where_it_committed(world: World) -> None:

@@ -12,17 +12,21 @@ _PRODUCE = 0
 _VERSION = 3  # the first that takes headers
 _LEADER_ONLY = 1
 _TIMEOUT_MS = 20_000
-_MAGIC = 2
 _POLYNOMIAL = 0x82F63B78  # CRC-32C, reflected
 
 
 class RawRecord(NamedTuple):
-    """`timestamp` is in milliseconds since 1970, None is now."""
+    """`timestamp` is in milliseconds since 1970, None is now.
+
+    `magic` and `codec` are those of the batch; nothing is compressed by the codec.
+    """
 
     value: bytes | None
     key: bytes | None = None
     headers: Sequence[tuple[bytes, bytes | None]] = ()
     timestamp: int | None = None
+    magic: int = 2
+    codec: int = 0
 
 
 def produce_raw(address: str, topic: str, records: Sequence[RawRecord], partition: int = 0) -> None:
@@ -57,8 +61,8 @@ def _error(answer: bytes, topic: str) -> int:
 
 def _batch(record: RawRecord) -> bytes:
     timestamp = round(time.time() * 1000) if record.timestamp is None else record.timestamp
-    content = struct.pack(">hiqqqhii", 0, 0, timestamp, timestamp, -1, -1, -1, 1) + _record(record)
-    checked = struct.pack(">ibI", -1, _MAGIC, _crc32c(content)) + content
+    content = struct.pack(">hiqqqhii", record.codec, 0, timestamp, timestamp, -1, -1, -1, 1) + _record(record)
+    checked = struct.pack(">ibI", -1, record.magic, _crc32c(content)) + content
     return struct.pack(">qi", 0, len(checked)) + checked
 
 

@@ -32,6 +32,7 @@ _REBALANCES = 2  # so many may follow on each other before a client without a gr
 _LEFT_BEHIND = 3  # clients that don't close; with one more the process had better start afresh
 _WHOLE_TOPIC = -1  # the partition of a complaint about no one of them
 _MADE_AGAIN = "the topic was deleted and made again; see consumer.on_offset_gap"
+_UNREADABLE = (KafkaError._BAD_MSG, KafkaError._BAD_COMPRESSION, KafkaError._NOT_IMPLEMENTED)
 _UNREACHABLE = (KafkaError._TRANSPORT, KafkaError._RESOLVE, KafkaError._TIMED_OUT)
 
 
@@ -270,7 +271,7 @@ class GroupMember:
         if code == KafkaError._AUTO_OFFSET_RESET:
             if partition in self._assignments:
                 self._missing[partition] = offset
-        elif code == KafkaError._BAD_MSG and partition in self._assignments:  # the client would read on behind it
+        elif code in _UNREADABLE and partition in self._assignments:  # the client may skip the message
             text = f"offset {offset} can't be read: {error.str()}"
             logger.error("unreadable message", extra={"topic": self._topic, "partition": partition, "reason": text})
             self._stop({partition: text})
