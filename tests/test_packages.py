@@ -1,4 +1,4 @@
-"""Packages come from lock files, into the environment that the scripts use, whatever pip's settings are."""
+"""Packages are installed from lock files into the environment of the scripts, regardless of pip settings."""
 
 import base64
 import hashlib
@@ -15,6 +15,8 @@ import packages
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCKS = [path for path in ROOT.glob("**/*.lock") if not {".venv", ".local", "venv"} & set(path.parts)]
+OLD = "old==1.0 --hash=sha256:0\n"
+NOT_A_PIN = "contains an option or a URL; only pins and hashes are allowed"
 PIN = "first==1.0 --hash=sha256:0\nsecond-one==2.0 --hash=sha256:0\n"
 
 
@@ -39,7 +41,7 @@ def _base64(text: str) -> str:
 
 
 class Machine:
-    """A virtual environment, a folder with wheels, and what a user may have set for pip."""
+    """A virtual environment, a folder with wheels, and the user's pip settings."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -84,7 +86,7 @@ USERS: dict[str, Callable[[Path], dict[str, str]]] = {
 
 
 @pytest.mark.parametrize("user", USERS)
-def test_a_package_is_installed_into_the_environment_whatever_the_user_has_set(
+def test_a_package_is_installed_into_the_environment_with_any_user_setting(
     machine: Machine, tmp_path: Path, user: str
 ) -> None:
     (tmp_path / "pip.conf").write_text(f"[install]\ntarget = {tmp_path}\nuser = true\ndry-run = true\n")
@@ -123,7 +125,7 @@ def test_a_package_with_another_hash_is_not_installed(machine: Machine) -> None:
     assert not machine.imports("changed")
 
 
-def test_what_is_missing_or_has_another_version_is_named(tmp_path: Path) -> None:
+def test_a_package_that_is_missing_or_has_another_version_is_named(tmp_path: Path) -> None:
     (tmp_path / "requirements.txt").write_text("pytest==0.1\nno-such-package==1.0\n")
 
     problems = list(packages.check_installed([tmp_path / "requirements.txt"]))
@@ -132,7 +134,7 @@ def test_what_is_missing_or_has_another_version_is_named(tmp_path: Path) -> None
     assert "not 0.1" in problems[0]
 
 
-def test_of_pips_settings_only_those_about_the_index_are_kept_and_the_later_section_wins() -> None:
+def test_only_the_pip_settings_for_downloads_apply() -> None:
     configured = "\n".join(
         [
             ":env:.proxy='http://p'",
@@ -160,18 +162,28 @@ def test_of_pips_settings_only_those_about_the_index_are_kept_and_the_later_sect
     ("requirements", "lock", "problem"),
     [
         ("first==1.0\n-r more.txt\n", PIN, None),
-        ("first==1.1 # newer\n", PIN, "first is 1.0, in {file} it is 1.1; run scripts/lock.sh"),
-        ("third==1.0\n", PIN, "third is missing, in {file} it is 1.0; run scripts/lock.sh"),
-        ("", "first==1.0\n    # via a\n", "no hash for first==1.0; run scripts/lock.sh"),
-        ("", f"--index-url https://index.example\n{PIN}", "only pins and hashes may be in it, no address of an index"),
+        ("first==1.1 # newer\n", PIN, "first is 1.0, but 1.1 in {file}; run scripts/lock.sh"),
+        ("third==1.0\n", PIN, "third is missing, but 1.0 in {file}; run scripts/lock.sh"),
+        ("", "first==1.0\n    # via a\n", "no hash for first; run scripts/lock.sh"),
+        (
+            "",
+            f"{PIN}{OLD}    # via\n    #   -r requirements.txt\n",
+            "old is no longer required; run scripts/lock.sh",
+        ),
+        ("", f"{PIN}{OLD}    # via first\n", None),
+        (
+            "",
+            f"--index-url https://index.example\n{PIN}",
+            NOT_A_PIN,
+        ),
         (
             "",
             f"{PIN}third @ https://a.example/third.whl --hash=sha256:0\n",
-            "only pins and hashes may be in it, no address of an index",
+            NOT_A_PIN,
         ),
     ],
 )
-def test_a_lock_file_that_does_not_belong_to_its_requirements_is_refused(
+def test_a_difference_between_a_lock_file_and_its_requirements_is_reported(
     tmp_path: Path, requirements: str, lock: str, problem: str | None
 ) -> None:
     (tmp_path / "requirements.txt").write_text(requirements)
