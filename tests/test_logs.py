@@ -466,7 +466,7 @@ def test_lines_can_be_searched_by_field(found: Elasticsearch) -> None:
     assert "delivery failed permanently" in [hit["_source"]["message"] for hit in errors]
     assert "partitions assigned" in [hit["_source"]["message"] for hit in partitions]
     assert {hit["_source"]["message"] for hit in reasons} == {"broker unreachable"}
-    assert [hit["_source"]["message"] for hit in parked] == ["messages parked"]
+    assert [hit["_source"]["message"] for hit in parked] == ["messages dead-lettered"]
 
 
 @pytest.mark.docker

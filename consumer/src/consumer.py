@@ -1,4 +1,4 @@
-"""The consumer: gives each message a home, and only then tells Kafka that it is done."""
+"""The consumer: stores or dead-letters every message, and commits its offset only then."""
 
 import argparse
 import logging
@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from threading import Event
 from typing import Any, Protocol, Self
@@ -17,13 +17,11 @@ from src import data_processor, storage
 from src.check import check
 from src.data_processor import DataProcessor
 from src.dead_letters.topic import DeadLetterTopic
-from src.kafka.assignment import OffsetTracker
-from src.kafka.committer import Commits, Settlement
-from src.kafka.group_member import GroupMember, Listener
+from src.kafka.group_member import GroupMember
 from src.model.errors import DeadLetterError, DeadLetterStorm, InvalidMessage
 from src.model.record import Record
-from src.pipeline import storage_writer
-from src.pipeline.batch_writer import PROBE_INTERVAL, BatchWriter, WriterOptions
+from src.pipeline import result_metrics, storage_writer
+from src.pipeline.batch_writer import PROBE_INTERVAL, BatchWriter, Result, WriterOptions
 from src.pipeline.dead_letter_writer import DeadLetters
 from src.pipeline.writer_thread import WriterThread
 from src.settings import DEFAULT_FILE, VERSION, Settings, load_settings
@@ -36,35 +34,13 @@ from src.utils.shutdown import ended_by_signals, stopping_on_signals
 
 logger = logging.getLogger("consumer")
 
-POLL = 0.1  # seconds that the loop waits for a message, or for a batch while the writer is full
-FULL_BEFORE_PAUSE = 1.0  # seconds: a pause throws away what was fetched, so a busy store gets a moment
-REASONS = sorted(
-    {*data_processor.REASONS, *storage.REASONS, storage_writer.PROCESSING_FAILED}
-)  # why a message is parked
-GRACE = 5.0  # seconds for the batches in hand when asked to stop
-LIVENESS_TIMEOUT = 60.0  # seconds without a turn of the loop
-LOOK_EVERY = 10.0  # seconds without work after which the store is asked whether it is there
-
-
-class Source(Commits, Protocol):
-    """What the loop needs of Kafka; GroupMember is it."""
-
-    @property
-    def gaps(self) -> Collection[str]: ...
-
-    def subscribe(self, listener: Listener) -> Self: ...
-
-    def poll(self, limit: int, timeout: float) -> list[Record]: ...
-
-    def pause(self) -> None: ...
-
-    def resume(self) -> None: ...
-
-    def readiness_failures(self) -> list[str]: ...
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(self, *exc_info: object) -> None: ...
+POLL_TIMEOUT = 0.1  # seconds that the loop waits for a message, or for a batch while the writer is full
+PAUSE_DELAY = 1.0  # seconds that the writer is full before a pause, which drops what was fetched
+DRAIN_TIMEOUT = 3.0  # seconds to settle the batches in flight before partitions are revoked
+STOP_TIMEOUT = 5.0  # seconds to settle the batches in flight when asked to stop
+LIVENESS_TIMEOUT = 60.0  # seconds without an iteration of the loop
+PING_INTERVAL = 10.0  # seconds without work after which the store is pinged
+REASONS = sorted({*data_processor.REASONS, *storage.REASONS, storage_writer.PROCESSING_FAILED})  # of dead letters
 
 
 class Storage(storage_writer.Storage, Protocol):
@@ -85,7 +61,7 @@ class DataConsumer:
         self,
         config: Settings | Mapping[str, Any],
         *,
-        source: Source | None = None,
+        group_member: Callable[..., GroupMember] = GroupMember,
         storage: Storage | None = None,
         dead_letters: DeadLetters | None = None,
         processor: DataProcessor | None = None,
@@ -102,8 +78,7 @@ class DataConsumer:
         self._processor = processor or DataProcessor()
         self._storage: Storage = storage or DataStorage(settings.mongodb)
         self._dead_letters: DeadLetters = dead_letters or DeadLetterTopic(settings.kafka)
-        self._source: Source = source or GroupMember(settings.kafka, on_offset_gap=settings.consumer.on_offset_gap)
-        tracker = OffsetTracker()
+        self._member = group_member(settings.kafka, settings.consumer, self._metrics, clock=clock)
         self._writer = WriterThread(
             BatchWriter(
                 self._processor,
@@ -115,27 +90,18 @@ class DataConsumer:
                     probe_interval=probe_interval,
                 ),
                 stop=self._stop,
-                is_assigned=tracker.owns,
+                is_assigned=self._member.assignment.owns,
                 on_retry=lambda cause: self._metrics.retries.labels(cause).inc(),
             )
-        )
-        self._settlement = Settlement(
-            self._source,
-            self._writer,
-            self._metrics,
-            topic=settings.kafka.topic,
-            commit_every=settings.consumer.offset_commit_frequency_ms / 1000,
-            tracker=tracker,
-            clock=clock,
         )
         self._metrics.healthy.set_function(lambda: not self.readiness_failures())
         self._waiting: deque[list[Record]] = deque()
         self._paused = False
         self._full_since: float | None = None
-        self._last_turn = self._last_work = clock()
+        self._last_iteration = self._last_work = clock()
 
     def process_message(self, message: Mapping[str, Any]) -> bool:
-        """Check one decoded message and store it; False if it is invalid, refused, or the store is away."""
+        """Check one decoded message and store it; False if it is invalid or refused, or the store is unavailable."""
         try:
             document = self._processor.check(message)
         except InvalidMessage as error:
@@ -148,38 +114,38 @@ class DataConsumer:
         return self._storage.save(processed_data)
 
     def run(self) -> None:
-        """Settle batch after batch until asked to stop. Raises SourceError when the Kafka client is lost for good."""
+        """Settle batch after batch until asked to stop. Raises SourceError if the Kafka client has failed for good."""
         with (
             stopping_on_signals(self._stop),
             self._health_server(),
             self._writer,
-            self._source.subscribe(self._settlement),
+            self._member.subscribe(before_revoke=lambda: self._settle(self._writer.drain(DRAIN_TIMEOUT))),
         ):
             logger.info("consuming", extra=self._summary())
             while not self._stop.is_set():
-                self._last_turn = self._clock()
-                self._take_in()
-                self._settlement.settle(self._writer.results(self._patience()))
-                self._settlement.take_stock_if_due()
-                self._settlement.commit_if_due()
-                self._look_after_the_store()
-            logger.info("stopping", extra={"grace_seconds": GRACE})
-            self._settlement.settle(self._writer.drain(GRACE))
-            self._settlement.take_stock()
+                self._last_iteration = self._clock()
+                self._fetch()
+                self._settle(self._writer.results(self._result_timeout()))
+                self._member.update_lag_if_due()
+                self._member.commit_if_due()
+                self._ping_idle_store()
+            logger.info("stopping", extra={"timeout_seconds": STOP_TIMEOUT})
+            self._settle(self._writer.drain(STOP_TIMEOUT))
+            self._member.update_lag()
         logger.info("stopped")
 
     def readiness_failures(self) -> list[str]:
         """Why messages are not being settled; empty while the service is ready. Safe from any thread."""
         blocked_by = self._writer.blocked_by
-        return self._source.readiness_failures() + ([f"{blocked_by.cause}: {blocked_by}"] if blocked_by else [])
+        return self._member.readiness_failures() + ([f"{blocked_by.cause}: {blocked_by}"] if blocked_by else [])
 
     def liveness_failures(self) -> list[str]:
-        """Why the loop seems to be dead; empty while it turns. Safe from any thread."""
-        silence = self._clock() - self._last_turn
+        """Why the loop seems to have stalled; empty while it runs. Safe from any thread."""
+        silence = self._clock() - self._last_iteration
         return [f"the main loop has stalled for {silence:.0f} s"] if silence > LIVENESS_TIMEOUT else []
 
     def close(self) -> None:
-        """Let go of the store and the dead-letter topic; `run` has left the group already."""
+        """Close the store and the dead-letter producer; `run` has left the group already."""
         self._dead_letters.close()
         self._storage.close()
 
@@ -189,8 +155,8 @@ class DataConsumer:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def _take_in(self) -> None:
-        """Fetch what has arrived and hand it over, unless the writer has its hands full; then it waits, in hand too."""
+    def _fetch(self) -> None:
+        """Poll, and submit what has arrived to the writer; while it is full, batches wait here."""
         if self._writer.full and not self._paused:
             if not self._full_for_long():
                 return
@@ -198,35 +164,40 @@ class DataConsumer:
         elif self._paused and not self._writer.full:
             self._resume()
         self._show_paused()
-        if arrived := self._settlement.take(self._source.poll(self._settings.consumer.batch_size, POLL)):
-            self._waiting.append(arrived)
+        if records := self._member.poll(self._settings.consumer.batch_size, POLL_TIMEOUT):
+            self._waiting.append(records)
         if self._waiting and not self._writer.full:
-            self._hand_over(self._waiting.popleft())
+            self._submit(self._waiting.popleft())
 
-    def _hand_over(self, records: list[Record]) -> None:
+    def _submit(self, records: list[Record]) -> None:
         self._full_since = None
         self._last_work = self._clock()
         self._writer.submit(records)
 
-    def _patience(self) -> float:
+    def _settle(self, results: Sequence[Result]) -> None:
+        for result in results:
+            self._member.assignment.settle(result.records)
+            result_metrics.count(result, self._metrics)
+
+    def _result_timeout(self) -> float:
         """Seconds to wait for a result: none where the poll has waited already."""
-        return POLL if self._writer.full and not self._paused else 0.0
+        return POLL_TIMEOUT if self._writer.full and not self._paused else 0.0
 
     def _full_for_long(self) -> bool:
         now = self._clock()
         self._full_since = self._full_since or now
-        return now - self._full_since >= FULL_BEFORE_PAUSE
+        return now - self._full_since >= PAUSE_DELAY
 
     def _pause(self) -> None:
-        """Stop fetching but go on polling, so that the group keeps this member however long it takes."""
-        logger.info("paused", extra={"reason": self._pause_reason()})
+        """Fetch nothing but keep polling, so that this member stays in the group however long it takes."""
+        logger.info("fetching paused", extra={"reason": self._pause_reason()})
         self._paused = True
-        self._source.pause()
+        self._member.pause()
 
     def _resume(self) -> None:
-        logger.info("resumed")
+        logger.info("fetching resumed")
         self._paused = False
-        self._source.resume()
+        self._member.resume()
 
     def _pause_reason(self) -> str:
         blocked_by = self._writer.blocked_by
@@ -238,13 +209,13 @@ class DataConsumer:
 
     def _show_paused(self) -> None:
         reasons = {self._pause_reason()} if self._paused or self._writer.blocked_by else set()
-        self._metrics.show_paused(reasons | ({"offset_gap"} if self._source.gaps else set()))
+        self._metrics.show_paused(reasons | ({"offset_gap"} if self._member.assignment.gaps else set()))
 
-    def _look_after_the_store(self) -> None:
+    def _ping_idle_store(self) -> None:
         now = self._clock()
         if not self._writer.idle:
             self._last_work = now
-        elif now - self._last_work >= LOOK_EVERY:
+        elif now - self._last_work >= PING_INTERVAL:
             self._last_work = now
             self._writer.ping()
 
@@ -267,7 +238,7 @@ class DataConsumer:
             "group": kafka.group_id,
             "dead_letter_topic": kafka.dead_letter_topic,
             "batch_size": consumer.batch_size,
-            "commit_every_ms": consumer.offset_commit_frequency_ms,
+            "commit_interval_ms": consumer.offset_commit_frequency_ms,
         }
 
 
@@ -306,7 +277,7 @@ def _settings_from(path: Path) -> Settings:
 
 def _check(path: Path) -> int:
     settings = _settings_from(path)
-    logging.getLogger("librdkafka").setLevel(logging.CRITICAL)  # its troubles are in the answers
+    logging.getLogger("librdkafka").setLevel(logging.CRITICAL)  # its errors are in the answers
     return check(settings, path)
 
 
@@ -321,7 +292,7 @@ def _run(path: Path, stop: Event) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m src.consumer",
-        description="Stores every message of a Kafka topic in MongoDB, or parks it in the dead-letter topic.",
+        description="Stores every message of a Kafka topic in MongoDB, or sends it to the dead-letter topic.",
         epilog="Settings come from the file, and from environment variables, which win; the README lists them."
         " Exit codes: 0 asked to stop; 1 failed; 2 wrong configuration.",
     )

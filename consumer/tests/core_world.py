@@ -1,25 +1,26 @@
-"""The consumer's core in a world that a test steps through: a broker's logs, a store and a dead-letter topic.
+"""The consumer's core in a simulation that a test steps through: a broker, a store and a dead-letter topic.
 
-The tracker, the settlement, the writer, its thread and the storage door are the real ones. One thread runs at a time:
-the writer's works only while the test waits for it, so that every interleaving can be chosen, and repeated. The world
-remembers what was sent and judges each commit by the law, whatever the consumer thinks of it.
+The group member, its assignment, the committer, the writer with its thread, and the storage facade are the real ones,
+on a fake Kafka client. One thread runs at a time: the writer's works only while the test waits for it, so that every
+interleaving can be chosen, and repeated. The world remembers what was sent and checks each commit against the law,
+whatever the consumer believes.
 """
 
 import json
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum, auto
 from threading import Event, Lock
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
+from confluent_kafka import KafkaError, TopicPartition
 from prometheus_client import CollectorRegistry
 
 from src.data_processor import DataProcessor
-from src.kafka.assignment import OffsetTracker
-from src.kafka.committer import Settlement
-from src.kafka.statistics import Watermarks
+from src.kafka.assignment import Assignment
+from src.kafka.group_member import GroupMember
 from src.model.errors import DeadLetterError, StorageUnavailable
 from src.model.record import Record, Rejection
 from src.model.verdict import Verdict
@@ -27,57 +28,60 @@ from src.pipeline.batch_writer import BatchWriter, Result, WriterOptions
 from src.pipeline.dead_letter_writer import DeadLetters
 from src.pipeline.storage_writer import Storage
 from src.pipeline.writer_thread import WriterThread
+from src.settings import ConsumerSettings, KafkaSettings
 from src.storage import DataStorage
 from src.stores.document import Document
 from src.utils.metrics import ConsumerMetrics
+from tests.fake_kafka import CommitAnswer, FakeAdmin, FakeConsumer, FakeMessage, FakeTopic
 from tests.fake_storage import FakeStore
 from tests.fakes import DEADLINE, TOPIC, deferred, failed, refused
 
 PARTITIONS = range(3)
-COMMIT_EVERY = 1.0
+COMMIT_INTERVAL = 1.0  # seconds, and the lag's
 MAX_RETRIES = 1
 STORM_PERCENT = 60
 STORM_WINDOW = 6
-ROUNDS = 60  # within which everything is settled once nothing is in the way any more
+ROUNDS = 60  # within which everything is settled once there are no more faults
 
 T = TypeVar("T")
-Place = tuple[int, int]
+Position = tuple[int, int]
+"""A partition and an offset."""
 
 
 class Kind(Enum):
-    """What a message is like, and so where it belongs."""
+    """What a message is like, and so what must become of it."""
 
     GOOD = auto()
     POISON = auto()
     REFUSED = auto()
     """The store can never hold it."""
     FLAKY = auto()
-    """The store fails on it once, for a reason nobody foresaw."""
+    """The store fails on it once, for an unknown reason."""
     HOPELESS = auto()
-    """The store fails on it each time."""
-    AGAIN = auto()
-    """The same id and content as one before."""
+    """The store fails on it every time."""
+    REPEATED = auto()
+    """The same id and content as an earlier one."""
     CONFLICT = auto()
-    """The id of one before, and other content."""
+    """The id of an earlier one, and other content."""
     MARKER = auto()
-    """No message, but the end of a transaction: the client reads past it and returns nothing."""
+    """No message, but the end of a transaction, which the client skips."""
 
 
 class Fault(Enum):
-    """What can become of a call on something outside."""
+    """What can happen to a call to a dependency."""
 
-    AWAY = auto()
-    """Nobody answers, and nothing was done."""
-    DEAF = auto()
+    UNAVAILABLE = auto()
+    """Nothing was done."""
+    ANSWER_LOST = auto()
     """All of it was done, and the answer is lost."""
     HALF = auto()
     """Half of it was done, and the answer is lost."""
     THROTTLED = auto()
-    """The store puts every other document off."""
+    """The store defers every other document."""
 
 
 class Sent(NamedTuple):
-    """A message of the log, as the test knows it."""
+    """A message in the log, as the test knows it."""
 
     value: bytes | None
     message: dict[str, Any] | None = None
@@ -94,11 +98,11 @@ class Sent(NamedTuple):
 
 
 class Crashed(Exception):
-    """The process is gone: nothing after this takes effect."""
+    """The process is killed: nothing after this takes effect."""
 
 
-class Turns(ThreadPoolExecutor):
-    """The writer's thread, which runs from pause to pause when it is told to."""
+class SteppedExecutor(ThreadPoolExecutor):
+    """The writer's thread, which runs from one pause to the next when the test says so."""
 
     def __init__(self) -> None:
         super().__init__(max_workers=1)
@@ -106,7 +110,7 @@ class Turns(ThreadPoolExecutor):
         self._theirs.acquire()
         self._ours.acquire()
         self._tasks: deque[Callable[[], None]] = deque()
-        self._at_work = self._over = False
+        self._busy = self._killed = False
 
     def submit(self, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         outcome: Future[T] = Future()
@@ -118,34 +122,34 @@ class Turns(ThreadPoolExecutor):
         self._tasks.clear()
         super().shutdown(wait)
 
-    def work(self, steps: int) -> None:
-        """Let the writer get past so many pauses, or as far as it has work."""
+    def step(self, steps: int) -> None:
+        """Let the writer run past so many pauses, or as far as it has work."""
         for _ in range(steps):
-            if not self._tasks and not self._at_work:
+            if not self._tasks and not self._busy:
                 return
             self._theirs.release()
-            assert self._ours.acquire(timeout=DEADLINE), "the writer does not come back"
+            assert self._ours.acquire(timeout=DEADLINE), "the writer does not reach its next pause"
 
     def pause(self) -> None:
-        """Called by the writer, wherever it meets the world outside."""
+        """Called by the writer before each call to a dependency."""
         self._ours.release()
         self._theirs.acquire()
-        if self._over:
+        if self._killed:
             raise Crashed
 
-    def end(self) -> None:
-        self._over = True
+    def kill(self) -> None:
+        self._killed = True
         self._theirs.release()
         self.shutdown()
 
     def _run(self) -> None:
-        if not self._over:
+        if not self._killed:
             self._theirs.acquire()
-        if self._over:
+        if self._killed:
             return
-        self._at_work = True
+        self._busy = True
         self._tasks.popleft()()
-        self._at_work = False
+        self._busy = False
         self._ours.release()
 
 
@@ -158,21 +162,20 @@ def _fulfil(outcome: Future[T], function: Callable[..., T], args: Sequence[Any])
 
 
 class SteppedThread(WriterThread):
-    """The real one on a thread that the test steps; `pace` is how far the writer gets when it is waited for."""
+    """The real one on a stepped executor; `drain_steps` is how far the writer gets while it is drained."""
 
-    def __init__(self, writer: BatchWriter, turns: Turns) -> None:
+    def __init__(self, writer: BatchWriter, executor: SteppedExecutor) -> None:
         super().__init__(writer)
-        self.pace = 0
-        self._executor = turns
-        self._work = turns.work
+        self.drain_steps = 0
+        self._executor = self._stepped = executor
 
     def drain(self, timeout: float) -> list[Result]:
-        self._work(self.pace)
+        self._stepped.step(self.drain_steps)
         return super().drain(0.0)
 
 
 class SteppedStop(Event):
-    """An event on which to wait is a pause."""
+    """A stop event on which a wait is a pause."""
 
     def __init__(self, pause: Callable[[], None]) -> None:
         super().__init__()
@@ -183,448 +186,432 @@ class SteppedStop(Event):
         return self.is_set()
 
 
-class Weather:
-    """What becomes of the next calls; afterwards all is fine."""
+class Faults:
+    """What happens to the next calls; the ones after succeed."""
 
     def __init__(self) -> None:
-        self.faults: deque[Fault] = deque()
+        self.planned: deque[Fault] = deque()
 
     def next(self) -> Fault | None:
-        return self.faults.popleft() if self.faults else None
+        return self.planned.popleft() if self.planned else None
 
 
-class DeadLetterReader:
+class Database:
     """What the store holds, whoever writes there."""
 
     def __init__(self) -> None:
         self.documents: dict[str, Document] = {}
-        self.met: set[str] = set()
-        """The flaky messages that have failed already."""
+        self.failed: set[str] = set()
+        """The flaky messages that have failed once."""
 
 
-class WeatheredStore(FakeStore):
+class FaultyStore(FakeStore):
     """One consumer's connection to the store."""
 
-    def __init__(self, shelf: DeadLetterReader, weather: Weather, pause: Callable[[], None]) -> None:
+    def __init__(self, database: Database, faults: Faults, pause: Callable[[], None]) -> None:
         super().__init__()
-        self.documents = shelf.documents
-        self._met = shelf.met
-        self._weather = weather
+        self.documents = database.documents
+        self._failed = database.failed
+        self._faults = faults
         self._pause = pause
 
     def insert(self, documents: Sequence[Document]) -> list[Verdict]:
         fault = self._fault()
         if fault is Fault.THROTTLED:
             return [deferred() if index % 2 else self._insert(each) for index, each in enumerate(documents)]
-        done = {None: len(documents), Fault.DEAF: len(documents), Fault.HALF: (len(documents) + 1) // 2}.get(fault, 0)
+        done = {None: len(documents), Fault.ANSWER_LOST: len(documents), Fault.HALF: (len(documents) + 1) // 2}.get(
+            fault, 0
+        )
         verdicts = [self._insert(document) for document in documents[:done]]
         if fault:
-            raise StorageUnavailable("unreachable", "the answer does not come")
+            raise StorageUnavailable("unreachable", "no answer")
         return verdicts
 
     def ping(self) -> None:
         if self._fault():
-            raise StorageUnavailable("unreachable", "nobody answers")
+            raise StorageUnavailable("unreachable", "connection refused")
 
     def _fault(self) -> Fault | None:
         self._pause()
-        return self._weather.next()
+        return self._faults.next()
 
     def _insert(self, document: Document) -> Verdict:
         if document["kind"] == "REFUSED":
             return refused("validation_failed")
         if document["kind"] == "HOPELESS":
             return failed()
-        if document["kind"] == "FLAKY" and document["id"] not in self._met:
-            self._met.add(document["id"])
+        if document["kind"] == "FLAKY" and document["id"] not in self._failed:
+            self._failed.add(document["id"])
             return failed()
         return super()._insert(document)
 
 
-class WeatheredLetters:
+class FaultyDeadLetters:
     """One consumer's connection to the dead-letter topic."""
 
-    def __init__(self, parked: list[Rejection], weather: Weather, pause: Callable[[], None]) -> None:
-        self._parked = parked
-        self._weather = weather
+    def __init__(self, written: list[Rejection], faults: Faults, pause: Callable[[], None]) -> None:
+        self._written = written
+        self._faults = faults
         self._pause = pause
 
     def send(self, rejections: Sequence[Rejection]) -> None:
         self._pause()
-        fault = self._weather.next()
+        fault = self._faults.next()
         confirmed = {None: len(rejections), Fault.HALF: len(rejections) // 2}.get(fault, 0)
-        self._parked += rejections if fault is Fault.DEAF else rejections[:confirmed]
+        self._written += rejections if fault is Fault.ANSWER_LOST else rejections[:confirmed]
         if fault:
-            raise DeadLetterError("unreachable", "nobody answers", range(confirmed, len(rejections)))
+            raise DeadLetterError("unreachable", "connection refused", range(confirmed, len(rejections)))
 
     def close(self) -> None:
         """Nothing is open."""
 
 
-def _same(letters: DeadLetters) -> DeadLetters:
-    return letters
+def _same(dead_letters: DeadLetters) -> DeadLetters:
+    return dead_letters
 
 
 @dataclass(frozen=True)
 class Parts:
     """What the consumer's core is made of; a mutant replaces one."""
 
-    tracker: type[OffsetTracker] = OffsetTracker
-    settlement: type[Settlement] = Settlement
+    assignment: type[Assignment] = Assignment
+    member: type[GroupMember] = GroupMember
     writer: type[BatchWriter] = BatchWriter
     storage: Callable[[FakeStore], Storage] = lambda store: DataStorage({}, store=store)
-    letters: Callable[[DeadLetters], DeadLetters] = _same
+    dead_letters: Callable[[DeadLetters], DeadLetters] = _same
 
 
-@dataclass
 class World:
     """The broker, the store, the dead-letter topic, and a group of two consumers."""
 
-    parts: Parts = field(default_factory=Parts)
-    logs: list[list[Sent]] = field(default_factory=lambda: [[] for _ in PARTITIONS])
-    begins: dict[int, int] = field(default_factory=lambda: dict.fromkeys(PARTITIONS, 0))
-    committed: dict[int, int] = field(default_factory=dict)
-    shelf: DeadLetterReader = field(default_factory=DeadLetterReader)
-    parked: list[Rejection] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.owners: dict[int, Member | None] = dict.fromkeys(PARTITIONS)
-        self.members = [Member(self), Member(self)]
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+        self.sent: dict[int, list[Sent]] = {partition: [] for partition in PARTITIONS}
+        self.topic = FakeTopic({partition: [] for partition in PARTITIONS})
+        self.database = Database()
+        self.dead_letters: list[Rejection] = []
+        self.owners: dict[int, Process | None] = dict.fromkeys(PARTITIONS)
+        self.processes = [Process(self), Process(self)]
 
     # -- what a test does
 
     def send(self, partition: int, kind: Kind) -> None:
-        log = self.logs[partition]
-        number = sum(map(len, self.logs))
-        earlier = [sent.message for each in self.logs for sent in each if sent.message]
-        message: dict[str, Any] = {"id": str(number), "kind": kind.name, "number": number}
-        if kind in (Kind.POISON, Kind.MARKER):
-            log.append(Sent(b"{" if kind is Kind.POISON else None))
-            return
-        if kind in (Kind.AGAIN, Kind.CONFLICT):
-            of = earlier[number % len(earlier)] if earlier else message | {"kind": "GOOD"}
-            message = of if kind is Kind.AGAIN else {**of, "number": number}
-        log.append(Sent(json.dumps(message).encode(), message))
+        sent = self._new_message(kind)
+        self.sent[partition].append(sent)
+        self.topic.logs[partition].append(sent.value)
 
-    def give(self, partition: int, member: "Member") -> None:
-        """The group gives a free partition to a member, which hears of it in its next poll."""
-        if self.owners[partition] is None and not member.out:
-            self.owners[partition] = member
-            member.tell(lambda: member.assigned([partition]))
+    def assign(self, partition: int, process: "Process") -> None:
+        """The group assigns a free partition to a member, which learns of it in its next poll."""
+        if self.owners[partition] is None and not process.removed:
+            self.owners[partition] = process
+            process.client.events.append(lambda: process.on_assign([partition]))
 
-    def take_away(self, partition: int, pace: int) -> None:
-        """The group asks the owner to let go; the partition is free once that has heard of it."""
+    def revoke(self, partition: int, drain_steps: int) -> None:
+        """The group asks the owner to give the partition up; it is free once the owner has."""
         if owner := self.owners[partition]:
-            owner.tell(lambda: owner.revoked([partition], pace))
+            owner.client.events.append(lambda: owner.on_revoke([partition], drain_steps))
 
-    def put_out(self, member: "Member") -> None:
-        """The group gives a silent member's partitions away; it does not know yet, and goes on."""
-        if not member.out:
-            member.put_out()
-            self.release(member)
+    def remove(self, process: "Process") -> None:
+        """The group takes a silent member's partitions; it does not know yet, and continues."""
+        if not process.removed:
+            process.remove()
+            self.release(process)
 
-    def replace(self, member: "Member") -> None:
-        """The process is gone, and another takes its place."""
-        self.release(member)
-        member.end()
-        self.members[self.members.index(member)] = Member(self)
+    def replace(self, process: "Process") -> None:
+        """The process is killed, and another takes its place."""
+        self.release(process)
+        process.kill()
+        self.processes[self.processes.index(process)] = Process(self)
 
     def expire(self, partition: int) -> None:
-        """Retention deletes what is there; the source finds nothing at its position, and says so."""
-        owner = self.owners[partition]
-        if owner and partition in owner.told and self.logs[partition]:
-            self.begins[partition] = len(self.logs[partition])
-            owner.meet_gap(partition)
+        """Retention deletes all messages of the partition."""
+        self.topic.earliest[partition] = self.topic.end(partition)
 
-    def release(self, member: "Member", partitions: Collection[int] = PARTITIONS) -> None:
-        self.owners |= {p: None for p in partitions if self.owners[p] is member}
+    def release(self, process: "Process", partitions: Collection[int] = PARTITIONS) -> None:
+        self.owners |= {p: None for p in partitions if self.owners[p] is process}
 
     def settle_everything(self) -> None:
-        """Nothing is in the way any more: in a bounded number of rounds everything is settled and committed."""
+        """Without further faults everything is settled and committed in a bounded number of iterations."""
         for _ in range(ROUNDS):
             for partition in PARTITIONS:
-                self.give(partition, self.members[partition % len(self.members)])
-            for member in self.members:
-                member.heal()
-                member.turn(10, 50)
-            if all(self.committed.get(p, 0) == len(self.logs[p]) or not self._left(p) for p in PARTITIONS):
+                self.assign(partition, self.processes[partition % len(self.processes)])
+            for process in self.processes:
+                process.clear_faults()
+                process.iterate(10, 50)
+            if all(self._is_committed(partition) for partition in PARTITIONS):
                 return
-        raise AssertionError(f"not settled: {self.committed} of {[len(log) for log in self.logs]}")
+        raise AssertionError(f"not settled: {self.topic.committed} of {self.topic.logs}")
 
-    def end(self) -> None:
-        for member in self.members:
-            member.end()
+    def kill(self) -> None:
+        for process in self.processes:
+            process.kill()
 
     # -- the law
 
-    def judge(self, offsets: Mapping[int, int], fetched: Collection[Place]) -> None:
-        """A commit is lawful if every message before it is stored or dead-lettered: those that are still in the topic,
-        and those that the member who commits had fetched before they were gone."""
-        letters = {_place(letter) for letter in self.parked}
+    def check_commit(self, offsets: Mapping[int, int], fetched: Collection[Position]) -> None:
+        """Every message before a committed offset must be stored or dead-lettered: those that are still in the topic,
+        and those that the committing member had fetched before they were deleted."""
+        dead_letters = {_position(rejection) for rejection in self.dead_letters}
         for partition, offset in offsets.items():
-            for place in range(offset):
-                sent = self.logs[partition][place]
-                gone = place < self.begins[partition] and (partition, place) not in fetched
+            for before in range(offset):
+                sent = self.sent[partition][before]
+                deleted = before < self.topic.begin(partition) and (partition, before) not in fetched
                 no_message = sent.kind == Kind.MARKER.name
-                assert gone or no_message or self._is_stored(sent) or (partition, place) in letters, (
-                    f"{partition}:{offset} is committed, and {place} ({sent.kind}) is neither stored nor dead-lettered"
+                assert deleted or no_message or self._is_stored(sent) or (partition, before) in dead_letters, (
+                    f"{partition}:{offset} is committed, and {before} ({sent.kind}) is neither stored nor dead-lettered"
                 )
 
-    def judge_homes(self) -> None:
-        """Nothing is stored twice, or stored and dead-lettered; nothing is dead-lettered but by its own fault."""
-        homes = [_origin(document) for document in self.shelf.documents.values()]
-        assert len(homes) == len(set(homes)), "two documents from one message"
-        for letter in self.parked:
-            sent = self.logs[letter.record.partition][letter.record.offset]
-            assert _place(letter) not in homes, f"{_place(letter)} is stored and dead-lettered"
-            assert sent.kind in ("POISON", "REFUSED", "HOPELESS") or self._is_taken(sent), (
-                f"{_place(letter)} is dead-lettered for nothing: {letter.reason}"
+    def check_results(self) -> None:
+        """Nothing is stored twice, or stored and dead-lettered; nothing is dead-lettered without reason."""
+        stored = [(document["kafka"]["partition"], document["kafka"]["offset"]) for document in self._documents]
+        assert len(stored) == len(set(stored)), "two documents from one message"
+        for rejection in self.dead_letters:
+            sent = self.sent[rejection.record.partition][rejection.record.offset]
+            assert _position(rejection) not in stored, f"{_position(rejection)} is stored and dead-lettered"
+            assert sent.kind in ("POISON", "REFUSED", "HOPELESS") or self._is_conflict(sent), (
+                f"{_position(rejection)} is dead-lettered without a reason: {rejection.reason}"
             )
 
+    @property
+    def _documents(self) -> Collection[Document]:
+        return self.database.documents.values()
+
+    def _new_message(self, kind: Kind) -> Sent:
+        if kind in (Kind.POISON, Kind.MARKER):
+            return Sent(b"{" if kind is Kind.POISON else None)
+        number = sum(map(len, self.sent.values()))
+        message: dict[str, Any] = {"id": str(number), "kind": kind.name, "number": number}
+        earlier = [sent.message for log in self.sent.values() for sent in log if sent.message]
+        if kind in (Kind.REPEATED, Kind.CONFLICT):
+            repeated = earlier[number % len(earlier)] if earlier else message | {"kind": "GOOD"}
+            message = repeated if kind is Kind.REPEATED else {**repeated, "number": number}
+        return Sent(json.dumps(message).encode(), message)
+
     def _is_stored(self, sent: Sent) -> bool:
-        document = self.shelf.documents.get(sent.id)
-        return document is not None and _message(document) == sent.message
+        document = self.database.documents.get(sent.id)
+        return document is not None and {k: v for k, v in document.items() if k != "kafka"} == sent.message
 
-    def _is_taken(self, sent: Sent) -> bool:
+    def _is_conflict(self, sent: Sent) -> bool:
         """Whether another message has this one's id."""
-        return sent.id in self.shelf.documents and not self._is_stored(sent)
+        return sent.id in self.database.documents and not self._is_stored(sent)
 
-    def _left(self, partition: int) -> int:
-        """Messages that nobody has deleted."""
-        return len(self.logs[partition]) - self.begins[partition]
+    def _is_committed(self, partition: int) -> bool:
+        end = self.topic.end(partition)
+        return self.topic.offsets.get(partition, 0) == end or self.topic.begin(partition) == end
 
 
-class Member:
-    """A consumer of the group: the core, and in the place of its loop and its Kafka client what the test calls."""
+class CheckedClient(FakeConsumer):
+    """A client whose commits are checked against the law, and meet faults."""
+
+    def __init__(self, world: World, settings: Mapping[str, Any]) -> None:
+        super().__init__(world.topic, settings)
+        self.world = world
+        self.faults = Faults()
+        self.removed = self.losing = False
+        self.budget = 0
+        """Messages that have arrived and can be returned."""
+        self.first_before_events = False
+        """Whether the first message is returned before the callbacks run, and may be stale after them."""
+        self.answering = True
+        """Whether commits are answered in the next poll."""
+        self.fetched: dict[int, set[Position]] = {}
+        """What was returned of each partition since it was assigned."""
+        self._answer: list[CommitAnswer] | None = None
+
+    def poll(self, timeout: float) -> Any:
+        if self.first_before_events and (messages := self.fetch(1)):
+            return messages[0]
+        return super().poll(timeout)
+
+    def fetch(self, limit: int) -> list[FakeMessage]:
+        messages = super().fetch(min(limit, self.budget))
+        self.budget -= len(messages)
+        for message in messages:
+            if message.error() is None:
+                self.fetched[message.partition()].add((message.partition(), message.offset() or 0))
+        return messages
+
+    def commit(self, offsets: Sequence[TopicPartition], *, asynchronous: bool) -> Any:
+        if not asynchronous:
+            return self.answer_commit(offsets)
+        assert self._answer is None, "two commits at a time"
+        self._answer = self.answer_commit(offsets)
+        return None
+
+    def answer_commit(self, offsets: Sequence[TopicPartition]) -> list[CommitAnswer]:
+        """A member that was removed from the group is rejected."""
+        due = {position.partition: position.offset for position in offsets}
+        assert due, "an empty commit"
+        assert due.keys() <= self.assigned.keys(), "a commit for a partition that is another's"
+        assert not self.losing, "a commit for a partition that is lost"
+        self.world.check_commit(due, set().union(*(self.fetched[partition] for partition in due)))
+        fault = Fault.UNAVAILABLE if self.removed else self.faults.next()
+        confirmed = {None: len(offsets), Fault.HALF: 1}.get(fault, 0)
+        committed = offsets if fault is Fault.ANSWER_LOST else offsets[:confirmed]
+        self.world.topic.committed |= {p.partition: (p.offset, p.metadata or "") for p in committed}
+        return [
+            CommitAnswer(
+                p.partition, p.offset, None if index < confirmed else KafkaError(KafkaError.ILLEGAL_GENERATION)
+            )
+            for index, p in enumerate(offsets)
+        ]
+
+    def _run_events(self) -> None:
+        if self.answering and self._answer is not None:
+            answer, self._answer = self._answer, None
+            self.settings["on_commit"](None, answer)
+        super()._run_events()
+
+
+class Process:
+    """A consumer: its core, and in the place of its loop what the test calls."""
 
     def __init__(self, world: World) -> None:
-        self.committing = False
-        self.told: dict[int, int] = {}
-        """The partitions that it believes to own, and the number of their assignment."""
-        self.out = False
         self.now = 1000.0
-        self.store_weather, self.letters_weather, self.commits_weather = Weather(), Weather(), Weather()
+        self.store_faults, self.dead_letter_faults = Faults(), Faults()
         self._world = world
-        self._positions: dict[int, int] = {}
-        self._fetched: dict[int, set[Place]] = {}
-        """What came of each partition under its present number."""
         self._waiting: deque[list[Record]] = deque()
-        self._events: deque[Callable[[], None]] = deque()
-        self._gaps: list[int] = []
-        self._answer: tuple[dict[int, int], dict[int, int]] | None = None
-        self._number = 0
-        self._letting_go_lost = False
-        self._tracker = world.parts.tracker()
-        self._turns = Turns()
-        self._stop = SteppedStop(self._turns.pause)
-        self._thread = SteppedThread(self._made_writer(), self._turns)
-        self._settlement = world.parts.settlement(
-            self,
-            self._thread,
+        self._executor = SteppedExecutor()
+        self._stop = SteppedStop(self._executor.pause)
+        self.member = world.parts.member(
+            KafkaSettings(),
+            ConsumerSettings(on_offset_gap="earliest", offset_commit_frequency_ms=round(COMMIT_INTERVAL * 1000)),
             ConsumerMetrics(CollectorRegistry(), version="1", dead_letter_reasons=()),
-            topic=TOPIC,
-            commit_every=COMMIT_EVERY,
-            tracker=self._tracker,
+            assignment=world.parts.assignment(),
             clock=lambda: self.now,
+            client=self._new_client,
+            admin=cast(Any, lambda _settings: FakeAdmin()),
         )
+        self._thread = SteppedThread(self._new_writer(), self._executor)
+        self.member.subscribe(before_revoke=lambda: self._settle(self._thread.drain(1.0)))
+        self.client.report_statistics()
         self._thread.__enter__()
 
-    def _made_writer(self) -> BatchWriter:
-        world, pause = self._world, self._turns.pause
+    @property
+    def removed(self) -> bool:
+        return self.client.removed
+
+    def _new_client(self, settings: Mapping[str, Any]) -> Any:
+        self.client = CheckedClient(self._world, settings)
+        return self.client
+
+    def _new_writer(self) -> BatchWriter:
+        world, pause = self._world, self._executor.pause
         return world.parts.writer(
             DataProcessor(),
-            world.parts.storage(WeatheredStore(world.shelf, self.store_weather, pause)),
-            world.parts.letters(WeatheredLetters(world.parked, self.letters_weather, pause)),
-            WriterOptions(MAX_RETRIES, STORM_PERCENT, STORM_WINDOW, probe_interval=0.0, max_backoff=0.0),
+            world.parts.storage(FaultyStore(world.database, self.store_faults, pause)),
+            world.parts.dead_letters(FaultyDeadLetters(world.dead_letters, self.dead_letter_faults, pause)),
+            WriterOptions(
+                max_retries=MAX_RETRIES,
+                storm_percent=STORM_PERCENT,
+                storm_window=STORM_WINDOW,
+                probe_interval=0.0,
+                max_backoff=0.0,
+            ),
             stop=self._stop,
-            is_assigned=self._tracker.owns,
+            is_assigned=self.member.assignment.owns,
         )
 
-    # -- the loop, as DataConsumer turns it
+    # -- the loop, as in DataConsumer
 
-    def poll(self, early: int, late: int, *, answered: bool = True) -> None:
-        """Fetch and hand over. The early records are stamped before the callbacks run, and may be stale after."""
-        while self._gaps:
-            self._skip(self._gaps.pop())
-        records = self._fetch(early)
-        if answered:
-            self._hear_answer()
-        while self._events:
-            self._events.popleft()()
-        if arrived := self._settlement.take(records + self._fetch(late)):
-            self._waiting.append(arrived)
+    def poll(self, limit: int, *, first_before_events: bool = False, answered: bool = True) -> None:
+        self.client.budget = limit
+        self.client.first_before_events = first_before_events
+        self.client.answering = answered
+        if records := self.member.poll(max(limit, 1), 0.0):
+            self._waiting.append(records)
         if self._waiting and not self._thread.full:
             self._thread.submit(self._waiting.popleft())
 
-    def work(self, steps: int) -> None:
-        self._turns.work(steps)
+    def step(self, steps: int) -> None:
+        self._executor.step(steps)
 
-    def look(self) -> None:
+    def ping(self) -> None:
         if self._thread.idle:
             self._thread.ping()
 
     def settle(self) -> None:
-        self._settlement.settle(self._thread.results())
+        self._settle(self._thread.results())
 
     def commit_if_due(self) -> None:
-        self.now += COMMIT_EVERY
-        self._settlement.take_stock_if_due()
-        self._settlement.commit_if_due()
+        self.now += COMMIT_INTERVAL
+        self.member.update_lag_if_due()
+        self.member.commit_if_due()
 
-    def turn(self, limit: int, pace: int) -> None:
-        """All of the loop."""
-        self.poll(0, limit)
-        self.work(pace)
+    def iterate(self, limit: int, steps: int) -> None:
+        """One iteration of the loop."""
+        self.poll(limit)
+        self.step(steps)
         self.settle()
         self.commit_if_due()
 
-    def leave(self, paces: tuple[int, int, int]) -> None:
-        """As `run` ends: the batches in hand get their grace, the group is left, what is written then is written."""
+    def leave(self, steps: tuple[int, int, int]) -> None:
+        """As `run` ends: batches in flight are drained, the group is left, and what is written then is written."""
         self._stop.set()
-        self._thread.pace = paces[0]
-        self._settlement.settle(self._thread.drain(1.0))
-        self._settlement.take_stock()
-        if self.out:
-            self._lost()
+        self._thread.drain_steps = steps[0]
+        self._settle(self._thread.drain(1.0))
+        self.member.update_lag()
+        self._thread.drain_steps = steps[1]
+        if self.removed:
+            self._on_lost()
         else:
-            self.revoked(list(self.told), paces[1])
+            self.member.close()
+            self._world.release(self)
         self._thread.__exit__()
-        self._turns.work(paces[2])
+        self._executor.step(steps[2])
 
-    def end(self) -> None:
-        self._turns.end()
+    def kill(self) -> None:
+        self._executor.kill()
 
-    def judge_due(self) -> None:
-        """What the broker does not know yet is not forgotten. (A member that is out hears soon that it is.)"""
-        due = self._tracker.due()
-        for partition in () if self.out else self.told:
-            position = self._tracker.position(partition)
-            known = position in (None, self._world.committed.get(partition))
+    def check_due(self) -> None:
+        """What is settled is committed or due. (A member that was removed learns soon that it was.)"""
+        assignment = self.member.assignment
+        due = assignment.due()
+        for partition in () if self.removed else self.client.assigned:
+            position = assignment.position(partition)
+            known = position in (None, self._world.topic.offsets.get(partition))
             assert known or partition in due, f"{partition}:{position} is settled, and neither committed nor due"
 
-    def meet(self, store: Sequence[Fault], letters: Sequence[Fault], commits: Sequence[Fault]) -> None:
-        """What becomes of the next calls on each."""
-        self.store_weather.faults.extend(store)
-        self.letters_weather.faults.extend(letters)
-        self.commits_weather.faults.extend(commits)
+    def plan_faults(self, store: Sequence[Fault], dead_letters: Sequence[Fault], commits: Sequence[Fault]) -> None:
+        """What happens to the next calls to each."""
+        self.store_faults.planned.extend(store)
+        self.dead_letter_faults.planned.extend(dead_letters)
+        self.client.faults.planned.extend(commits)
 
-    def heal(self) -> None:
-        for weather in (self.store_weather, self.letters_weather, self.commits_weather):
-            weather.faults.clear()
+    def clear_faults(self) -> None:
+        for faults in (self.store_faults, self.dead_letter_faults, self.client.faults):
+            faults.planned.clear()
 
     # -- what the group does with it
 
-    def tell(self, event: Callable[[], None]) -> None:
-        self._events.append(event)
+    def remove(self) -> None:
+        self.client.removed = True
+        self.client.events = deque([self._on_lost])
 
-    def put_out(self) -> None:
-        self.out = True
-        self._events = deque([self._lost])
+    def on_assign(self, partitions: Sequence[int]) -> None:
+        self.client.fetched |= {partition: set() for partition in partitions}
+        self.client._on_assign(self.client, _topic_partitions(partitions))
 
-    def assigned(self, partitions: Iterable[int]) -> None:
-        committed = {p: self._world.committed.get(p) for p in partitions}
-        self._assign({p: max(offset or 0, self._world.begins[p]) for p, offset in committed.items()}, committed)
-        self._settlement.begun({p: self._world.begins[p] for p, offset in committed.items() if offset is None})
-
-    def revoked(self, partitions: Sequence[int], pace: int) -> None:
-        ours = [p for p in partitions if p in self.told]
-        self._thread.pace = pace
-        if ours:
-            self._settlement.revoking(ours)
-        self._let_go(ours)
+    def on_revoke(self, partitions: Sequence[int], drain_steps: int) -> None:
+        self._thread.drain_steps = drain_steps
+        if assigned := [partition for partition in partitions if partition in self.client.assigned]:
+            self.client._on_revoke(self.client, _topic_partitions(assigned))
         self._world.release(self, partitions)
 
-    def meet_gap(self, partition: int) -> None:
-        """The next poll finds nothing at its position."""
-        self._gaps.append(partition)
+    def _on_lost(self) -> None:
+        self.client.losing = True
+        if self.client.assigned:
+            self.client._on_lost(self.client, _topic_partitions(self.client.assigned))
+        self.client.losing = self.client.removed = False
 
-    def _skip(self, partition: int) -> None:
-        begin = self._world.begins[partition]
-        if self._positions.get(partition, begin) < begin:
-            self._positions[partition] = begin
-            self._settlement.skipped(partition, 1, begin)
-
-    def _lost(self) -> None:
-        self._letting_go_lost = True
-        if self.told:
-            self._settlement.lost(list(self.told))
-        self._letting_go_lost = False
-        self._let_go(list(self.told))
-        self.out = False
-
-    def _assign(self, positions: Mapping[int, int], committed: Mapping[int, int | None]) -> None:
-        self._number += 1
-        self.told |= dict.fromkeys(positions, self._number)
-        self._positions |= positions
-        self._fetched |= {partition: set() for partition in positions}
-        self._settlement.assigned(committed, self._number)
-
-    def _let_go(self, partitions: Iterable[int]) -> None:
-        for partition in partitions:
-            del self.told[partition], self._positions[partition], self._fetched[partition]
-
-    # -- the Kafka client
-
-    def commit(self, offsets: Mapping[int, int]) -> None:
-        assert not self.committing, "two commits at a time"
-        self.committing = True
-        self._answer = self._asked(offsets)
-
-    def commit_now(self, offsets: Mapping[int, int]) -> None:
-        self._told_answer(*self._asked(offsets))
-
-    def ends(self, partition: int) -> Watermarks:
-        return Watermarks(self._world.begins[partition], len(self._world.logs[partition]))
-
-    @property
-    def ends_met(self) -> Mapping[int, int]:
-        return {partition: at for partition, at in self._positions.items() if at >= len(self._world.logs[partition])}
-
-    def _fetch(self, limit: int) -> list[Record]:
-        records: list[Record] = []
-        for partition, number in self.told.items():
-            log = self._world.logs[partition]
-            begin = self._positions[partition]
-            end = min(len(log), begin + limit - len(records))
-            self._positions[partition] = max(begin, end)
-            offsets = [offset for offset in range(begin, end) if log[offset].value is not None]
-            self._fetched[partition] |= {(partition, offset) for offset in offsets}
-            records += [
-                Record(TOPIC, partition, offset, None, log[offset].value, assignment=number) for offset in offsets
-            ]
-        return records
-
-    def _asked(self, offsets: Mapping[int, int]) -> tuple[dict[int, int], dict[int, int]]:
-        """What the broker confirms and what it refuses. A member that is out it refuses."""
-        assert offsets, "an empty commit"
-        assert offsets.keys() <= self.told.keys(), "a commit for a partition that is another's"
-        assert not self._letting_go_lost, "a commit for a partition that is lost"
-        self._world.judge(offsets, set().union(*(self._fetched[partition] for partition in offsets)))
-        fault = Fault.AWAY if self.out else self.commits_weather.next()
-        confirmed = dict(list(offsets.items())[: {None: len(offsets), Fault.HALF: 1}.get(fault, 0)])
-        self._world.committed |= offsets if fault is Fault.DEAF else confirmed
-        return confirmed, {p: offset for p, offset in offsets.items() if p not in confirmed}
-
-    def _hear_answer(self) -> None:
-        if self._answer is not None:
-            answer, self._answer = self._answer, None
-            self.committing = False
-            self._told_answer(*answer)
-
-    def _told_answer(self, confirmed: dict[int, int], refusals: dict[int, int]) -> None:
-        if refusals:
-            self._settlement.refused(refusals)
-        if confirmed:
-            self._settlement.committed(confirmed)
+    def _settle(self, results: Sequence[Result]) -> None:
+        for result in results:
+            self.member.assignment.settle(result.records)
 
 
-def _place(letter: Rejection) -> Place:
-    return letter.record.partition, letter.record.offset
+def _topic_partitions(partitions: Collection[int]) -> list[TopicPartition]:
+    return [TopicPartition(TOPIC, partition) for partition in partitions]
 
 
-def _origin(document: Document) -> Place:
-    return document["kafka"]["partition"], document["kafka"]["offset"]
-
-
-def _message(document: Document) -> dict[str, Any]:
-    return {name: value for name, value in document.items() if name != "kafka"}
+def _position(rejection: Rejection) -> Position:
+    return rejection.record.partition, rejection.record.offset

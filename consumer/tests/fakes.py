@@ -2,12 +2,10 @@
 
 import json
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from threading import Event
-from typing import Any, Self
+from typing import Any
 
-from src.kafka.group_member import Listener
-from src.kafka.statistics import Watermarks
 from src.model.errors import DeadLetterError, InvalidMessage, StorageUnavailable
 from src.model.record import Record, Rejection
 from src.model.verdict import DUPLICATE, STORED, Outcome, Verdict
@@ -112,106 +110,6 @@ class FakeDeadLetters:
 
     def close(self) -> None:
         self.closed = True
-
-
-class FakeSource:
-    """A topic in memory, read as a group's only member; `rebalances` are acted out inside `poll`, as in Kafka."""
-
-    def __init__(self, records: Sequence[Record] = ()) -> None:
-        self.committing = False
-        self.gaps: Collection[str] = ()
-        self.committed: dict[int, int] = {}
-        self.refusals = 0
-        self.paused = False
-        self.pauses = 0
-        self.closed = False
-        self.polls = 0
-        self.trouble: list[str] = []
-        self.read: dict[int, int] = {}
-        """The client's positions, where a test sets them."""
-        self._records = deque(records)
-        self._rebalances: deque[tuple[str, list[int]]] = deque()
-        self._assignment = 0
-        self._asked: Mapping[int, int] | None = None
-        self._failure: Exception | None = None
-
-    def feed(self, *records: Record) -> None:
-        self._records.extend(records)
-
-    def rebalance(self, event: str, *partitions: int) -> None:
-        """Have the next poll tell of partitions "assigned", "revoked", "lost" or "skipped" (from offset 5 to 9)."""
-        self._rebalances.append((event, list(partitions)))
-
-    def fail(self, error: Exception) -> None:
-        self._failure = error
-
-    def subscribe(self, listener: Listener) -> Self:
-        self._listener = listener
-        return self
-
-    def poll(self, limit: int, timeout: float) -> list[Record]:
-        self.polls += 1
-        if self._failure is not None:
-            raise self._failure
-        if self._asked is not None:
-            self._answer(self._asked)
-        while self._rebalances:
-            self._act(*self._rebalances.popleft())
-        if self.paused:
-            return []
-        return [self._records.popleft() for _ in range(min(limit, len(self._records)))]
-
-    def commit(self, offsets: Mapping[int, int]) -> None:
-        self.committing = True
-        self._asked = offsets
-
-    def commit_now(self, offsets: Mapping[int, int]) -> None:
-        self._answer(offsets)
-
-    def pause(self) -> None:
-        self.paused = True
-        self.pauses += 1
-
-    def resume(self) -> None:
-        self.paused = False
-
-    def ends(self, partition: int) -> Watermarks:
-        return Watermarks(0, 100)
-
-    @property
-    def ends_met(self) -> Mapping[int, int]:
-        return self.read
-
-    def readiness_failures(self) -> list[str]:
-        return self.trouble
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._listener.revoking([0])
-        self.closed = True
-
-    def _answer(self, offsets: Mapping[int, int]) -> None:
-        self._asked = None
-        self.committing = False
-        if self.refusals:
-            self.refusals -= 1
-            self._listener.refused(offsets)
-        else:
-            self.committed.update(offsets)
-            self._listener.committed(offsets)
-
-    def _act(self, event: str, partitions: list[int]) -> None:
-        if event == "assigned":
-            self._assignment += 1
-            self._listener.assigned({p: self.committed.get(p) for p in partitions}, self._assignment)
-        elif event == "skipped":
-            self._listener.skipped(partitions[0], 4, 9)
-        elif event == "revoked":
-            self._listener.revoking(partitions)
-        else:
-            self._listener.lost(partitions)
 
 
 def refused(reason: str) -> Verdict:

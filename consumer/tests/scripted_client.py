@@ -1,48 +1,13 @@
-"""A Kafka client that does what a test's script says, for what no broker here can be made to do."""
+"""A Kafka client that follows a script, for what no broker can be made to do."""
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from confluent_kafka import OFFSET_INVALID, KafkaError, KafkaException, TopicPartition
 
+from tests.fake_kafka import FakeMessage, RebalanceCallback
 from tests.fakes import TOPIC
-
-Callback = Callable[[Any, list[TopicPartition]], None]
-
-
-class Arrival:
-    """A message, or an event of the client in place of one."""
-
-    def __init__(self, offset: int | None, partition: int = 0, *, error: KafkaError | None = None) -> None:
-        self._offset = offset
-        self._partition = partition
-        self._error = error
-
-    def error(self) -> KafkaError | None:
-        return self._error
-
-    def topic(self) -> str:
-        return TOPIC
-
-    def partition(self) -> int:
-        return self._partition
-
-    def offset(self) -> int | None:
-        return self._offset
-
-    def key(self) -> None:
-        return None
-
-    def value(self) -> bytes:
-        return b"{}"
-
-    def headers(self) -> None:
-        return None
-
-    def timestamp(self) -> tuple[int, int]:
-        return 0, 0
 
 
 class ScriptedClient:
@@ -50,7 +15,7 @@ class ScriptedClient:
 
     def __init__(self, settings: dict[str, Any]) -> None:
         self.settings = settings
-        self.script: deque[Arrival | Callable[[], None]] = deque()
+        self.script: deque[FakeMessage | Callable[[], None]] = deque()
         self.group: dict[int, tuple[int, str]] = {}
         """What the group has committed: offsets, and what is kept beside them."""
         self.begins: dict[int, int] = {}
@@ -60,7 +25,14 @@ class ScriptedClient:
         self.refusing = False
         """Whether commits, and questions for them, are refused."""
 
-    def subscribe(self, _topics: list[str], *, on_assign: Callback, on_revoke: Callback, on_lost: Callback) -> None:
+    def subscribe(
+        self,
+        _topics: list[str],
+        *,
+        on_assign: RebalanceCallback,
+        on_revoke: RebalanceCallback,
+        on_lost: RebalanceCallback,
+    ) -> None:
         self._on_assign, self._on_revoke = on_assign, on_revoke
 
     def assign(self, *partitions: int) -> None:
@@ -76,7 +48,7 @@ class ScriptedClient:
         arrived: list[Any] = []
         while self.script and len(arrived) < limit:
             step = self.script.popleft()
-            if isinstance(step, Arrival):
+            if isinstance(step, FakeMessage):
                 arrived.append(step)
             else:
                 step()
@@ -107,7 +79,7 @@ class ScriptedClient:
     def incremental_unassign(self, partitions: list[TopicPartition]) -> None:
         """What was fetched of them and not yet returned is gone with them."""
         gone = {position.partition for position in partitions}
-        self.script = deque(s for s in self.script if not (isinstance(s, Arrival) and s.partition() in gone))
+        self.script = deque(s for s in self.script if not (isinstance(s, FakeMessage) and s.partition() in gone))
 
     def pause(self, partitions: list[TopicPartition]) -> None:
         self.paused |= {position.partition for position in partitions}
@@ -117,20 +89,3 @@ class ScriptedClient:
 
     def close(self) -> None:
         """Nobody is left."""
-
-
-class Telling:
-    """An administrator's client to whom the broker tells the topic's id."""
-
-    def __init__(self, topic_id: str) -> None:
-        self.topic_id = topic_id
-
-    def describe_topics(self, *_topics: object, **_how: object) -> Mapping[str, Future[Any]]:
-        answer: Future[Any] = Future()
-        answer.set_result(Described(self.topic_id))
-        return {TOPIC: answer}
-
-
-class Described:
-    def __init__(self, topic_id: str) -> None:
-        self.topic_id = topic_id

@@ -1,186 +1,220 @@
-"""What may be committed."""
+"""What may be committed, and what counts."""
 
 from random import Random
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.kafka.assignment import OffsetTracker
+from src.kafka.assignment import Assignment, Start
 from tests.fakes import record
 
 
 def test_a_settled_batch_may_be_committed_up_to_the_offset_after_its_last() -> None:
-    tracker = OffsetTracker()
-    tracker.assign(0, 1)
+    assignment = Assignment()
+    assignment.assign({0: Start()})
     batch = [record(5), record(6), record(9)]
 
-    tracker.take(batch)
-    tracker.settle(batch)
+    assignment.track(batch)
+    assignment.settle(batch)
 
-    assert tracker.due() == {0: 10}
+    assert assignment.due() == {0: 10}
 
 
-def test_nothing_is_due_while_a_batch_is_in_hand() -> None:
-    tracker = OffsetTracker()
-    tracker.assign(0, 1, committed=5)
+def test_nothing_is_due_while_a_batch_is_in_flight() -> None:
+    assignment = Assignment()
+    assignment.assign({0: Start(5)})
 
-    tracker.take([record(5)])
+    assignment.track([record(5)])
 
-    assert tracker.due() == {}
+    assert assignment.due() == {}
 
 
 def test_a_batch_settled_before_an_earlier_one_is_not_committed() -> None:
-    tracker = OffsetTracker()
-    tracker.assign(0, 1)
+    assignment = Assignment()
+    assignment.assign({0: Start()})
     first, second = [record(0), record(1)], [record(2)]
-    tracker.take(first)
-    tracker.take(second)
+    assignment.track(first)
+    assignment.track(second)
 
-    tracker.settle(second)
+    assignment.settle(second)
 
-    assert tracker.due() == {0: 0}
-    tracker.settle(first)
-    assert tracker.due() == {0: 3}
+    assert assignment.due() == {0: 0}
+    assignment.settle(first)
+    assert assignment.due() == {0: 3}
 
 
 def test_a_batch_may_be_settled_part_by_part_in_its_order() -> None:
-    tracker = OffsetTracker()
-    tracker.assign(0, 1)
+    assignment = Assignment()
+    assignment.assign({0: Start()})
     batch = [record(5), record(6), record(9), record(12)]
-    tracker.take(batch)
+    assignment.track(batch)
 
-    tracker.settle(batch[:2])
-    assert tracker.due() == {0: 7}
-    tracker.settle(batch[2:])
+    assignment.settle(batch[:2])
+    assert assignment.due() == {0: 7}
+    assignment.settle(batch[2:])
 
-    assert tracker.due() == {0: 13}
-
-
-def test_a_part_settled_out_of_turn_counts_for_nothing() -> None:
-    tracker = OffsetTracker()
-    tracker.assign(0, 1, committed=5)
-    tracker.take([record(5), record(6), record(7)])
-
-    tracker.settle([record(6)])
-
-    assert tracker.due() == {}
+    assert assignment.due() == {0: 13}
 
 
-def test_what_a_part_leaves_out_holds_the_commit_back() -> None:
-    tracker = OffsetTracker()
-    tracker.assign(0, 1)
-    tracker.take([record(5), record(6), record(7)])
+def test_a_part_settled_out_of_order_is_ignored() -> None:
+    assignment = Assignment()
+    assignment.assign({0: Start(5)})
+    assignment.track([record(5), record(6), record(7)])
 
-    tracker.settle([record(5), record(7)])
+    assignment.settle([record(6)])
 
-    assert tracker.due() == {0: 6}
-    tracker.settle([record(6)])
-    assert tracker.due() == {0: 8}
+    assert assignment.due() == {}
 
 
-def test_what_kafka_has_is_not_due_again() -> None:
-    tracker = OffsetTracker()
-    tracker.assign(0, 1)
-    tracker.take([record(0)])
-    tracker.settle([record(0)])
+def test_an_unsettled_record_holds_the_commit_back() -> None:
+    assignment = Assignment()
+    assignment.assign({0: Start()})
+    assignment.track([record(5), record(6), record(7)])
 
-    tracker.confirm({0: 1})
+    assignment.settle([record(5), record(7)])
 
-    assert tracker.due() == {}
-    assert tracker.position(0) == 1
-
-
-def test_a_confirmation_for_a_partition_given_away_is_ignored() -> None:
-    tracker = OffsetTracker()
-
-    tracker.confirm({7: 3})
-
-    assert tracker.due() == {}
-    assert tracker.position(7) is None
+    assert assignment.due() == {0: 6}
+    assignment.settle([record(6)])
+    assert assignment.due() == {0: 8}
 
 
-def test_a_position_that_was_skipped_to_is_due_once() -> None:
-    tracker = OffsetTracker()
-    tracker.assign(0, 1, committed=5)
+def test_a_confirmed_commit_is_not_due_again() -> None:
+    assignment = Assignment()
+    assignment.assign({0: Start()})
+    assignment.track([record(0)])
+    assignment.settle([record(0)])
 
-    tracker.skip_to(0, 9)
+    assignment.confirm({0: 1})
 
-    assert tracker.due() == {0: 9}
-    tracker.confirm({0: 9})
-    assert tracker.due() == {}
-
-
-def test_what_is_taken_before_a_position_that_was_skipped_to_holds_it_back() -> None:
-    tracker = OffsetTracker()
-    tracker.assign(0, 1, committed=5)
-    tracker.skip_to(0, 9)
-
-    tracker.take([record(5), record(6)])
-
-    assert tracker.due() == {0: 5}
-    tracker.settle([record(5), record(6)])
-    assert tracker.due() == {0: 9}
+    assert assignment.due() == {}
+    assert assignment.position(0) == 1
 
 
-def test_a_position_that_was_read_counts_once_nothing_is_in_hand() -> None:
-    tracker = OffsetTracker()
-    tracker.assign(0, 1, committed=5)
-    tracker.take([record(5)])
+def test_a_confirmation_for_a_revoked_partition_is_ignored() -> None:
+    assignment = Assignment()
 
-    tracker.reach({0: 7, 1: 3})
+    assignment.confirm({7: 3})
 
-    assert tracker.due() == {}
-    tracker.settle([record(5)])
-    tracker.reach({0: 7, 1: 3})
-    assert tracker.due() == {0: 7}
+    assert assignment.due() == {}
+    assert assignment.position(7) is None
 
 
-def test_a_position_never_leads_back() -> None:
-    tracker = OffsetTracker()
-    tracker.assign(0, 1, committed=5)
+def test_a_skipped_position_is_due_once() -> None:
+    assignment = Assignment()
+    assignment.assign({0: Start(5)})
 
-    tracker.reach({0: 3})
+    assignment.skip_to(0, 9)
 
-    assert tracker.due() == {}
-    assert tracker.position(0) == 5
+    assert assignment.due() == {0: 9}
+    assignment.confirm({0: 9})
+    assert assignment.due() == {}
 
 
-def test_records_of_an_earlier_assignment_count_for_nothing() -> None:
-    tracker = OffsetTracker()
-    tracker.assign(0, 1)
-    tracker.take([record(0, assignment=1)])
-    tracker.revoke(0)
-    tracker.assign(0, 2, committed=0)
+def test_records_in_flight_from_before_a_gap_hold_the_skipped_position_back() -> None:
+    assignment = Assignment()
+    assignment.assign({0: Start(5)})
+    assignment.skip_to(0, 9)
 
-    tracker.settle([record(0, assignment=1)])
+    assignment.track([record(5), record(6)])
 
-    assert tracker.due() == {}
-    assert not tracker.owns(record(0, assignment=1))
-    assert tracker.owns(record(0, assignment=2))
+    assert assignment.due() == {0: 5}
+    assignment.settle([record(5), record(6)])
+    assert assignment.due() == {0: 9}
+
+
+def test_the_end_of_a_partition_counts_once_nothing_is_in_flight() -> None:
+    assignment = Assignment()
+    assignment.assign({0: Start(5)})
+    assignment.track([record(5)])
+
+    assignment[0].eof_offset = 7
+    assignment.advance_to_eof()
+
+    assert assignment.due() == {}
+    assignment.settle([record(5)])
+    assignment.advance_to_eof()
+    assert assignment.due() == {0: 7}
+
+
+def test_an_older_end_of_a_partition_does_not_move_the_position_back() -> None:
+    assignment = Assignment()
+    assignment.assign({0: Start(5)})
+
+    assignment[0].eof_offset = 3
+    assignment.advance_to_eof()
+
+    assert assignment.due() == {}
+    assert assignment.position(0) == 5
+
+
+def test_records_of_an_earlier_assignment_are_ignored() -> None:
+    assignment = Assignment()
+    assignment.assign({0: Start()})
+    assignment.track([record(0, assignment=1)])
+    assignment.revoke([0])
+    assignment.assign({0: Start(0)})
+
+    assignment.settle([record(0, assignment=1)])
+
+    assert assignment.due() == {}
+    assert not assignment.owns(record(0, assignment=1))
+    assert assignment.owns(record(0, assignment=2))
 
 
 def test_only_the_partitions_asked_for_are_due() -> None:
-    tracker = OffsetTracker()
-    tracker.assign(0, 1)
-    tracker.assign(1, 1)
+    assignment = Assignment()
+    assignment.assign({0: Start(), 1: Start()})
     batch = [record(0), record(0, partition=1)]
-    tracker.take(batch)
-    tracker.settle(batch)
+    assignment.track(batch)
+    assignment.settle(batch)
 
-    assert tracker.due([1]) == {1: 1}
-    assert set(tracker.partitions) == {0, 1}
+    assert assignment.due([1]) == {1: 1}
+    assert set(assignment.partitions) == {0, 1}
+
+
+def test_records_of_a_discarded_partition_are_ignored_and_nothing_of_it_is_due() -> None:
+    assignment = Assignment()
+    assignment.assign({0: Start(5), 1: Start(5)})
+    batch = assignment.track([record(5), record(5, partition=1)])
+
+    assignment.discard([0])
+    assignment[0].eof_offset = 6
+    assignment.settle(batch)
+    assignment.advance_to_eof()
+
+    assert assignment.due() == {1: 6}
+    assert 0 in assignment
+
+
+def test_a_stopped_partition_is_not_readable_and_gives_its_reason() -> None:
+    assignment = Assignment()
+    assignment.assign({0: Start(), 1: Start()})
+
+    assignment[0].gap = "offset 5 no longer exists"
+
+    assert assignment.readable == [1]
+    assert assignment.gaps == {0: "offset 5 no longer exists"}
+    assignment.assign({0: Start()})
+    assert assignment.gaps == {}
+
+
+def test_only_records_that_are_still_owned_are_tracked() -> None:
+    assignment = Assignment()
+    assignment.assign({0: Start()})
+
+    assert assignment.track([record(0), record(0, partition=1), record(1, assignment=7)]) == [record(0)]
 
 
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=8), st.randoms(use_true_random=False))
 def test_no_order_of_settling_commits_an_unsettled_offset_or_goes_back(sizes: list[int], random: Random) -> None:
-    tracker = OffsetTracker()
-    tracker.assign(0, 1)
+    assignment = Assignment()
+    assignment.assign({0: Start()})
     starts = [sum(sizes[:index]) for index in range(len(sizes))]
     batches = [
         [record(offset) for offset in range(start, start + size)] for start, size in zip(starts, sizes, strict=True)
     ]
     for batch in batches:
-        tracker.take(batch)
+        assignment.track(batch)
     settled: set[int] = set()
     highest = 0
 
@@ -189,9 +223,9 @@ def test_no_order_of_settling_commits_an_unsettled_offset_or_goes_back(sizes: li
 
     for index in random.sample(turns, len(turns)):
         part = parts[index].pop(0)
-        tracker.settle(part)
+        assignment.settle(part)
         settled |= {item.offset for item in part}
-        committable = tracker.due().get(0, 0)
+        committable = assignment.due().get(0, 0)
 
         assert set(range(committable)) <= settled
         assert committable >= highest

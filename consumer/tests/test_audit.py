@@ -25,7 +25,7 @@ from src.settings import KafkaSettings, MongoSettings, Settings, StoreUri
 from src.storage import DataStorage
 from src.stores.sqlite import SqliteStore
 from src.utils.secret import ClientSettings
-from tests.scripted_client import Arrival
+from tests.fake_kafka import FakeMessage
 
 DAY = 86_400.0
 FETCH, OFFSET_FETCH = 1, 9  # Kafka's numbers for these requests
@@ -470,7 +470,7 @@ def test_a_broker_that_is_not_there_is_named_with_the_reason() -> None:
     kafka = KafkaSettings(bootstrap_servers=f"127.0.0.1:{a_closed_port()}")
 
     with (
-        TopicReader(kafka, timeout=0.5) as snapshot,
+        TopicReader(kafka, request_timeout=0.5) as snapshot,
         pytest.raises(SourceError, match=r"^broker 127\.0\.0\.1:.* refused"),
     ):
         snapshot.partitions("any")
@@ -510,7 +510,7 @@ def test_a_broker_that_falls_silent_while_it_is_read_is_not_waited_for_for_ever(
     with EmbeddedBroker({}) as broker:
         world = World("silent", broker, a_producer(broker), tmp_path)
         world.send(message("a"))
-        with TopicReader(world.kafka, patience=0.0) as snapshot:
+        with TopicReader(world.kafka, read_timeout=0.0) as snapshot:
             broker.go_down()
 
             with pytest.raises(SourceError, match=r"^broker 127\.0\.0\.1:"):
@@ -549,7 +549,7 @@ def test_a_partition_that_is_not_there_is_an_error_and_no_silence(world: World) 
     world.send(message("a"))
 
     with (
-        TopicReader(world.kafka, patience=1.0) as snapshot,
+        TopicReader(world.kafka, read_timeout=1.0) as snapshot,
         pytest.raises(SourceError, match=r"^broker 127\.0\.0\.1:.*\[17\]"),
     ):
         list(snapshot.read(world.kafka.topic, {17: OffsetRange(0, 1)}))
@@ -561,7 +561,10 @@ def test_a_topic_that_may_not_be_read_is_an_error(tmp_path: Path) -> None:
         world.send(message("a"))
         broker.fail_next(FETCH, *[KafkaError.TOPIC_AUTHORIZATION_FAILED] * 3)
 
-        with TopicReader(world.kafka) as snapshot, pytest.raises(SourceError, match="Kafka refuses secret"):
+        with (
+            TopicReader(world.kafka) as snapshot,
+            pytest.raises(SourceError, match="Kafka returned an error for secret"),
+        ):
             list(snapshot.read(world.kafka.topic, {0: OffsetRange(0, 1)}))
 
 
@@ -589,7 +592,7 @@ def test_a_group_whose_coordinator_never_settles_is_an_error(tmp_path: Path) -> 
         world = World("moving", broker, a_producer(broker), tmp_path)
         broker.fail_next(OFFSET_FETCH, *[KafkaError.NOT_COORDINATOR] * 50)
 
-        with TopicReader(world.kafka, patience=0.5) as snapshot, pytest.raises(SourceError, match="oordinator"):
+        with TopicReader(world.kafka, read_timeout=0.5) as snapshot, pytest.raises(SourceError, match="oordinator"):
             snapshot.committed("moving", [0])
 
 
@@ -643,7 +646,7 @@ class EndingEarly(Consumer):
         if self.said:
             return super().poll(timeout)
         self.said = True
-        return Arrival(0, error=KafkaError(KafkaError._PARTITION_EOF))
+        return FakeMessage(0, error=KafkaError(KafkaError._PARTITION_EOF))
 
 
 class Forgetful(SqliteStore):

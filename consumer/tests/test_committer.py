@@ -1,43 +1,48 @@
-"""What is committed, and when."""
+"""What happens while the last commit of a partition waits for its answer."""
 
-from collections.abc import Mapping
-from threading import Event
+from collections.abc import Sequence
+from typing import Any, cast
 
+from confluent_kafka import Consumer, TopicPartition
 from prometheus_client import CollectorRegistry
 
-from src.kafka.assignment import OffsetTracker
-from src.kafka.committer import Settlement
-from src.pipeline.batch_writer import BatchWriter, WriterOptions
-from src.pipeline.writer_thread import WriterThread
+from src.kafka.assignment import Assignment, Start
+from src.kafka.committer import OffsetCommitter
 from src.utils.metrics import ConsumerMetrics
-from tests.fakes import TOPIC, FakeDeadLetters, FakeProcessor, FakeSource, FakeStorage, record
+from tests.fakes import TOPIC, record
 
 
-class SlowToAnswer(FakeSource):
-    """Notes whether the partition still counts as ours while its last commit is answered."""
+class SlowClient:
+    """Notes whether the partition is still owned while its last commit is answered."""
 
-    def __init__(self, tracker: OffsetTracker) -> None:
-        super().__init__()
-        self._tracker = tracker
-        self.ours_meanwhile: bool | None = None
+    def __init__(self, assignment: Assignment) -> None:
+        self._assignment = assignment
+        self.committed: list[tuple[int, int]] = []
+        self.owned_meanwhile: bool | None = None
 
-    def commit_now(self, offsets: Mapping[int, int]) -> None:
-        self.ours_meanwhile = self._tracker.owns(record(1))
-        super().commit_now(offsets)
+    def commit(self, offsets: Sequence[TopicPartition], *, asynchronous: bool) -> Any:
+        assert not asynchronous
+        self.committed += [(position.partition, position.offset) for position in offsets]
+        self.owned_meanwhile = self._assignment.owns(record(1))
+        return offsets
 
 
-def test_while_the_last_commit_of_a_partition_is_answered_nothing_more_of_it_is_parked() -> None:
-    tracker = OffsetTracker()
-    source = SlowToAnswer(tracker)
-    writer = BatchWriter(FakeProcessor(), FakeStorage(), FakeDeadLetters(), WriterOptions(max_retries=0), stop=Event())
+def test_nothing_more_is_dead_lettered_while_the_last_commit_of_a_partition_is_answered() -> None:
+    assignment = Assignment()
+    client = SlowClient(assignment)
     metrics = ConsumerMetrics(CollectorRegistry(), version="1", dead_letter_reasons=())
-    settlement = Settlement(source, WriterThread(writer), metrics, topic=TOPIC, commit_every=1.0, tracker=tracker)
-    source.subscribe(settlement)
-    settlement.assigned({0: None}, 1)
-    settlement.take([record(0)])
-    settlement.settle([writer.write([record(0)])])
+    committer = OffsetCommitter(
+        cast(Consumer, client),
+        assignment,
+        metrics,
+        topic=TOPIC,
+        topic_id=lambda: None,
+        interval=1.0,
+    )
+    assignment.assign({0: Start()})
+    assignment.settle(assignment.track([record(0)]))
 
-    settlement.revoking([0])
+    committer.revoke([0])
 
-    assert source.committed == {0: 1}
-    assert source.ours_meanwhile is False
+    assert client.committed == [(0, 1)]
+    assert client.owned_meanwhile is False

@@ -1,4 +1,4 @@
-"""The consumer's core keeps the law, whatever happens in whatever order.
+"""The consumer's core keeps the law under any order of events.
 
 Hypothesis looks for a sequence of events that breaks it; a second test shows that it finds one as soon as the core is
 wrong. For a longer search:
@@ -13,12 +13,13 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+from confluent_kafka import Consumer, KafkaError, TopicPartition
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from src.kafka.assignment import OffsetTracker
-from src.kafka.committer import Settlement
+from src.kafka.assignment import Assignment
+from src.kafka.group_member import GroupMember
 from src.model.errors import DeadLetterError, StorageUnavailable
 from src.model.record import Record, Rejection
 from src.model.verdict import DUPLICATE, STORED, Verdict
@@ -26,25 +27,25 @@ from src.pipeline.batch_writer import BatchWriter, Result
 from src.pipeline.dead_letter_writer import DeadLetters
 from src.pipeline.storage_writer import Storage
 from src.storage import DataStorage
-from tests.core_world import PARTITIONS, Fault, Kind, Member, Parts, World
+from tests.core_world import PARTITIONS, Fault, Kind, Parts, Process, World
 from tests.fake_storage import FakeStore
-from tests.fakes import refused
+from tests.fakes import TOPIC, refused
 
 COMMON = settings(
     deadline=None,
     database=None,
     stateful_step_count=40,
-    suppress_health_check=list(HealthCheck),  # the machine is as slow as it is, and other work may go on beside it
+    suppress_health_check=list(HealthCheck),  # the machine is slow, and may run beside other work
 )
 HUNT = settings(
     COMMON, max_examples=2000, derandomize=True, phases=[Phase.generate], report_multiple_bugs=False, print_blob=False
 )
 
 partitions = st.sampled_from(PARTITIONS)
-members = st.integers(0, 1)
-paces = st.sampled_from((0, 1, 2, 3, 4, 50, 50))
+processes = st.integers(0, 1)
+steps = st.sampled_from((0, 1, 2, 3, 4, 50, 50))
 limits = st.sampled_from((1, 2, 5, 50))
-troubles = st.sampled_from(([Fault.AWAY], [Fault.HALF], [Fault.DEAF], []))
+single_faults = st.sampled_from(([Fault.UNAVAILABLE], [Fault.HALF], [Fault.ANSWER_LOST], []))
 faults = st.lists(st.sampled_from(Fault), max_size=2)
 messages = st.lists(st.tuples(partitions, st.sampled_from(Kind)), min_size=3, max_size=9)
 
@@ -58,77 +59,82 @@ class CoreMachine(RuleBasedStateMachine):
         super().__init__()
         self.world = World(self.parts)
 
-    def member(self, number: int) -> Member:
-        return self.world.members[number]
+    def process(self, number: int) -> Process:
+        return self.world.processes[number]
 
     @initialize(sent=messages)
-    def begin(self, sent: list[tuple[int, Kind]]) -> None:
+    def start(self, sent: list[tuple[int, Kind]]) -> None:
         self.send(sent)
         for partition in PARTITIONS:
-            self.give(partition, partition % 2)
-        for member in self.world.members:
-            member.work(1)
+            self.assign(partition, partition % 2)
+        for process in self.world.processes:
+            process.step(1)
 
     @rule(sent=messages)
     def send(self, sent: list[tuple[int, Kind]]) -> None:
         for partition, kind in sent:
             self.world.send(partition, kind)
 
-    # -- the loop, the writer and the weather
+    # -- the loop, the writer and faults
 
-    @rule(number=members, early=st.integers(0, 3), late=st.integers(0, 5), answered=st.booleans())
-    def poll(self, number: int, early: int, late: int, answered: bool) -> None:
-        self.member(number).poll(early, late, answered=answered)
+    @rule(number=processes, limit=st.integers(0, 8), first_before_events=st.booleans(), answered=st.booleans())
+    def poll(self, number: int, limit: int, first_before_events: bool, answered: bool) -> None:
+        self.process(number).poll(limit, first_before_events=first_before_events, answered=answered)
 
-    @rule(number=members, steps=st.integers(1, 6))
-    def work(self, number: int, steps: int) -> None:
-        self.member(number).work(steps)
+    @rule(number=processes, count=st.integers(1, 6))
+    def step(self, number: int, count: int) -> None:
+        self.process(number).step(count)
 
-    @rule(number=members, committing=st.booleans())
+    @rule(number=processes, committing=st.booleans())
     def settle(self, number: int, committing: bool) -> None:
-        self.member(number).settle()
+        self.process(number).settle()
         if committing:
-            self.member(number).commit_if_due()
+            self.process(number).commit_if_due()
 
-    @rule(number=members, limit=limits, pace=paces, store=faults, letters=faults, commits=faults)
-    def turn(
-        self, number: int, limit: int, pace: int, store: list[Fault], letters: list[Fault], commits: list[Fault]
+    @rule(number=processes, limit=limits, count=steps, store=faults, dead_letters=faults, commits=faults)
+    def iterate(
+        self, number: int, limit: int, count: int, store: list[Fault], dead_letters: list[Fault], commits: list[Fault]
     ) -> None:
-        self.member(number).meet(store, letters, commits)
-        self.member(number).turn(limit, pace)
+        self.process(number).plan_faults(store, dead_letters, commits)
+        self.process(number).iterate(limit, count)
 
-    @rule(number=members)
-    def look(self, number: int) -> None:
-        self.member(number).look()
+    @rule(number=processes)
+    def ping(self, number: int) -> None:
+        self.process(number).ping()
 
     # -- the group
 
-    @rule(partition=partitions, number=members)
-    def give(self, partition: int, number: int) -> None:
-        self.world.give(partition, self.member(number))
+    @rule(partition=partitions, number=processes)
+    def assign(self, partition: int, number: int) -> None:
+        self.world.assign(partition, self.process(number))
 
-    @rule(partition=partitions, pace=paces)
-    def take_away(self, partition: int, pace: int) -> None:
-        self.world.take_away(partition, pace)
+    @rule(partition=partitions, drain_steps=steps)
+    def revoke(self, partition: int, drain_steps: int) -> None:
+        self.world.revoke(partition, drain_steps)
 
-    @rule(number=members)
-    def put_out(self, number: int) -> None:
-        self.world.put_out(self.member(number))
+    @rule(number=processes)
+    def remove(self, number: int) -> None:
+        self.world.remove(self.process(number))
 
-    @rule(number=members, letters=troubles, before=st.tuples(limits, paces), after=st.tuples(limits, paces))
-    def put_out_and_back(
-        self, number: int, letters: list[Fault], before: tuple[int, int], after: tuple[int, int]
+    @rule(
+        number=processes,
+        dead_letters=single_faults,
+        before=st.tuples(limits, steps),
+        after=st.tuples(limits, steps),
+    )
+    def remove_and_return(
+        self, number: int, dead_letters: list[Fault], before: tuple[int, int], after: tuple[int, int]
     ) -> None:
-        """A short absence: the member gets back what it had, under other numbers."""
-        member = self.member(number)
-        member.meet([], letters, [])
-        member.turn(*before)
-        had = list(member.told)
-        self.world.put_out(member)
-        member.poll(0, 0)
+        """A short absence: the member is assigned what it had, under other numbers."""
+        process = self.process(number)
+        process.plan_faults([], dead_letters, [])
+        process.iterate(*before)
+        had = list(process.client.assigned)
+        self.world.remove(process)
+        process.poll(0)
         for partition in had:
-            self.world.give(partition, member)
-        member.turn(*after)
+            self.world.assign(partition, process)
+        process.iterate(*after)
 
     @rule(partition=partitions)
     def expire(self, partition: int) -> None:
@@ -136,46 +142,46 @@ class CoreMachine(RuleBasedStateMachine):
 
     # -- ends
 
-    @rule(number=members)
+    @rule(number=processes)
     def crash(self, number: int) -> None:
-        self.world.replace(self.member(number))
+        self.world.replace(self.process(number))
 
     @rule(
-        number=members,
+        number=processes,
         fetched=st.lists(st.integers(1, 4), max_size=2),
-        store=troubles,
-        paces=st.tuples(paces, paces, paces),
+        store=single_faults,
+        counts=st.tuples(steps, steps, steps),
     )
-    def stop(self, number: int, fetched: list[int], store: list[Fault], paces: tuple[int, int, int]) -> None:
-        member = self.member(number)
+    def stop(self, number: int, fetched: list[int], store: list[Fault], counts: tuple[int, int, int]) -> None:
+        process = self.process(number)
         for limit in fetched:
-            member.poll(0, limit)
-        member.meet(store, [], [])
-        member.leave(paces)
-        self.world.replace(member)
+            process.poll(limit)
+        process.plan_faults(store, [], [])
+        process.leave(counts)
+        self.world.replace(process)
 
     @invariant()
-    def every_message_has_one_home_at_most(self) -> None:
-        self.world.judge_homes()
+    def every_message_is_settled_once_at_most(self) -> None:
+        self.world.check_results()
 
     @invariant()
     def what_is_settled_is_committed_or_due(self) -> None:
-        for member in self.world.members:
-            member.judge_due()
+        for process in self.world.processes:
+            process.check_due()
 
     def teardown(self) -> None:
-        """Called with the error that ended the sequence still under way; then there is nothing more to show."""
+        """Also called after a failure; then there is nothing more to check."""
         try:
             if sys.exc_info()[0] is None:
                 self.world.settle_everything()
-                self.world.judge_homes()
+                self.world.check_results()
         finally:
-            self.world.end()
+            self.world.kill()
 
 
 @pytest.fixture(autouse=True)
 def quiet() -> Iterator[None]:
-    """Thousands of outages are a lot of warnings."""
+    """Thousands of outages log a lot of warnings."""
     logging.disable(logging.CRITICAL)
     yield
     logging.disable(logging.NOTSET)
@@ -189,73 +195,73 @@ def test_the_core_keeps_the_law_in_every_order_of_events() -> None:
     run_state_machine_as_test(CoreMachine, settings=COMMON)
 
 
-# What the machine is worth: each of these is a core with one fault in it.
+# Each of these is a core with one fault in it, which the machine must find.
 
 
-class SettlesWhatItTakes(OffsetTracker):
-    def take(self, records: Iterable[Record]) -> None:
-        records = list(records)
-        super().take(records)
-        self.settle(records)
+class SettlesWhatItTracks(Assignment):
+    def track(self, records: Sequence[Record]) -> list[Record]:
+        tracked = super().track(records)
+        self.settle(tracked)
+        return tracked
 
 
-class IgnoresNumbers(OffsetTracker):
+class IgnoresNumbers(Assignment):
     def settle(self, records: Iterable[Record]) -> None:
-        numbers = {partition: progress.assignment for partition, progress in self._owned.items()}
+        numbers = {partition: state.number or 0 for partition, state in self._states.items()}
         super().settle(record._replace(assignment=numbers.get(record.partition, 0)) for record in records)
 
 
-class TrustsThePosition(OffsetTracker):
-    def reach(self, positions: Mapping[int, int]) -> None:
+class TrustsThePosition(Assignment):
+    def advance_to_eof(self) -> None:
         """Whatever was read is settled."""
-        for partition in positions.keys() & self._owned.keys():
-            self._owned[partition].in_hand.clear()
-        super().reach(positions)
+        for state in self._states.values():
+            if state.eof_offset is not None:
+                state.in_flight.clear()
+        super().advance_to_eof()
 
 
-class NeverReaches(OffsetTracker):
-    def reach(self, positions: Mapping[int, int]) -> None:
+class NeverAdvances(Assignment):
+    def advance_to_eof(self) -> None:
         """Only what is settled counts."""
 
 
-class ForgetsWhatCameBeforeAGap(OffsetTracker):
+class ForgetsWhatCameBeforeAGap(Assignment):
     def skip_to(self, partition: int, offset: int) -> None:
         super().skip_to(partition, offset)
-        self._owned[partition].in_hand.clear()
+        self._states[partition].in_flight.clear()
 
 
-class JumpsGaps(OffsetTracker):
+class SkipsUnsettled(Assignment):
     def due(self, partitions: Collection[int] | None = None) -> dict[int, int]:
         return {
-            partition: progress.settled
-            for partition, progress in self._owned.items()
-            if (partitions is None or partition in partitions) and progress.settled not in (None, progress.committed)
+            partition: state.settled
+            for partition, state in self._states.items()
+            if (partitions is None or partition in partitions) and state.settled not in (None, state.committed)
         }
 
 
-class CommitsWhatIsLost(Settlement):
-    def lost(self, partitions: Collection[int]) -> None:
-        self.revoking(partitions)
+class CommitsWhatIsLost(GroupMember):
+    def _on_lost(self, client: Consumer, positions: list[TopicPartition]) -> None:
+        self._on_revoke(client, positions)
 
 
-class KeepsWhatIsLost(Settlement):
-    def lost(self, partitions: Collection[int]) -> None:
-        """Hopes to get them back."""
+class KeepsWhatIsLost(GroupMember):
+    def _on_lost(self, client: Consumer, positions: list[TopicPartition]) -> None:
+        """Expects them to be assigned again."""
+        client.incremental_unassign(positions)
 
 
-class CommitsWhatIsInHand(Settlement):
-    def take(self, records: Sequence[Record]) -> list[Record]:
-        self._in_hand = super().take(records)
-        return self._in_hand
-
-    def revoking(self, partitions: Collection[int]) -> None:
-        self._tracker.settle(getattr(self, "_in_hand", ()))
-        super().revoking(partitions)
+class CommitsWhatIsInFlight(GroupMember):
+    def _on_revoke(self, client: Consumer, positions: list[TopicPartition]) -> None:
+        for position in positions:
+            for offsets in list(self.assignment[position.partition].in_flight.values()):
+                self.assignment[position.partition].settle(offsets)
+        super()._on_revoke(client, positions)
 
 
-class TakesNoForYes(Settlement):
-    def refused(self, offsets: Mapping[int, int]) -> None:
-        self.committed(offsets)
+class TakesRejectedForConfirmed(GroupMember):
+    def _on_commit(self, error: KafkaError | None, positions: list[TopicPartition]) -> None:
+        super()._on_commit(None, [TopicPartition(TOPIC, p.partition, p.offset) for p in positions])
 
 
 class RefusesInAnOutage(DataStorage):
@@ -266,7 +272,7 @@ class RefusesInAnOutage(DataStorage):
             return [refused("unavailable")] * len(documents)
 
 
-class HopesInAnOutage(DataStorage):
+class AssumesSuccessInAnOutage(DataStorage):
     def save_many(self, documents: Sequence[Mapping[str, Any]]) -> list[Verdict]:
         try:
             return super().save_many(documents)
@@ -291,46 +297,49 @@ class ForgetsWhatAStormHolds(BatchWriter):
         return super().write(records)._replace(unsettled=())
 
 
-class DoesNotWaitForLetters:
-    """Hands the letters over, and hopes."""
+class DoesNotWaitForDeadLetters:
+    """Ignores what is not confirmed."""
 
-    def __init__(self, letters: DeadLetters) -> None:
-        self._letters = letters
+    def __init__(self, dead_letters: DeadLetters) -> None:
+        self._dead_letters = dead_letters
 
     def send(self, rejections: Sequence[Rejection]) -> None:
         with suppress(DeadLetterError):
-            self._letters.send(rejections)
+            self._dead_letters.send(rejections)
 
     def close(self) -> None:
-        self._letters.close()
+        self._dead_letters.close()
 
 
 LAW = "neither stored nor dead-lettered"
 MUTANTS = {
-    "commits what it takes": (Parts(tracker=SettlesWhatItTakes), LAW),
-    "settles by results of an older assignment": (Parts(tracker=IgnoresNumbers), f"{LAW}|not settled"),
-    "commits what was read": (Parts(tracker=TrustsThePosition), LAW),
-    "waits for a message where there is none": (Parts(tracker=NeverReaches), "not settled"),
-    "forgets what came before retention's gap": (Parts(tracker=ForgetsWhatCameBeforeAGap), LAW),
-    "commits past a gap": (Parts(tracker=JumpsGaps), LAW),
-    "commits what is lost": (Parts(settlement=CommitsWhatIsLost), "a commit for a partition that is lost"),
-    "keeps what is lost": (Parts(settlement=KeepsWhatIsLost), "a commit for a partition that is another's"),
-    "commits what is in hand on revoke": (Parts(settlement=CommitsWhatIsInHand), LAW),
-    "takes a refused commit for a confirmed one": (Parts(settlement=TakesNoForYes), "neither committed nor due"),
+    "commits what it tracks": (Parts(assignment=SettlesWhatItTracks), LAW),
+    "settles by results of an older assignment": (Parts(assignment=IgnoresNumbers), f"{LAW}|not settled"),
+    "commits what was read": (Parts(assignment=TrustsThePosition), LAW),
+    "waits for a message where there is only a marker": (Parts(assignment=NeverAdvances), "not settled"),
+    "forgets what came before retention's gap": (Parts(assignment=ForgetsWhatCameBeforeAGap), LAW),
+    "commits past what is unsettled": (Parts(assignment=SkipsUnsettled), LAW),
+    "commits what is lost": (Parts(member=CommitsWhatIsLost), "a commit for a partition that is lost"),
+    "keeps what is lost": (Parts(member=KeepsWhatIsLost), "a commit for a partition that is another's"),
+    "commits what is in flight on revoke": (Parts(member=CommitsWhatIsInFlight), LAW),
+    "takes a rejected commit for a confirmed one": (
+        Parts(member=TakesRejectedForConfirmed),
+        "neither committed nor due",
+    ),
     "refuses messages in an outage": (
         Parts(storage=storage_of(RefusesInAnOutage)),
         "dead-lettered",
     ),
-    "hopes that an outage did no harm": (Parts(storage=storage_of(HopesInAnOutage)), LAW),
-    "compares nothing": (Parts(storage=storage_of(DoesNotCompare)), LAW),
-    "does not wait for dead letters": (Parts(letters=DoesNotWaitForLetters), LAW),
+    "assumes success in an outage": (Parts(storage=storage_of(AssumesSuccessInAnOutage)), LAW),
+    "does not compare duplicates": (Parts(storage=storage_of(DoesNotCompare)), LAW),
+    "does not wait for dead letters": (Parts(dead_letters=DoesNotWaitForDeadLetters), LAW),
     "settles what a storm holds back": (Parts(writer=SettlesWhatAStormHolds), LAW),
     "forgets what a storm holds back": (Parts(writer=ForgetsWhatAStormHolds), "not settled"),
 }
 
 
 @pytest.mark.parametrize(("mutant", "broken"), MUTANTS.values(), ids=MUTANTS)
-def test_a_core_with_a_fault_in_it_is_found_out(mutant: Parts, broken: str) -> None:
+def test_a_core_with_a_fault_is_found(mutant: Parts, broken: str) -> None:
     class MutantMachine(CoreMachine):
         parts = mutant
 

@@ -59,7 +59,7 @@ def settings(broker: EmbeddedBroker) -> KafkaSettings:
 def parked(settings: KafkaSettings) -> list[Record]:
     topic = settings.dead_letter_topic
     with TopicReader(settings) as snapshot:
-        records = list(snapshot.read(topic, snapshot.spans(topic, snapshot.partitions(topic))))
+        records = list(snapshot.read(topic, snapshot.offset_ranges(topic, snapshot.partitions(topic))))
     return sorted(records, key=lambda record: str(read_origin(record.headers)))
 
 

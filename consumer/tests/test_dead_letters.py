@@ -106,7 +106,7 @@ class World:
     def in_topic(self, topic: str = "") -> list[Record]:
         topic = topic or self.topic
         with TopicReader(self.settings) as snapshot:
-            return list(snapshot.read(topic, snapshot.spans(topic, snapshot.partitions(topic))))
+            return list(snapshot.read(topic, snapshot.offset_ranges(topic, snapshot.partitions(topic))))
 
     def process(self, *arguments: str, **options: Any) -> "subprocess.Popen[bytes]":
         command, *more = arguments

@@ -15,6 +15,7 @@ from src.kafka.topic_reader import TopicReader
 from src.settings import Settings
 from src.storage import DataStorage
 from src.utils.config import parse
+from tests.group_member_contract import Group, GroupMemberContract, GroupOnServers
 from tests.kafka_server import PATIENCE, Topics, kafka_servers, topics
 from tests.mongodb_server import mongodb_database, mongodb_uri
 
@@ -162,7 +163,7 @@ def test_partitions_that_are_added_while_it_runs_are_read_from_their_beginning(w
     assert world.stored == ids(100)
 
 
-def test_a_topic_that_comes_later_is_waited_for(world: World) -> None:
+def test_a_topic_that_is_created_later_is_read(world: World) -> None:
     with world.consuming() as consumer:
         world.wait(lambda: any(world.topic in reason for reason in consumer.readiness_failures()))
 
@@ -174,7 +175,7 @@ def test_a_topic_that_comes_later_is_waited_for(world: World) -> None:
     assert world.stored == ids(10)
 
 
-def test_of_a_topic_that_was_made_again_nothing_is_skipped_in_silence(world: World) -> None:
+def test_of_a_recreated_topic_nothing_is_skipped_silently(world: World) -> None:
     world.make_topics()
     with world.consuming() as consumer:
         world.produce(messages(10), partition=0)
@@ -183,12 +184,22 @@ def test_of_a_topic_that_was_made_again_nothing_is_skipped_in_silence(world: Wor
         world.topics.delete(world.topic)
         world.topics.make(world.topic)
         world.produce(messages(30, start=10), partition=0)
-        world.wait(lambda: world.stored == ids(40) or stands_still(consumer))
+        world.wait(lambda: world.stored == ids(40) or is_stopped(consumer))
 
 
-def stands_still(consumer: DataConsumer) -> bool:
-    return any("made again" in reason or "is gone" in reason for reason in consumer.readiness_failures())
+def is_stopped(consumer: DataConsumer) -> bool:
+    return any("recreated" in reason or "no longer exists" in reason for reason in consumer.readiness_failures())
 
 
 def counted(consumer: DataConsumer, result: str) -> float | None:
     return consumer.registry.get_sample_value("consumer_messages_total", {"result": result})
+
+
+class TestGroupMemberOnKafka(GroupMemberContract):
+    @pytest.fixture
+    def group(self, topics: Topics) -> Iterator[Group]:
+        name = topics.name()
+        topics.make(name, partitions=2)
+        group = GroupOnServers(topics.servers, name, {}, seconds=PATIENCE)
+        yield group
+        group.leave()

@@ -1,101 +1,85 @@
-"""Offsets that are gone: what came before a gap is settled, what is gone is said, and nothing is passed over."""
+"""Offsets that no longer exist: what came before a gap is settled, the gap is reported, nothing is skipped silently."""
 
 import json
 from collections.abc import Callable
-from threading import Event
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_INVALID, KafkaError
 from prometheus_client import CollectorRegistry
 
-from src.kafka.assignment import OffsetTracker
-from src.kafka.committer import STOCK_EVERY, Settlement
-from src.kafka.group_member import GroupMember
-from src.kafka.topic_identity import ASKED_EVERY
+from src.kafka.group_member import LAG_INTERVAL, GroupMember
+from src.kafka.topic_identity import REQUEST_INTERVAL
 from src.model.record import Record
-from src.pipeline.batch_writer import BatchWriter, Result, WriterOptions
-from src.pipeline.writer_thread import WriterThread
-from src.settings import KafkaSettings
+from src.settings import ConsumerSettings, KafkaSettings
 from src.utils.metrics import ConsumerMetrics
-from tests.fakes import TOPIC, FakeDeadLetters, FakeProcessor, FakeStorage
-from tests.scripted_client import Arrival, ScriptedClient, Telling
+from tests.fake_kafka import FakeAdmin, FakeMessage
+from tests.fakes import TOPIC
+from tests.scripted_client import ScriptedClient
 
-COMMIT_EVERY = 1.0
+COMMIT_INTERVAL = 1.0
 OLD, NEW = "a" * 22, "b" * 22  # ids of topics
 GONE = KafkaError(KafkaError._AUTO_OFFSET_RESET, "no such offset")
-GAP = "data-topic[0]: offset 5500 is gone; see consumer.on_offset_gap"
-MADE_AGAIN = "data-topic[0]: the topic was deleted and made again; see consumer.on_offset_gap"
+GAP = "data-topic[0]: offset 5500 no longer exists; see consumer.on_offset_gap"
+RECREATED = "data-topic[0]: the topic was deleted and recreated; see consumer.on_offset_gap"
 
 
 class World:
-    """A member of a group of which `committed` is known, from the client to the tracker; the test is its writer."""
+    """A member of a group that has committed `committed`, on a scripted client; the test is its loop and writer."""
 
     def __init__(
-        self, on_offset_gap: str, committed: dict[int, tuple[int, str]], commit_every: float = COMMIT_EVERY
+        self, on_offset_gap: str, committed: dict[int, tuple[int, str]], commit_interval: float = COMMIT_INTERVAL
     ) -> None:
         self.now = 0.0
-        self.admin = Telling(OLD)
+        self.admin = FakeAdmin(OLD)
         self.registry = CollectorRegistry()
-        self.tracker = OffsetTracker()
-        self.in_hand: list[list[Record]] = []
-        self.source = GroupMember(
+        self.in_flight: list[list[Record]] = []
+        self.member = GroupMember(
             KafkaSettings(),
-            on_offset_gap=on_offset_gap,
-            clock=lambda: self.now,
-            consumer=self._make_client,
-            admin=self._make_admin,
-        )
-        self.client.group = dict(committed)
-        writer = BatchWriter(
-            FakeProcessor(), FakeStorage(), FakeDeadLetters(), WriterOptions(max_retries=0), stop=Event()
-        )
-        self.settlement = Settlement(
-            self.source,
-            WriterThread(writer),
+            ConsumerSettings(
+                on_offset_gap=cast(Any, on_offset_gap), offset_commit_frequency_ms=round(commit_interval * 1000)
+            ),
             ConsumerMetrics(self.registry, version="1", dead_letter_reasons=()),
-            topic=TOPIC,
-            commit_every=commit_every,
-            tracker=self.tracker,
             clock=lambda: self.now,
+            client=self._new_client,
+            admin=cast(Any, lambda _settings: self.admin),
         )
-        self.source.subscribe(self.settlement)
+        self.assignment = self.member.assignment
+        self.client.group = dict(committed)
+        self.member.subscribe(before_revoke=lambda: None)
 
-    def _make_client(self, settings: dict[str, Any]) -> Any:
+    def _new_client(self, settings: dict[str, Any]) -> Any:
         self.client = ScriptedClient(settings)
         return self.client
 
-    def _make_admin(self, _settings: dict[str, Any]) -> Any:
-        return self.admin
-
-    def arrive(self, *steps: Arrival | Callable[[], None]) -> None:
+    def arrive(self, *steps: FakeMessage | Callable[[], None]) -> None:
         self.client.script.extend(steps)
 
     def poll(self) -> list[int]:
-        """One turn of the loop, without the writer; the offsets that are in hand now."""
-        records = self.settlement.take(self.source.poll(1000, 0.0))
+        """One poll of the loop; the offsets that are in flight from now on."""
+        records = self.member.poll(1000, 0.0)
         if records:
-            self.in_hand.append(records)
+            self.in_flight.append(records)
         return [record.offset for record in records]
 
     def settle(self) -> None:
-        """All that is in hand is stored."""
-        for records in self.in_hand:
-            self.settlement.settle([Result(records, records, 0, (), 0.0, 0.0)])
-        self.in_hand.clear()
+        """All that is in flight is stored."""
+        for records in self.in_flight:
+            self.assignment.settle(records)
+        self.in_flight.clear()
 
     def commit(self) -> dict[int, tuple[int, str]]:
         """What the group has committed once all that is due is."""
-        self.now += STOCK_EVERY
-        self.settlement.take_stock_if_due()
-        self.settlement.commit_if_due()
+        self.now += LAG_INTERVAL
+        self.member.update_lag_if_due()
+        self.member.commit_if_due()
         self.poll()
         return self.client.group
 
-    def learn(self, topic_id: str) -> None:
-        """The topic was deleted and made again, and the broker tells when it is asked."""
+    def recreate_topic(self, topic_id: str) -> None:
+        """The topic is deleted and recreated, and the broker says so when it is asked."""
         self.admin.topic_id = topic_id
-        self.now += ASKED_EVERY
+        self.now += REQUEST_INTERVAL
         self.poll()
         self.poll()
 
@@ -103,9 +87,9 @@ class World:
         return self.registry.get_sample_value(name, labels)
 
 
-def reading(on_offset_gap: str = "stop", *, topic_id: str = "", commit_every: float = COMMIT_EVERY) -> World:
+def reading(on_offset_gap: str = "stop", *, topic_id: str = "", commit_interval: float = COMMIT_INTERVAL) -> World:
     """A world in the middle of partition 0."""
-    world = World(on_offset_gap, {0: (5000, topic_id)}, commit_every)
+    world = World(on_offset_gap, {0: (5000, topic_id)}, commit_interval)
     world.client.begins[0] = 0
     world.client.assign(0)
     return world
@@ -115,14 +99,14 @@ def at_a_gap(on_offset_gap: str, *, begin: int) -> World:
     """A world that has 5000 to 5499 in hand and finds nothing behind them; it begins elsewhere by now."""
     world = reading(on_offset_gap)
     world.client.begins[0] = begin
-    world.arrive(*messages(5000, 5500), Arrival(5500, error=GONE))
+    world.arrive(*messages(5000, 5500), FakeMessage(5500, error=GONE))
     world.poll()
     world.poll()
     return world
 
 
-def messages(first: int, end: int, partition: int = 0) -> list[Arrival]:
-    return [Arrival(offset, partition) for offset in range(first, end)]
+def messages(first: int, end: int, partition: int = 0) -> list[FakeMessage]:
+    return [FakeMessage(offset, partition) for offset in range(first, end)]
 
 
 # -- a part of the topic is gone
@@ -131,7 +115,7 @@ def messages(first: int, end: int, partition: int = 0) -> list[Arrival]:
 def test_what_came_before_a_gap_is_settled_and_what_is_gone_is_counted() -> None:
     world = reading("earliest")
     world.client.begins[0] = 9000
-    world.arrive(*messages(5000, 5500), Arrival(5500, error=GONE))
+    world.arrive(*messages(5000, 5500), FakeMessage(5500, error=GONE))
 
     before = world.poll()
     world.poll()
@@ -139,7 +123,7 @@ def test_what_came_before_a_gap_is_settled_and_what_is_gone_is_counted() -> None
     assert before == list(range(5000, 5500))
     assert world.client.starts == [5000, 9000]
     assert world.metric("consumer_skipped_offsets_total") == 3500
-    assert world.tracker.due() == {0: 5000}
+    assert world.assignment.due() == {0: 5000}
     world.settle()
     assert world.commit() == {0: (9000, OLD)}
 
@@ -149,11 +133,11 @@ def test_what_is_read_behind_a_gap_waits_for_what_came_before_it() -> None:
     world.arrive(*messages(9000, 9010))
     world.poll()
 
-    before, behind = world.in_hand
-    world.settlement.settle([Result(behind, behind, 0, (), 0.0, 0.0)])
+    before, behind = world.in_flight
+    world.assignment.settle(behind)
 
-    assert world.tracker.due() == {0: 5000}
-    assert all(world.tracker.owns(record) for record in before)
+    assert world.assignment.due() == {0: 5000}
+    assert all(world.assignment.owns(record) for record in before)
 
 
 def test_where_a_partition_stands_still_what_came_before_the_gap_is_settled_and_committed() -> None:
@@ -161,7 +145,7 @@ def test_where_a_partition_stands_still_what_came_before_the_gap_is_settled_and_
 
     world.settle()
 
-    assert world.source.gaps == (GAP,)
+    assert world.assignment.gaps == {0: GAP}
     assert world.client.paused == {0}
     assert world.commit() == {0: (5500, OLD)}
 
@@ -169,7 +153,7 @@ def test_where_a_partition_stands_still_what_came_before_the_gap_is_settled_and_
 def test_a_gap_is_met_only_when_what_came_with_it_is_in_hand() -> None:
     world = reading("earliest")
     world.client.begins[0] = 9000
-    world.arrive(*messages(5000, 5500), Arrival(5500, error=GONE), lambda: world.client.revoke(0))
+    world.arrive(*messages(5000, 5500), FakeMessage(5500, error=GONE), lambda: world.client.revoke(0))
 
     world.poll()
     world.poll()
@@ -182,56 +166,56 @@ def test_a_topic_that_is_shorter_than_what_was_committed_is_read_again_under_a_n
     world.arrive(*messages(0, 100))
 
     world.poll()
-    before, _ = world.in_hand
-    world.settlement.settle([Result(before, before, 0, (), 0.0, 0.0)])
+    before, _ = world.in_flight
+    world.assignment.settle(before)
 
     assert world.client.starts == [5000, 0]
-    assert world.tracker.due() == {0: 0}
+    assert world.assignment.due() == {0: 0}
 
 
 def test_a_gap_of_a_partition_that_is_no_longer_ours_is_no_concern_of_ours() -> None:
     world = reading("stop")
     world.client.revoke(0)
-    world.arrive(Arrival(5500, error=GONE))
+    world.arrive(FakeMessage(5500, error=GONE))
 
     world.poll()
     world.poll()
 
-    assert world.source.gaps == ()
+    assert world.assignment.gaps == {}
     assert world.client.starts == [5000]
 
 
 def test_a_gap_goes_with_its_partition() -> None:
     world = reading("stop")
-    world.arrive(Arrival(5500, error=GONE), lambda: world.client.revoke(0))
+    world.arrive(FakeMessage(5500, error=GONE), lambda: world.client.revoke(0))
 
     world.poll()
     world.poll()
 
-    assert world.source.gaps == ()
+    assert world.assignment.gaps == {}
 
 
 def test_a_gap_is_a_gap_while_the_broker_does_not_answer() -> None:
     world = reading("stop")
     world.client.begins.clear()
-    world.arrive(Arrival(5500, error=GONE))
+    world.arrive(FakeMessage(5500, error=GONE))
 
     world.poll()
     world.poll()
 
-    assert world.source.gaps == (GAP,)
+    assert world.assignment.gaps == {0: GAP}
 
 
 def test_the_policy_earliest_needs_no_answer_either() -> None:
     world = reading("earliest")
     world.client.begins.clear()
-    world.arrive(Arrival(5500, error=GONE))
+    world.arrive(FakeMessage(5500, error=GONE))
 
     world.poll()
     world.poll()
 
     assert world.client.starts == [5000, OFFSET_BEGINNING]
-    assert world.source.gaps == ()
+    assert world.assignment.gaps == {}
 
 
 def test_the_lag_of_a_partition_that_stands_still_is_not_shown() -> None:
@@ -239,7 +223,7 @@ def test_the_lag_of_a_partition_that_stands_still_is_not_shown() -> None:
     world.client.settings["stats_cb"](statistics(high=5600))
     world.commit()
     before = world.metric("consumer_lag_messages", topic=TOPIC, partition="0")
-    world.arrive(Arrival(5500, error=GONE))
+    world.arrive(FakeMessage(5500, error=GONE))
     world.poll()
     world.poll()
 
@@ -260,10 +244,10 @@ def statistics(high: int) -> str:
 def test_a_message_that_was_fetched_before_the_topic_was_made_again_does_not_count_for_the_new_one() -> None:
     world = reading("earliest", topic_id=OLD)
     world.admin.topic_id = NEW
-    world.now += ASKED_EVERY
-    world.arrive(Arrival(5000))
+    world.now += REQUEST_INTERVAL
+    world.arrive(FakeMessage(5000))
     world.poll()
-    world.arrive(Arrival(5001))
+    world.arrive(FakeMessage(5001))
 
     world.poll()
     world.settle()
@@ -271,9 +255,8 @@ def test_a_message_that_was_fetched_before_the_topic_was_made_again_does_not_cou
     read = world.poll()
 
     assert read == list(range(100))
-    assert world.tracker.due() == {0: 0}
-    world.source.commit_now({0: 0})
-    assert world.client.group == {0: (0, NEW)}
+    assert world.assignment.due() == {0: 0}
+    assert world.commit() == {0: (0, NEW)}
     world.settle()
     assert world.commit() == {0: (100, NEW)}
 
@@ -283,17 +266,17 @@ def test_a_topic_that_was_made_again_stands_still_and_nothing_more_of_the_old_on
     world.arrive(*messages(5000, 5010))
     world.poll()
 
-    world.learn(NEW)
+    world.recreate_topic(NEW)
     world.settle()
 
-    assert world.source.gaps == (MADE_AGAIN,)
+    assert world.assignment.gaps == {0: RECREATED}
     assert world.commit() == {0: (5000, OLD)}
 
 
 def test_an_offset_that_is_gone_with_its_topic_is_no_gap_of_this_one() -> None:
     world = reading("earliest", topic_id=OLD)
     world.admin.topic_id = NEW
-    world.arrive(Arrival(5000, error=GONE))
+    world.arrive(FakeMessage(5000, error=GONE))
     world.poll()
 
     world.poll()
@@ -303,7 +286,7 @@ def test_an_offset_that_is_gone_with_its_topic_is_no_gap_of_this_one() -> None:
 
     assert world.client.starts == [5000, 0]
     assert world.commit() == {0: (10, NEW)}
-    world.learn(NEW)
+    world.recreate_topic(NEW)
     assert world.client.starts == [5000, 0]
 
 
@@ -333,7 +316,7 @@ def test_a_new_partition_bears_the_id_of_the_topic_as_it_is_and_not_as_it_was() 
     world.settle()
 
     assert world.commit()[1] == (10, NEW)
-    assert world.source.gaps == ()
+    assert world.assignment.gaps == {}
 
 
 def test_what_another_program_committed_beside_its_offsets_is_no_id() -> None:
@@ -341,8 +324,8 @@ def test_what_another_program_committed_beside_its_offsets_is_no_id() -> None:
 
     world.poll()
 
-    assert world.source.gaps == ()
-    world.arrive(Arrival(5000))
+    assert world.assignment.gaps == {}
+    world.arrive(FakeMessage(5000))
     world.poll()
     world.settle()
     assert world.commit() == {0: (5001, OLD)}
@@ -367,20 +350,20 @@ def test_to_begin_past_what_is_gone_is_said(caplog: pytest.LogCaptureFixture) ->
 
     world.client.assign(0, 1)
 
-    line = next(line for line in caplog.records if line.message == "started without a committed offset, and not at 0")
-    assert vars(line)["oldest"] == {0: 700}
+    line = next(line for line in caplog.records if line.message == "no committed offset, reading from the earliest")
+    assert vars(line)["earliest"] == {0: 700}
 
 
 def test_a_partition_without_a_committed_offset_starts_at_its_beginning_even_if_that_could_not_be_learnt() -> None:
     world = World("stop", {})
     world.client.assign(0)
-    world.arrive(Arrival(None, error=GONE))
+    world.arrive(FakeMessage(None, error=GONE))
 
     world.poll()
     world.poll()
 
     assert world.client.starts == [OFFSET_BEGINNING, OFFSET_BEGINNING]
-    assert world.source.gaps == ()
+    assert world.assignment.gaps == {}
 
 
 def test_where_the_committed_offsets_are_not_told_the_client_looks_for_itself() -> None:
@@ -388,19 +371,19 @@ def test_where_the_committed_offsets_are_not_told_the_client_looks_for_itself() 
     world.client.refusing = True
 
     world.client.assign(0)
-    world.arrive(Arrival(5000))
+    world.arrive(FakeMessage(5000))
 
     assert world.client.starts == [OFFSET_INVALID]
     assert world.poll() == [5000]
     world.settle()
-    assert world.tracker.due() == {0: 5001}
+    assert world.assignment.due() == {0: 5001}
 
 
 # -- what is no message
 
 
-def end_at(offset: int) -> Arrival:
-    return Arrival(offset, error=KafkaError(KafkaError._PARTITION_EOF))
+def end_at(offset: int) -> FakeMessage:
+    return FakeMessage(offset, error=KafkaError(KafkaError._PARTITION_EOF))
 
 
 def test_what_is_read_and_no_message_is_committed_once_nothing_is_in_hand() -> None:
@@ -425,7 +408,7 @@ def test_an_end_that_was_met_before_the_partition_went_counts_no_more_when_it_co
 
 def test_what_the_client_has_read_and_not_returned_is_not_committed_when_the_partition_goes() -> None:
     world = reading()
-    world.arrive(Arrival(5000))
+    world.arrive(FakeMessage(5000))
     world.poll()
     world.settle()
 
@@ -436,7 +419,7 @@ def test_what_the_client_has_read_and_not_returned_is_not_committed_when_the_par
 
 
 def test_the_lag_moves_though_commits_are_rare() -> None:
-    world = reading(commit_every=3600.0)
+    world = reading(commit_interval=3600.0)
     world.client.settings["stats_cb"](statistics(high=5010))
     world.arrive(*messages(5000, 5010))
     world.poll()
@@ -454,15 +437,15 @@ def test_the_lag_moves_though_commits_are_rare() -> None:
 def test_a_message_that_can_not_be_read_stops_its_partition_before_it() -> None:
     world = reading("earliest")
     corrupt = KafkaError(KafkaError._BAD_MSG, "MessageSet at offset 5005 failed CRC32C check")
-    world.arrive(*messages(5000, 5005), Arrival(5005, error=corrupt), *messages(5010, 5020))
+    world.arrive(*messages(5000, 5005), FakeMessage(5005, error=corrupt), *messages(5010, 5020))
 
     read = world.poll()
     world.settle()
 
     assert read == list(range(5000, 5005))
-    assert world.source.gaps == (
-        "data-topic[0]: offset 5005 can't be read: MessageSet at offset 5005 failed CRC32C check",
-    )
+    assert world.assignment.gaps == {
+        0: "data-topic[0]: offset 5005 cannot be read: MessageSet at offset 5005 failed CRC32C check"
+    }
     assert world.commit() == {0: (5005, OLD)}
 
 
@@ -474,12 +457,12 @@ def test_a_complaint_about_a_partition_lasts_until_a_record_of_that_partition() 
     world.client.assign(0, 1)
     world.client.settings["stats_cb"](json.dumps({"brokers": {"b/1": {"state": "UP", "nodeid": 1}}, "topics": {}}))
     refusal = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED, "not authorized")
-    world.arrive(Arrival(0, error=refusal), Arrival(0, partition=1))
+    world.arrive(FakeMessage(0, error=refusal), FakeMessage(0, partition=1))
     world.poll()
 
-    still = world.source.readiness_failures()
-    world.arrive(Arrival(0))
+    still = world.member.readiness_failures()
+    world.arrive(FakeMessage(0))
     world.poll()
 
     assert still == ["topic data-topic: not authorized"]
-    assert world.source.readiness_failures() == []
+    assert world.member.readiness_failures() == []

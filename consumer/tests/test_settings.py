@@ -4,11 +4,13 @@ import pickle
 import traceback
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from src.consumer import main
 from src.kafka.group_member import GroupMember
 from src.settings import DEFAULT_FILE, RESERVED, Settings, load_settings
 from src.utils.config import ConfigurationError, parse
+from src.utils.metrics import ConsumerMetrics
 
 
 def test_the_file_that_comes_along_is_valid_and_says_what_the_defaults_are() -> None:
@@ -56,9 +58,10 @@ def test_what_kubernetes_injects_changes_nothing() -> None:
 
 def test_values_that_the_client_itself_refuses_are_a_wrong_setting() -> None:
     settings = parse(Settings, {"kafka": {"client": {"session.timeout.ms": -5}}})
+    metrics = ConsumerMetrics(CollectorRegistry(), version="1", dead_letter_reasons=())
 
     with pytest.raises(ConfigurationError, match=r"kafka\.client: .*session\.timeout\.ms"):
-        GroupMember(settings.kafka)
+        GroupMember(settings.kafka, settings.consumer, metrics)
 
 
 def test_a_secret_is_in_no_message(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

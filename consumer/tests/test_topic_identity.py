@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from src.kafka.topic_identity import ASKED_EVERY, NO_ID, TopicIdentity, is_topic_id
+from src.kafka.topic_identity import NO_ID, REQUEST_INTERVAL, TopicIdentity, is_topic_id
 from tests.fakes import TOPIC
 
 
@@ -39,7 +39,7 @@ class World:
     def __init__(self) -> None:
         self.now = 0.0
         self.admin = FakeAdmin()
-        self.identity = TopicIdentity(self.admin, TOPIC, clock=lambda: self.now, patience=0.0)
+        self.identity = TopicIdentity(self.admin, TOPIC, clock=lambda: self.now, renew_timeout=0.0)
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_it_is_asked_again_only_after_a_while(world: World) -> None:
 
     assert len(world.admin.questions) == 1
 
-    world.now += ASKED_EVERY
+    world.now += REQUEST_INTERVAL
     world.identity.refresh()
     world.admin.answer("two")
     world.identity.refresh()
@@ -119,7 +119,7 @@ def test_a_broker_that_can_not_tell_leaves_what_was_known(world: World) -> None:
     world.identity.refresh()
     world.admin.answer("one")
     world.identity.refresh()
-    world.now += ASKED_EVERY
+    world.now += REQUEST_INTERVAL
     world.identity.refresh()
 
     world.admin.refuse()

@@ -171,7 +171,7 @@ def test_a_dead_letter_parked_again_after_a_crash_is_counted_as_repeated_and_nev
 def letters(world: World) -> int:
     topic = world.settings.kafka.dead_letter_topic
     with TopicReader(world.settings.kafka) as snapshot:
-        return sum(span.end - span.first for span in snapshot.spans(topic, snapshot.partitions(topic)).values())
+        return sum(span.end - span.first for span in snapshot.offset_ranges(topic, snapshot.partitions(topic)).values())
 
 
 NOTHING = {"produced": 0, "stored": 0, "dead_lettered": 0, "lost": 0, "twice": 0, "repeated": 0}

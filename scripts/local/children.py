@@ -114,7 +114,7 @@ class Child:
         self._log_position += len(complete)
         for event in map(parse_event, complete.splitlines()):
             self._port = self._port or event.get("port")
-            self._partitions = tuple(event.get("owned", self._partitions))
+            self._partitions = tuple(event.get("assigned", self._partitions))
 
 
 def parse_event(line: bytes) -> dict[str, Any]:

@@ -116,7 +116,7 @@ class Audit:
         if not partitions:
             raise SourceError(f"there is no topic {self._topic} at {self._settings.kafka.servers}")
         committed = self._snapshot.committed(self._topic, partitions)
-        return Progress(committed, self._snapshot.spans(self._topic, partitions))
+        return Progress(committed, self._snapshot.offset_ranges(self._topic, partitions))
 
     def _anything_pending(self, ends: Mapping[int, int]) -> bool:
         """Offsets alone don't tell: the last ones may be a transaction's markers, which nobody commits."""
@@ -127,7 +127,7 @@ class Audit:
             return next(pending, None) is not None
 
     def _spans(self, topic: str) -> dict[int, OffsetRange]:
-        return self._snapshot.spans(topic, self._snapshot.partitions(topic))
+        return self._snapshot.offset_ranges(topic, self._snapshot.partitions(topic))
 
     def _messages(self, spans: Mapping[int, OffsetRange]) -> Iterator[tuple[Place, bytes | None]]:
         for record in self._snapshot.read(self._topic, spans):

@@ -43,7 +43,7 @@ class DeadLetterReader:
     def __init__(self, settings: KafkaSettings, snapshot: TopicReader) -> None:
         self._settings = settings
         self._snapshot = snapshot
-        self._spans = self._snapshot.spans(settings.dead_letter_topic, self._partitions())
+        self._spans = self._snapshot.offset_ranges(settings.dead_letter_topic, self._partitions())
 
     def entries(self) -> list[Entry]:
         return entries(self._read(self._spans), self._settings.topic)

@@ -1,184 +1,91 @@
-"""From a batch's result to a committed offset: what is settled, when it is committed, and whose it is."""
+"""Commits the offsets of settled records, and takes Kafka's answers."""
 
 import logging
 import time
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Protocol
 
-from src.kafka.assignment import OffsetTracker
-from src.kafka.statistics import Watermarks
-from src.model.record import Record
-from src.pipeline.batch_writer import Result
-from src.pipeline.writer_thread import WriterThread
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from src.kafka.assignment import Assignment
 from src.utils.metrics import ConsumerMetrics
 
 logger = logging.getLogger(__name__)
 
-_NO_COMMIT = (
-    "the group or the topic is new, or the committed offsets have expired (offsets.retention.minutes): it begins at the"
-    " oldest messages, and whether any were lost before can't be told"
-)
 
-STOCK_EVERY = 1.0  # seconds
-DRAIN = 3.0  # seconds that a partition's batch in hand may take before the partition is let go
+class OffsetCommitter:
+    """One asynchronous commit at a time, by time; a synchronous one before a partition is revoked.
 
-
-class Commits(Protocol):
-    """What a source offers to whom it tells of its partitions."""
-
-    committing: bool
-
-    def commit(self, offsets: Mapping[int, int]) -> None: ...
-
-    def commit_now(self, offsets: Mapping[int, int]) -> None: ...
-
-    def ends(self, partition: int) -> Watermarks: ...
-
-    @property
-    def ends_met(self) -> Mapping[int, int]: ...
-
-
-class Settlement:
-    """Commits by time, on revoke and on close, never past what is settled. Hears from the source of its partitions."""
+    What is committed is what the assignment says is due. Beside each offset stands the topic's id, so that a recreated
+    topic is recognised.
+    """
 
     def __init__(
         self,
-        source: Commits,
-        writer: WriterThread,
+        client: Consumer,
+        assignment: Assignment,
         metrics: ConsumerMetrics,
         *,
         topic: str,
-        commit_every: float,
-        tracker: OffsetTracker | None = None,
+        topic_id: Callable[[], str | None],
+        interval: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._source = source
-        self._writer = writer
+        self._client = client
+        self._assignment = assignment
         self._metrics = metrics
         self._topic = topic
-        self._commit_every = commit_every
+        self._topic_id = topic_id
+        self._interval = interval
         self._clock = clock
-        self._tracker = tracker or OffsetTracker()
         self._last_commit = clock()
-        self._last_stock = self._last_commit - STOCK_EVERY
-
-    def take(self, records: Sequence[Record]) -> list[Record]:
-        """Those whose partition is still ours; they are in hand from now on."""
-        ours = [record for record in records if self._tracker.owns(record)]
-        self._tracker.take(ours)
-        return ours
-
-    def settle(self, results: Sequence[Result]) -> None:
-        for result in results:
-            self._tracker.settle(result.records)
-            self._count(result)
+        self._unanswered = False
 
     def commit_if_due(self) -> None:
+        """Does not wait; the answer comes to `on_commit` in a later poll. A commit that is rejected stays due."""
         now = self._clock()
-        if self._source.committing or now - self._last_commit < self._commit_every:
+        if self._unanswered or now - self._last_commit < self._interval:
             return
         self._last_commit = now
-        if due := self._tracker.due():
-            self._source.commit(due)
+        if due := self._assignment.due():
+            self._commit(self._positions(due))
 
-    def take_stock_if_due(self) -> None:
-        if self._clock() - self._last_stock >= STOCK_EVERY:
-            self.take_stock()
+    def revoke(self, partitions: Collection[int]) -> None:
+        """Give these partitions up, and commit what is settled of them; waits for the answer."""
+        due = self._assignment.due(partitions)
+        positions = self._positions(due)
+        self._assignment.revoke(partitions)  # first, as the answer may take seconds: nothing more is dead-lettered
+        if not due:
+            return
+        try:
+            answers = self._client.commit(offsets=positions, asynchronous=False)
+        except KafkaException as error:
+            self._take_answer(error.args[0], positions)
+        else:
+            self._take_answer(None, answers)
 
-    def take_stock(self) -> None:
-        """Pass what was read and is no message, and show what lies ahead. Only while all that was polled is taken."""
-        self._last_stock = self._clock()
-        self._tracker.reach(self._source.ends_met)
-        self._show_lag()
+    def on_commit(self, error: KafkaError | None, positions: Sequence[TopicPartition]) -> None:
+        """The client's callback for asynchronous commits."""
+        self._unanswered = False
+        self._take_answer(error, positions)
 
-    # -- what the source tells
+    def _commit(self, positions: list[TopicPartition]) -> None:
+        self._unanswered = True
+        try:
+            self._client.commit(offsets=positions, asynchronous=True)
+        except KafkaException as error:
+            self.on_commit(error.args[0], positions)
 
-    def assigned(self, committed: Mapping[int, int | None], assignment: int) -> None:
-        for partition, offset in committed.items():
-            self._tracker.assign(partition, assignment, offset)
-        self._changed("assigned", tuple(committed))
+    def _positions(self, offsets: Mapping[int, int]) -> list[TopicPartition]:
+        current = self._topic_id() or ""
+        return [
+            TopicPartition(self._topic, partition, offset, self._assignment[partition].topic_id or current)
+            for partition, offset in offsets.items()
+        ]
 
-    def begun(self, positions: Mapping[int, int]) -> None:
-        for partition, position in positions.items():
-            self._tracker.skip_to(partition, position)
-        if later := {partition: position for partition, position in positions.items() if position > 0}:
-            logger.warning(
-                "started without a committed offset, and not at 0", extra={"oldest": later, "reason": _NO_COMMIT}
-            )
-
-    def revoking(self, partitions: Collection[int]) -> None:
-        self.settle(self._writer.drain(DRAIN))
-        due = self._tracker.due(partitions)
-        self._forget(partitions)  # before the commit, which may take seconds: the writer parks nothing of them any more
-        if due:
-            self._source.commit_now(due)
-        self._changed("revoked", partitions)
-
-    def lost(self, partitions: Collection[int]) -> None:
-        self._forget(partitions)
-        self._changed("lost", partitions)
-
-    def replaced(self, partitions: Collection[int]) -> None:
-        self._forget(partitions)
-
-    def skipped(self, partition: int, offsets: int, position: int) -> None:
-        logger.warning("offsets skipped", extra={"partition": partition, "offsets": offsets, "position": position})
-        self._tracker.skip_to(partition, position)
-        self._metrics.skipped_offsets.inc(offsets)
-
-    def committed(self, offsets: Mapping[int, int]) -> None:
-        self._tracker.confirm(offsets)
-        self._metrics.commits_confirmed.inc()
-
-    def refused(self, offsets: Mapping[int, int]) -> None:
-        logger.debug("offsets stay due", extra={"partitions": sorted(offsets)})
-        self._metrics.commits_refused.inc()
-
-    # -- what is shown
-
-    def _changed(self, event: str, partitions: Collection[int]) -> None:
-        owned = sorted(self._tracker.partitions)
-        logger.info(f"partitions {event}", extra={"partitions": sorted(partitions), "owned": owned})
-        self._metrics.rebalances[event].inc()
-        self._metrics.assigned_partitions.set(len(owned))
-
-    def _forget(self, partitions: Collection[int]) -> None:
-        for partition in partitions:
-            self._tracker.revoke(partition)
-            self._metrics.forget_lag(self._topic, partition)
-        self._metrics.assigned_partitions.set(len(self._tracker.partitions))
-
-    def _show_lag(self) -> None:
-        for partition in self._tracker.partitions:
-            low, high = self._source.ends(partition)
-            position = self._tracker.position(partition)
-            reached = low if position is None else position
-            if high is None or reached is None:
-                self._metrics.forget_lag(self._topic, partition)
-            else:
-                self._metrics.lag.labels(self._topic, partition).set(max(0, high - reached))
-
-    def _count(self, result: Result) -> None:
-        metrics = self._metrics
-        metrics.stored.inc(len(result.stored))
-        metrics.duplicates.inc(result.duplicates)
-        metrics.dead_lettered.inc(len(result.rejections))
-        metrics.batch_size.observe(len(result.records))
-        metrics.storage_latency.observe(result.storage_seconds)
-        metrics.last_progress.set(result.finished)
-        for record in result.stored:
-            if record.timestamp is not None:
-                metrics.end_to_end_latency.observe(result.finished - record.timestamp / 1000)
-        if result.rejections:
-            self._count_rejections(result)
-        logger.debug(
-            "batch settled",
-            extra={"stored": len(result.stored), "duplicates": result.duplicates, "parked": len(result.rejections)},
-        )
-
-    def _count_rejections(self, result: Result) -> None:
-        reasons = Counter(rejection.reason for rejection in result.rejections)
-        for reason, number in reasons.items():
-            self._metrics.dead_letters.labels(reason).inc(number)
-        logger.info("messages parked", extra={"reasons": dict(reasons)})
+    def _take_answer(self, error: KafkaError | None, positions: Sequence[TopicPartition]) -> None:
+        if errors := [position.error or error for position in positions if position.error or error]:
+            logger.info("commit rejected, will be retried", extra={"reason": str(errors[0])})
+            self._metrics.commits_refused.inc()
+        if confirmed := {p.partition: p.offset for p in positions if not (p.error or error)}:
+            self._assignment.confirm(confirmed)
+            self._metrics.commits_confirmed.inc()

@@ -1,4 +1,4 @@
-"""Sends messages so that each is known to be in Kafka, or not."""
+"""Produces messages and waits until each is confirmed by Kafka, or has failed."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -12,13 +12,13 @@ from src.model.record import Headers
 from src.settings import KafkaSettings
 from src.utils.config import ConfigurationError
 
-TIMEOUT = 10.0  # seconds: a stop must not wait for a broker that is away
+TIMEOUT = 10.0  # seconds: a stop must not wait long for an unavailable broker
 ANY_PARTITION = -1
 
-_REPORTS_LATE = 2.0  # seconds: the client looks for what timed out once a second
+_REPORT_DELAY = 2.0  # seconds: the client looks for messages that timed out once a second
 
-# What an operator may have set under kafka.client for the consumer, and a producer would warn of.
-_CONSUMERS_OWN = frozenset(
+# Settings under kafka.client that are for the consumer alone: a producer would warn of them.
+_CONSUMER_SETTINGS = frozenset(
     (
         "auto.commit.enable",
         "auto.commit.interval.ms",
@@ -56,7 +56,7 @@ _CONSUMERS_OWN = frozenset(
 
 
 class ProducerRecord(NamedTuple):
-    """A message and where it is to go."""
+    """A message to be produced."""
 
     topic: str
     key: bytes | None
@@ -66,48 +66,48 @@ class ProducerRecord(NamedTuple):
 
 
 class ConfirmedProducer:
-    """A Kafka producer whose every call ends in certainty. Raises ConfigurationError for settings it can't take."""
+    """A Kafka producer with a delivery report for every message. Raises ConfigurationError for wrong settings."""
 
     def __init__(
         self, settings: KafkaSettings, *, timeout: float = TIMEOUT, producer: Callable[..., Producer] = Producer
     ) -> None:
         self._timeout = timeout
-        self._complaint = ""
+        self._last_error = ""
         self._settings = self._client_settings(settings)
         self._factory = producer
         self._producer = self._new_producer()
 
-    def deliver(self, parcels: Sequence[ProducerRecord]) -> Mapping[int, KafkaError]:
-        """Returns what Kafka has not confirmed within the timeout, by position; what timed out may yet be there."""
-        self._complaint = ""
-        unreported = KafkaError(KafkaError._TIMED_OUT, "Kafka has not said what became of it")
-        reports: dict[int, KafkaError | None] = dict.fromkeys(range(len(parcels)), unreported)
-        for position, parcel in enumerate(parcels):
-            self._hand_over(parcel, partial(_note, reports, position))
+    def deliver(self, records: Sequence[ProducerRecord]) -> Mapping[int, KafkaError]:
+        """Returns what Kafka has not confirmed within the timeout, by position; what timed out may be in the topic."""
+        self._last_error = ""
+        unreported = KafkaError(KafkaError._TIMED_OUT, "no delivery report")
+        reports: dict[int, KafkaError | None] = dict.fromkeys(range(len(records)), unreported)
+        for position, record in enumerate(records):
+            self._produce(record, partial(_keep_report, reports, position))
         self._wait_for_reports()
         failures = {position: error for position, error in reports.items() if error is not None}
         if any(error.fatal() or error.code() == KafkaError._FATAL for error in failures.values()):
-            self._producer = self._new_producer()  # the old one would never send again
+            self._producer = self._new_producer()  # a producer with a fatal error sends nothing more
         return failures
 
     def explain(self, error: KafkaError) -> str:
-        """What the client says of a failure, and of the broker meanwhile."""
-        return f"{error.str()} ({self._complaint})" if self._complaint else str(error.str())
+        """The error's text, and what the client reported of the broker meanwhile."""
+        return f"{error.str()} ({self._last_error})" if self._last_error else str(error.str())
 
     def close(self) -> None:
         """Nothing is in flight between two calls, so nothing is waited for."""
         self._producer.purge()
         self._producer.flush(0)
 
-    def _hand_over(self, parcel: ProducerRecord, report: Callable[[KafkaError | None, Message | None], None]) -> None:
+    def _produce(self, record: ProducerRecord, report: Callable[[KafkaError | None, Message | None], None]) -> None:
         try:
             self._producer.produce(
-                parcel.topic,
-                parcel.value,
-                parcel.key,
-                parcel.partition,
+                record.topic,
+                record.value,
+                record.key,
+                record.partition,
                 on_delivery=report,
-                headers=[(sendable(name), content) for name, content in parcel.headers],
+                headers=[(sendable(name), content) for name, content in record.headers],
             )
         except BufferError:
             report(KafkaError(KafkaError._QUEUE_FULL), None)
@@ -115,8 +115,8 @@ class ConfirmedProducer:
             report(error.args[0], None)
 
     def _wait_for_reports(self) -> None:
-        """Every message handed over is reported when this returns, be it as given up."""
-        if self._producer.flush(self._timeout + _REPORTS_LATE):
+        """When this returns, every message has its delivery report; those that were purged, too."""
+        if self._producer.flush(self._timeout + _REPORT_DELAY):
             self._producer.purge()
             self._producer.flush(self._timeout)
 
@@ -127,14 +127,14 @@ class ConfirmedProducer:
             raise ConfigurationError(f"kafka.client: {error}") from error
 
     def _client_settings(self, settings: KafkaSettings) -> dict[str, Any]:
-        given = {key: value for key, value in settings.client_settings.items() if key not in _CONSUMERS_OWN}
+        given = {key: value for key, value in settings.client_settings.items() if key not in _CONSUMER_SETTINGS}
         return {
             # what an operator may change under kafka.client …
             "compression.type": "zstd",  # what came in compressed must fit when it goes out
             "socket.timeout.ms": 10_000,
-            "topic.metadata.propagation.max.ms": 5_000,  # a topic that is not there is called so within the timeout
+            "topic.metadata.propagation.max.ms": 5_000,  # a missing topic is reported within the timeout
             **given,
-            # … and what the promise rests on
+            # … and what the guarantee rests on
             "acks": "all",
             "enable.idempotence": True,
             "message.max.bytes": 1_000_000_000,  # the topic's own limit decides
@@ -143,10 +143,10 @@ class ConfirmedProducer:
         }
 
     def _on_error(self, error: KafkaError) -> None:
-        self._complaint = error.str()
+        self._last_error = error.str()
 
 
-def _note(
+def _keep_report(
     reports: dict[int, KafkaError | None], position: int, error: KafkaError | None, _message: Message | None
 ) -> None:
     reports[position] = error

@@ -1,4 +1,4 @@
-"""A Kafka client that has lost its group and does not find it again: noticed, and let go without waiting for it."""
+"""A Kafka client that has lost its group membership and does not recover it: detected, and closed in the background."""
 
 import logging
 import time
@@ -12,41 +12,41 @@ from src.kafka.statistics import ClusterStatistics
 
 logger = logging.getLogger(__name__)
 
-CLOSED_WITHIN = 10.0  # seconds
+CLOSE_TIMEOUT = 10.0  # seconds
 
 
 class MembershipWatchdog:
-    """Notices a client that brokers answer, and that is in no group for longer than `patience` seconds.
+    """Detects a client that is connected to brokers, and not in its group for longer than `timeout` seconds.
 
-    No rebalance takes longer than one max.poll.interval.ms: by then a member is in, or out.
+    No rebalance takes longer than one max.poll.interval.ms: by then a member is in the group, or was removed.
     """
 
-    def __init__(self, patience: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._patience = patience
+    def __init__(self, timeout: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._timeout = timeout
         self._clock = clock
-        self._astray_since: float | None = None
+        self._outside_since: float | None = None
 
-    def notices(self, view: ClusterStatistics) -> bool:
-        """To be asked again and again; having said yes, it begins anew."""
-        if view.in_group or view.trouble:
-            self._astray_since = None
+    def expired(self, statistics: ClusterStatistics) -> bool:
+        """To be called in every iteration of the loop; after True the time starts again."""
+        if statistics.in_group or statistics.unreachable:
+            self._outside_since = None
             return False
         now = self._clock()
-        if self._astray_since is None:
-            self._astray_since = now
-        if now - self._astray_since < self._patience:
+        if self._outside_since is None:
+            self._outside_since = now
+        if now - self._outside_since < self._timeout:
             return False
-        self._astray_since = None
+        self._outside_since = None
         return True
 
 
-def close_in_background(client: Consumer, within: float = 0.0) -> Thread:
-    """Close it in a thread of its own, which is returned, and wait so many seconds: it may never come to an end."""
+def close_in_background(client: Consumer, timeout: float = 0.0) -> Thread:
+    """Close the client in a thread, which is returned, and wait up to `timeout` seconds: a close may never return."""
     closing = Thread(target=_close, args=[client], name="closing", daemon=True)
     closing.start()
-    closing.join(within)
-    if within and closing.is_alive():
-        logger.warning("the Kafka client is not closed in time and is left behind", extra={"seconds": within})
+    closing.join(timeout)
+    if timeout and closing.is_alive():
+        logger.warning("close timed out, client abandoned", extra={"seconds": timeout})
     return closing
 
 

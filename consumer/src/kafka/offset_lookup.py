@@ -1,4 +1,4 @@
-"""What the Kafka client tells of partitions' offsets. What is not told in time is left out."""
+"""Asks Kafka for partitions' offsets. A partition for which no answer comes in time is left out."""
 
 import logging
 from collections.abc import Collection
@@ -10,52 +10,51 @@ from src.kafka.statistics import Watermarks
 
 logger = logging.getLogger(__name__)
 
-COMMITTED_TIMEOUT = 10.0  # seconds to learn the committed offsets of new partitions
-BEGINS_TIMEOUT = 10.0  # seconds to learn where they begin
-ENDS_TIMEOUT = 1.0  # seconds
+COMMITTED_TIMEOUT = 10.0  # seconds to fetch the committed offsets of new partitions
+EARLIEST_TIMEOUT = 10.0  # seconds
+LATEST_TIMEOUT = 1.0  # seconds
 
 
 class OffsetLookup:
-    """Asked by the thread that polls."""
+    """Used by the thread that polls, which waits for the answers."""
 
-    def __init__(self, consumer: Consumer, topic: str) -> None:
-        self._consumer = consumer
+    def __init__(self, client: Consumer, topic: str) -> None:
+        self._client = client
         self._topic = topic
 
     def committed(self, partitions: Collection[int]) -> list[TopicPartition]:
-        """Where the group stands, with what was committed beside it; OFFSET_BEGINNING where it has committed nothing.
+        """The group's offsets with their metadata; OFFSET_BEGINNING where it has committed none.
 
-        Where that can't be learnt it is OFFSET_INVALID: the client then looks for itself.
+        Without an answer they are OFFSET_INVALID: the client then fetches them itself.
         """
         asked = self._at(OFFSET_INVALID, partitions)
         try:
-            answers = self._consumer.committed(asked, timeout=COMMITTED_TIMEOUT) if asked else []
+            answers = self._client.committed(asked, timeout=COMMITTED_TIMEOUT) if asked else []
         except KafkaException as error:
-            logger.warning("committed offsets not told", extra={"reason": reason(error)})
+            logger.warning("committed offsets unavailable", extra={"reason": reason(error)})
             return asked
         for answer in answers:
             if not answer.error and answer.offset == OFFSET_INVALID:
                 answer.offset = OFFSET_BEGINNING
         return answers
 
-    def begins(self, partitions: Collection[int]) -> dict[int, int]:
-        """The offset of each one's oldest message."""
-        return self._told(OFFSET_BEGINNING, partitions, BEGINS_TIMEOUT)
+    def earliest(self, partitions: Collection[int]) -> dict[int, int]:
+        """The offset of each partition's oldest message."""
+        return self._offsets(OFFSET_BEGINNING, partitions, EARLIEST_TIMEOUT)
 
-    def ends(self, partitions: Collection[int]) -> dict[int, int]:
-        """The offset after each one's last message."""
-        return self._told(OFFSET_END, partitions, ENDS_TIMEOUT)
+    def latest(self, partitions: Collection[int]) -> dict[int, int]:
+        """The offset after each partition's newest message."""
+        return self._offsets(OFFSET_END, partitions, LATEST_TIMEOUT)
 
-    def spans(self, partitions: Collection[int]) -> dict[int, Watermarks]:
-        """Both, None where it is not told."""
-        begins, ends = self.begins(partitions), self.ends(partitions)
-        return {partition: Watermarks(begins.get(partition), ends.get(partition)) for partition in partitions}
+    def watermarks(self, partitions: Collection[int]) -> dict[int, Watermarks]:
+        earliest, latest = self.earliest(partitions), self.latest(partitions)
+        return {partition: Watermarks(earliest.get(partition), latest.get(partition)) for partition in partitions}
 
-    def _told(self, where: int, partitions: Collection[int], timeout: float) -> dict[int, int]:
+    def _offsets(self, which: int, partitions: Collection[int], timeout: float) -> dict[int, int]:
         if not partitions:
             return {}
         try:
-            answers = self._consumer.offsets_for_times(self._at(where, partitions), timeout=timeout)
+            answers = self._client.offsets_for_times(self._at(which, partitions), timeout=timeout)
         except KafkaException:
             return {}
         return {answer.partition: answer.offset for answer in answers if not answer.error}

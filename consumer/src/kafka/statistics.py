@@ -1,4 +1,4 @@
-"""What the Kafka client tells of the cluster, from its statistics and its error events. No Kafka here."""
+"""The state of the cluster and the group, from librdkafka's statistics and error events. No Kafka here."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -9,7 +9,7 @@ DEFAULT_SERVERS = "kafka:9092"
 
 
 class Watermarks(NamedTuple):
-    """The first offset of a partition and the one after its last; None while unknown."""
+    """The offset of a partition's oldest message, and the one after its newest; None while unknown."""
 
     low: int | None
     high: int | None
@@ -43,54 +43,56 @@ _decode = msgspec.json.Decoder(_Statistics).decode
 
 
 class ClusterStatistics:
-    """Kept up to date by the client's callbacks, read by the health check from another thread."""
+    """Updated by the client's callbacks; safe to read from any thread."""
 
     def __init__(self, servers: str, topic: str) -> None:
         self._servers = servers
         self._topic = topic
-        self._reached = False
-        self._complaint = "not connected yet"
-        self._ends: Mapping[int, Watermarks] = {}
-        self._told: Mapping[int, int] = {}
+        self._connected = False
+        self._last_error = "not connected yet"
+        self._watermarks: Mapping[int, Watermarks] = {}
+        self._latest: Mapping[int, int] = {}
         self.joined = False
         self.in_group = False
-        """Whether it was so in the last statistics; `joined` outlives a rebalance."""
+        """Whether it was so in the last statistics; `joined` stays true during a rebalance."""
 
     @property
-    def trouble(self) -> str | None:
-        """Why no broker can be reached; None while one is."""
-        return None if self._reached else f"broker {self._servers}: {self._complaint}"
+    def unreachable(self) -> str | None:
+        """Why no broker can be reached; None while one is connected."""
+        return None if self._connected else f"broker {self._servers}: {self._last_error}"
 
-    def ends(self, partition: int) -> Watermarks:
-        low, high = self._ends.get(partition, Watermarks(None, None))
-        return Watermarks(low, max(high or 0, self._told[partition]) if partition in self._told else high)
+    def watermarks(self, partition: int) -> Watermarks:
+        low, high = self._watermarks.get(partition, Watermarks(None, None))
+        return Watermarks(low, max(high or 0, self._latest[partition]) if partition in self._latest else high)
 
-    def tell_ends(self, ends: Mapping[int, int]) -> None:
-        """The statistics' own stand still while nothing is fetched."""
-        self._told = ends
+    def set_latest(self, offsets: Mapping[int, int]) -> None:
+        """The high watermarks as looked up: those of the statistics stand still while nothing is fetched."""
+        self._latest = offsets
 
-    def fetching(self) -> None:
-        self._told = {}
+    def clear_latest(self) -> None:
+        """The statistics have the high watermarks again."""
+        self._latest = {}
 
-    def complain(self, text: str, *, unresolved: bool = False) -> str:
-        """Remember why a broker could not be reached; returns it, with the mend where that is known."""
-        hint = ""
+    def record_error(self, text: str, *, unresolved: bool = False) -> str:
+        """Keep the reason why a broker is unreachable; returns it, with advice where there is some."""
+        advice = ""
         if unresolved and self._servers == DEFAULT_SERVERS:
-            hint = (
-                "; that is its name inside docker compose: elsewhere set KAFKA_BOOTSTRAP_SERVERS, e.g. localhost:29092"
+            advice = (
+                "; this name exists inside docker compose only: elsewhere set KAFKA_BOOTSTRAP_SERVERS,"
+                " e.g. localhost:29092"
             )
-        self._complaint = text + hint
-        return self._complaint
+        self._last_error = text + advice
+        return self._last_error
 
-    def update(self, statistics: str | bytes) -> None:
-        """Take in librdkafka's statistics, a JSON document."""
-        told = _decode(statistics)
-        self._reached = any(broker.state == "UP" for broker in told.brokers.values() if broker.nodeid >= 0)
-        self.in_group = told.cgrp is not None and told.cgrp.join_state == "steady"
+    def update(self, document: str | bytes) -> None:
+        """Read librdkafka's statistics, a JSON document."""
+        statistics = _decode(document)
+        self._connected = any(broker.state == "UP" for broker in statistics.brokers.values() if broker.nodeid >= 0)
+        self.in_group = statistics.cgrp is not None and statistics.cgrp.join_state == "steady"
         self.joined = self.joined or self.in_group
-        topic = told.topics.get(self._topic)
+        topic = statistics.topics.get(self._topic)
         if topic is not None:
-            self._ends = {
+            self._watermarks = {
                 int(number): Watermarks(_known(partition.lo_offset), _known(partition.ls_offset))
                 for number, partition in topic.partitions.items()
             }

@@ -1,4 +1,4 @@
-"""The topic's own id, by which a topic that was deleted and made again is told from the old one."""
+"""The topic's id, by which a recreated topic is told from the deleted one of the same name."""
 
 import re
 import time
@@ -9,14 +9,14 @@ from typing import Any, Protocol, TypeGuard
 from confluent_kafka import KafkaException, TopicCollection
 
 NO_ID = "A" * 22  # how an id of zeros is written
-ASKED_EVERY = 10.0  # seconds
-FRESH_ANSWER = 2.0  # seconds that an answer may take where it matters
+REQUEST_INTERVAL = 10.0  # seconds
+RENEW_TIMEOUT = 2.0  # seconds to wait for an answer where it matters
 
 _ID = re.compile(r"[A-Za-z0-9+/_-]{22}")
 
 
 def is_topic_id(text: str | None) -> TypeGuard[str]:
-    """Whether this is an id; other programs commit other things beside their offsets."""
+    """Whether this is an id: other programs commit other metadata beside their offsets."""
     return text is not None and _ID.fullmatch(text) is not None
 
 
@@ -27,7 +27,7 @@ class Admin(Protocol):
 
 
 class TopicIdentity:
-    """Asks in the background; `known` is the last answer, None where the broker tells none."""
+    """Asks in the background; `known` is the last answer, None where the broker has no topic ids."""
 
     def __init__(
         self,
@@ -35,39 +35,39 @@ class TopicIdentity:
         topic: str,
         *,
         clock: Callable[[], float] = time.monotonic,
-        patience: float = FRESH_ANSWER,
+        renew_timeout: float = RENEW_TIMEOUT,
     ) -> None:
         self.known: str | None = None
         self._admin = admin
         self._topic = topic
         self._clock = clock
-        self._patience = patience
-        self._asked_at = -ASKED_EVERY
+        self._renew_timeout = renew_timeout
+        self._last_request = -REQUEST_INTERVAL
         self._answer: Future[Any] | None = None
 
     def refresh(self) -> None:
-        """Take in an answer that has come, and ask again when it is time. Does not wait."""
+        """Take an answer that has arrived, and ask again when it is time. Does not wait."""
         if self._answer is not None and self._answer.done():
-            self._take(0.0)
-        if self._answer is None and self._clock() - self._asked_at >= ASKED_EVERY:
-            self._ask()
+            self._receive(0.0)
+        if self._answer is None and self._clock() - self._last_request >= REQUEST_INTERVAL:
+            self._request()
 
     def renew(self) -> None:
-        """Forget what is known, which may be of a topic that is no more, and give a new answer moments to come."""
+        """Forget what is known, which may be a deleted topic's, and wait a moment for a new answer."""
         self.known = None
-        self._ask()
-        self._take(self._patience)
+        self._request()
+        self._receive(self._renew_timeout)
 
     def close(self) -> None:
-        """Let go of the client, in this thread: garbage collection in one of its own would abort the process."""
+        """Release the client in this thread: collected in a thread of its own, it would abort the process."""
         del self._admin
 
-    def _ask(self) -> None:
-        self._asked_at = self._clock()
+    def _request(self) -> None:
+        self._last_request = self._clock()
         answers = self._admin.describe_topics(TopicCollection([self._topic]), request_timeout=10)
         self._answer = answers[self._topic]
 
-    def _take(self, timeout: float) -> None:
+    def _receive(self, timeout: float) -> None:
         answer = self._answer
         if answer is None:
             return

@@ -1,4 +1,4 @@
-"""A topic as it is now, read from outside: no member of any group, and nothing is ever committed."""
+"""Reads topics as they are now, outside of any consumer group; nothing is ever committed."""
 
 import logging
 import time
@@ -16,19 +16,19 @@ from src.model.record import Record
 from src.settings import KafkaSettings
 from src.utils.config import ConfigurationError
 
-ANSWER_TIMEOUT = 10.0  # seconds for one question to the cluster
-PATIENCE = 30.0  # seconds without a message, while some are still to come
+REQUEST_TIMEOUT = 10.0  # seconds
+READ_TIMEOUT = 30.0  # seconds without a message, before the end of the range
 BATCH = 5_000
-COORDINATOR_MOVES = {
+COORDINATOR_ERRORS = {
     KafkaError.NOT_COORDINATOR,
     KafkaError.COORDINATOR_NOT_AVAILABLE,
     KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
 }
-"""What is answered for a moment after a broker's start, and while the group goes from one broker to another."""
+"""Returned for a moment after a broker has started, and while the group moves to another coordinator."""
 
 
 class OffsetRange(NamedTuple):
-    """Offsets of one partition, from the first up to the end, which is not among them."""
+    """Offsets of one partition, from `first` up to, not including, `end`."""
 
     first: int
     end: int
@@ -38,7 +38,7 @@ class OffsetRange(NamedTuple):
 
 
 class TopicReader:
-    """Tells what a cluster's topics hold at this moment. Raises SourceError where the cluster does not answer."""
+    """Used by one thread. Raises SourceError where the cluster is unreachable or returns an error."""
 
     def __init__(
         self,
@@ -46,19 +46,19 @@ class TopicReader:
         *,
         consumer: Callable[..., Consumer] = Consumer,
         clock: Callable[[], float] = time.monotonic,
-        timeout: float = ANSWER_TIMEOUT,
-        patience: float = PATIENCE,
+        request_timeout: float = REQUEST_TIMEOUT,
+        read_timeout: float = READ_TIMEOUT,
     ) -> None:
-        self._view = ClusterStatistics(settings.servers, settings.topic)
+        self._statistics = ClusterStatistics(settings.servers, settings.topic)
         self._servers = settings.servers
-        self._complaint: str | None = None
+        self._last_error: str | None = None
         self._clock = clock
-        self._timeout = timeout
-        self._patience = patience
-        self._settled_group = Retrying(
-            retry=retry_if_exception(_coordinator_moves),
+        self._request_timeout = request_timeout
+        self._read_timeout = read_timeout
+        self._retry_coordinator = Retrying(
+            retry=retry_if_exception(_is_coordinator_error),
             wait=wait_fixed(0.2),
-            stop=stop_after_delay(patience),
+            stop=stop_after_delay(read_timeout),
             reraise=True,
         )
         try:
@@ -67,37 +67,37 @@ class TopicReader:
             raise ConfigurationError(f"kafka.client: {reason(error)}") from error
 
     def partitions(self, topic: str) -> list[int]:
-        """Empty where there is no such topic. All topics are asked for: asking for one might make it."""
+        """Empty if there is no such topic. All topics are requested: a request for one might create it."""
         with self._translating():
-            topics = self._consumer.list_topics(timeout=self._timeout).topics
+            topics = self._consumer.list_topics(timeout=self._request_timeout).topics
         return sorted(topics[topic].partitions) if topic in topics else []
 
     def committed(self, topic: str, partitions: Sequence[int]) -> dict[int, int | None]:
         """The group's offsets; None where it has committed none."""
         asked = [TopicPartition(topic, partition) for partition in partitions]
         with self._translating():
-            answers = self._settled_group(self._consumer.committed, asked, timeout=self._timeout)
+            answers = self._retry_coordinator(self._consumer.committed, asked, timeout=self._request_timeout)
         for answer in answers:
             if answer.error:
-                raise SourceError(f"the committed offset of {topic}[{answer.partition}] is not told: {answer.error}")
+                raise SourceError(f"no committed offset for {topic}[{answer.partition}]: {answer.error}")
         return {answer.partition: answer.offset if answer.offset >= 0 else None for answer in answers}
 
-    def spans(self, topic: str, partitions: Sequence[int]) -> dict[int, OffsetRange]:
-        """From the oldest message that is left to the end, as they are now; open transactions lie past the end."""
-        return {partition: self._span(topic, partition) for partition in partitions}
+    def offset_ranges(self, topic: str, partitions: Sequence[int]) -> dict[int, OffsetRange]:
+        """From the oldest message to the last stable offset, as of now; open transactions lie behind it."""
+        return {partition: self._offset_range(topic, partition) for partition in partitions}
 
-    def read(self, topic: str, spans: Mapping[int, OffsetRange]) -> Generator[Record, None, None]:
-        """Every message of these spans, in order within a partition. What arrives meanwhile is left alone."""
-        unread = {partition: span.end for partition, span in spans.items() if span}
-        with self._assigned([TopicPartition(topic, partition, spans[partition].first) for partition in unread]):
+    def read(self, topic: str, ranges: Mapping[int, OffsetRange]) -> Generator[Record, None, None]:
+        """Every message of these ranges, in order within a partition. What arrives meanwhile is not read."""
+        unread = {partition: range_.end for partition, range_ in ranges.items() if range_}
+        with self._assigned([TopicPartition(topic, partition, ranges[partition].first) for partition in unread]):
             while unread:
-                for message in self._arrived():
+                for message in self._poll():
                     partition, offset = cast(int, message.partition()), cast(int, message.offset())
                     if partition not in unread:
                         continue
                     if message.error() is None and offset < unread[partition]:
                         yield record_of(message)
-                    elif offset >= unread[partition] or self._is_the_end(topic, partition, offset):
+                    elif offset >= unread[partition] or self._is_end_of_partition(topic, partition, offset):
                         del unread[partition]
                         self._consumer.incremental_unassign([TopicPartition(topic, partition)])
 
@@ -114,7 +114,7 @@ class TopicReader:
         return {
             "socket.timeout.ms": 10_000,
             "queued.max.messages.kbytes": 32_768,
-            "fetch.wait.max.ms": 100,  # the end of a partition is told by an empty answer
+            "fetch.wait.max.ms": 100,  # an empty response reports the end of a partition
             **settings.client_settings,
             "group.id": settings.group_id,
             "enable.auto.commit": False,
@@ -125,15 +125,15 @@ class TopicReader:
             "error_cb": self._on_error,
         }
 
-    def _span(self, topic: str, partition: int) -> OffsetRange:
+    def _offset_range(self, topic: str, partition: int) -> OffsetRange:
         with self._translating():
             return OffsetRange(
-                *self._consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=self._timeout)
+                *self._consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=self._request_timeout)
             )
 
-    def _is_the_end(self, topic: str, partition: int, offset: int) -> bool:
-        """As the partition's leader tells it: a replica that lags says so of its own end."""
-        return offset >= self._span(topic, partition).end
+    def _is_end_of_partition(self, topic: str, partition: int, offset: int) -> bool:
+        """According to the leader: a follower that lags reports its own end."""
+        return offset >= self._offset_range(topic, partition).end
 
     @contextmanager
     def _assigned(self, positions: list[TopicPartition]) -> Iterator[None]:
@@ -144,16 +144,18 @@ class TopicReader:
         finally:
             self._consumer.unassign()
 
-    def _arrived(self) -> Iterator[Message]:
-        """Messages, and the ends of partitions; waits for the first."""
-        deadline = self._clock() + self._patience
+    def _poll(self) -> Iterator[Message]:
+        """Messages and end-of-partition events; waits for the first."""
+        deadline = self._clock() + self._read_timeout
         while (first := self._consumer.poll(1.0)) is None:
             if self._clock() > deadline:
-                raise SourceError(self._trouble(f"no message for {self._patience:.0f} s, while some are still to come"))
+                raise SourceError(
+                    self._describe(f"no message for {self._read_timeout:.0f} s before the end of the topic")
+                )
         for message in (first, *self._consumer.consume(BATCH, 0)):
             error = message.error()
             if error is not None and error.code() != KafkaError._PARTITION_EOF:
-                raise SourceError(f"Kafka refuses {message.topic()}: {error.str()}")
+                raise SourceError(f"Kafka returned an error for {message.topic()}: {error.str()}")
             yield message
 
     @contextmanager
@@ -161,16 +163,18 @@ class TopicReader:
         try:
             yield
         except KafkaException as error:
-            self._consumer.poll(0.5)  # lets the client say why
-            raise SourceError(self._trouble(reason(error))) from error
+            self._consumer.poll(0.5)  # the client reports the reason in a callback
+            raise SourceError(self._describe(reason(error))) from error
 
     def _on_error(self, error: KafkaError) -> None:
-        if self._complaint is None or error.code() != KafkaError._ALL_BROKERS_DOWN:  # which gives no reason
-            self._complaint = self._view.complain(error.str(), unresolved=error.code() == KafkaError._RESOLVE)
+        if self._last_error is None or error.code() != KafkaError._ALL_BROKERS_DOWN:  # which gives no reason
+            self._last_error = self._statistics.record_error(
+                error.str(), unresolved=error.code() == KafkaError._RESOLVE
+            )
 
-    def _trouble(self, symptom: str) -> str:
-        return f"broker {self._servers}: {self._complaint or symptom}"
+    def _describe(self, symptom: str) -> str:
+        return f"broker {self._servers}: {self._last_error or symptom}"
 
 
-def _coordinator_moves(error: BaseException) -> bool:
-    return isinstance(error, KafkaException) and error.args[0].code() in COORDINATOR_MOVES
+def _is_coordinator_error(error: BaseException) -> bool:
+    return isinstance(error, KafkaException) and error.args[0].code() in COORDINATOR_ERRORS

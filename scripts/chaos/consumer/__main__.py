@@ -37,7 +37,7 @@ def build(settings: Settings, options: argparse.Namespace) -> DataConsumer:
         countdown.start()
     return DataConsumer(
         settings,
-        source=unprotected.source(settings, without),
+        group_member=unprotected.group_member(without),
         storage=CrashingStorage(storage, point, countdown) if point in (STORING, STORED) else storage,
         dead_letters=CrashingDeadLetters(dead_letters, countdown) if point == DEAD_LETTERED else dead_letters,
         processor=unprotected.processor(without)(_adjustable_clock(options.clock_back, countdown)),

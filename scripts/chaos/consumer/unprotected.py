@@ -1,10 +1,11 @@
 """The consumer's parts, each without one protection: a scenario must fail with it. Not part of the service."""
 
 import uuid
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from threading import Event
-from typing import Any, Self, TypeVar, cast
+from typing import Any, TypeVar
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
@@ -19,7 +20,8 @@ from confluent_kafka.admin import AdminClient
 
 from src.data_processor import DataProcessor
 from src.dead_letters.topic import DeadLetterTopic
-from src.kafka.group_member import GroupMember, Listener
+from src.kafka.assignment import Assignment, Start
+from src.kafka.group_member import GroupMember
 from src.model.errors import DeadLetterError, InvalidMessage, StorageUnavailable
 from src.model.record import Record, Rejection
 from src.model.verdict import Outcome, Verdict
@@ -106,7 +108,7 @@ class WithoutUnknownFields(DataProcessor):
         return super().check(message)
 
 
-# -- the source
+# -- the group member
 
 
 class CommittingFirst(GroupMember):
@@ -115,66 +117,37 @@ class CommittingFirst(GroupMember):
     def poll(self, limit: int, timeout: float) -> list[Record]:
         records = super().poll(limit, timeout)
         if records:
-            super().commit_now({record.partition: record.offset + 1 for record in records})
+            ends = {record.partition: record.offset + 1 for record in records}
+            positions = [TopicPartition(self._topic, partition, offset) for partition, offset in ends.items()]
+            self._client.commit(offsets=positions, asynchronous=False)
         return records
-
-    def commit(self, offsets: Mapping[int, int]) -> None:
-        """Already committed."""
-
-    def commit_now(self, offsets: Mapping[int, int]) -> None:
-        """Already committed."""
 
 
 class WithoutCommitOnRevoke(GroupMember):
     """A revoked partition is left as it was last committed."""
 
-    def commit_now(self, offsets: Mapping[int, int]) -> None:
-        """No commit."""
+    def _on_revoke(self, client: Consumer, positions: list[TopicPartition]) -> None:
+        self._on_lost(client, positions)
+
+
+class IgnoringNumbers(Assignment):
+    """Treats a partition that was assigned again as one that was never lost."""
+
+    def assign(self, starts: Mapping[int, Start]) -> None:
+        super().assign({partition: start for partition, start in starts.items() if partition not in self})
+
+    def owns(self, record: Record) -> bool:
+        return record.partition in self
 
 
 class WithoutAssignmentNumbers(GroupMember):
-    """Treats a partition that was reassigned as one that was never revoked."""
+    """Ignores lost partitions."""
 
-    def subscribe(self, listener: Listener) -> Self:
-        return super().subscribe(_IgnoringLosses(listener))
+    def __init__(self, *settings: Any, **collaborators: Any) -> None:
+        super().__init__(*settings, **collaborators, assignment=IgnoringNumbers())
 
-    def poll(self, limit: int, timeout: float) -> list[Record]:
-        return [record._replace(assignment=0) for record in super().poll(limit, timeout)]
-
-
-class _IgnoringLosses:
-    """Forwards everything except lost partitions."""
-
-    def __init__(self, listener: Listener) -> None:
-        self._listener = listener
-        self._known: set[int] = set()
-
-    def assigned(self, committed: Mapping[int, int | None], assignment: int) -> None:  # noqa: ARG002 - that is the point
-        new = {partition: offset for partition, offset in committed.items() if partition not in self._known}
-        self._known |= committed.keys()
-        self._listener.assigned(new, 0)
-
-    def revoking(self, partitions: Collection[int]) -> None:
-        self._known -= set(partitions)
-        self._listener.revoking(partitions)
-
-    def lost(self, partitions: Collection[int]) -> None:
-        """Ignored."""
-
-    def begun(self, positions: Mapping[int, int]) -> None:
-        self._listener.begun(positions)
-
-    def replaced(self, partitions: Collection[int]) -> None:
-        self._listener.replaced(partitions)
-
-    def skipped(self, partition: int, offsets: int, position: int) -> None:
-        self._listener.skipped(partition, offsets, position)
-
-    def committed(self, offsets: Mapping[int, int]) -> None:
-        self._listener.committed(offsets)
-
-    def refused(self, offsets: Mapping[int, int]) -> None:
-        self._listener.refused(offsets)
+    def _on_lost(self, client: Consumer, positions: list[TopicPartition]) -> None:
+        client.incremental_unassign(positions)
 
 
 class StartingAtLatest(Consumer):
@@ -210,20 +183,18 @@ DEAD_LETTERS: Mapping[str, type[DeadLetterTopic]] = {
     "dead-letter-retry": WithoutDeadLetterRetry,
 }
 PROCESSORS: Mapping[str, type[DataProcessor]] = {"unknown-fields": WithoutUnknownFields}
-SOURCES: Mapping[str, type[GroupMember]] = {
+MEMBERS: Mapping[str, type[GroupMember]] = {
     "commit-after-store": CommittingFirst,
     "commit-on-revoke": WithoutCommitOnRevoke,
     "assignment-numbers": WithoutAssignmentNumbers,
 }
 
 
-def source(settings: Settings, without: Collection[str]) -> GroupMember:
-    kind: type[GroupMember] = _chosen(SOURCES, without, GroupMember)
-    return kind(
-        settings.kafka,
-        on_offset_gap=settings.consumer.on_offset_gap,
-        consumer=StartingAtLatest if "start-at-earliest" in without else Consumer,
-        admin=cast(Any, WithoutTopicIds) if "topic-id-check" in without else AdminClient,
+def group_member(without: Collection[str]) -> Callable[..., GroupMember]:
+    return partial(
+        _chosen(MEMBERS, without, GroupMember),
+        client=StartingAtLatest if "start-at-earliest" in without else Consumer,
+        admin=WithoutTopicIds if "topic-id-check" in without else AdminClient,
     )
 
 

@@ -70,7 +70,9 @@ def committed_offset_expired(trial: Trial) -> None:
     trial.wait_until_produced()
     trial.accepted = load.first(_delete_unread(trial))  # as many as are left
     consumer = trial.processes.start_consumer()
-    trial.expect(lambda: trial.logged(consumer, "committed offset gone"), "the log reports the missing offset")
+    trial.expect(
+        lambda: trial.logged(consumer, "committed offset no longer exists"), "the log reports the missing offset"
+    )
     _continue_after_gap(trial)
 
 

@@ -1,0 +1,41 @@
+"""Which partitions the Kafka client fetches, and from which offset."""
+
+from collections.abc import Collection, Iterable, Mapping
+
+from confluent_kafka import Consumer, TopicPartition
+
+
+class Fetcher:
+    """Used by the thread that polls, also inside rebalance callbacks. Raises KafkaException."""
+
+    def __init__(self, client: Consumer, topic: str, *, paused: bool) -> None:
+        self._client = client
+        self._topic = topic
+        self.paused = paused
+        """Whether all partitions are paused, those that are assigned later included."""
+
+    def start(self, offsets: Mapping[int, int]) -> None:
+        """Fetch these partitions from these offsets."""
+        positions = [TopicPartition(self._topic, partition, offset) for partition, offset in offsets.items()]
+        self._client.incremental_assign(positions)
+        if positions:  # explicitly: a pause before the assignment is ignored, and an older one outlives it
+            (self._client.pause if self.paused else self._client.resume)(positions)
+
+    def stop(self, partitions: Collection[int]) -> None:
+        """Drop these partitions, and what was fetched of them and not returned yet."""
+        self._client.incremental_unassign(self._at(partitions))
+
+    def hold(self, partitions: Iterable[int]) -> None:
+        """Pause these partitions alone."""
+        self._client.pause(self._at(partitions))
+
+    def pause(self, partitions: Iterable[int]) -> None:
+        self.paused = True
+        self._client.pause(self._at(partitions))
+
+    def resume(self, partitions: Iterable[int]) -> None:
+        self.paused = False
+        self._client.resume(self._at(partitions))
+
+    def _at(self, partitions: Iterable[int]) -> list[TopicPartition]:
+        return [TopicPartition(self._topic, partition) for partition in partitions]

@@ -1,0 +1,166 @@
+"""From which offset a partition is read: when it is assigned, and when its position no longer exists.
+
+Nothing is skipped silently: with `on_offset_gap: stop` a partition without its committed offset, or of a recreated
+topic, is stopped until an operator decides; with `earliest` it is read from its oldest message, and that is logged.
+"""
+
+import logging
+from collections.abc import Collection, Iterable, Sequence
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
+
+from src.kafka.assignment import Assignment, Start
+from src.kafka.fetcher import Fetcher
+from src.kafka.offset_lookup import OffsetLookup
+from src.kafka.statistics import Watermarks
+from src.kafka.topic_identity import TopicIdentity, is_topic_id
+from src.utils.metrics import ConsumerMetrics
+
+logger = logging.getLogger(__name__)
+
+_RECREATED = "the topic was deleted and recreated; see consumer.on_offset_gap"
+_NO_COMMIT = (
+    "the group or the topic is new, or the committed offsets have expired (offsets.retention.minutes): reading starts"
+    " at the oldest messages, and whether any were lost before is unknown"
+)
+
+
+class OffsetReset:
+    """Used by the thread that polls, also inside rebalance callbacks."""
+
+    def __init__(
+        self,
+        client: Consumer,
+        assignment: Assignment,
+        fetcher: Fetcher,
+        identity: TopicIdentity,
+        metrics: ConsumerMetrics,
+        *,
+        topic: str,
+        on_offset_gap: str,
+    ) -> None:
+        self._assignment = assignment
+        self._fetcher = fetcher
+        self._identity = identity
+        self._metrics = metrics
+        self._topic = topic
+        self._on_offset_gap = on_offset_gap
+        self._lookup = OffsetLookup(client, topic)
+
+    def start(self, partitions: Sequence[int]) -> None:
+        """Read newly assigned partitions from their committed offsets, or from their oldest messages."""
+        self._start(self._lookup.committed(partitions))
+        self._identity.renew()
+        self._compare_identity(partitions)
+
+    def handle_gaps(self) -> None:
+        """To be called before each fetch: what was fetched is in flight by then, under the number it came with."""
+        self._identity.refresh()
+        missing = self._out_of_range()
+        if missing:
+            self._identity.renew()  # an offset may be gone with its topic
+        self._compare_identity(self._assignment.partitions)
+        for partition in missing:
+            self._handle_out_of_range(partition)
+
+    def stop(self, partition: int, reason: str) -> None:
+        """Stop the partition until an operator decides; the others are read on."""
+        self._assignment[partition].gap = f"{self._topic}[{partition}]: {reason}"
+        self._fetcher.hold([partition])
+
+    def _start(self, starts: Sequence[TopicPartition]) -> None:
+        uncommitted = [start.partition for start in starts if start.offset == OFFSET_BEGINNING]
+        earliest = self._lookup.earliest(uncommitted)
+        self._fetcher.start({start.partition: earliest.get(start.partition, start.offset) for start in starts})
+        self._assignment.assign({start.partition: _known(start) for start in starts})
+        for partition, offset in earliest.items():
+            self._assignment.skip_to(partition, offset)
+        if later := {partition: offset for partition, offset in earliest.items() if offset > 0}:
+            logger.warning(
+                "no committed offset, reading from the earliest", extra={"earliest": later, "reason": _NO_COMMIT}
+            )
+
+    def _restart(self, partitions: Collection[int]) -> None:
+        """Read from the oldest messages, under a new number: records of the old one no longer count."""
+        self._fetcher.stop(partitions)
+        self._start([TopicPartition(self._topic, partition, OFFSET_BEGINNING) for partition in partitions])
+
+    # -- the topic was recreated
+
+    def _compare_identity(self, partitions: Iterable[int]) -> None:
+        """A recreated topic has other messages at the same offsets."""
+        current = self._identity.known
+        if current is None:
+            return
+        recreated = [partition for partition in partitions if self._belongs_to_another_topic(partition, current)]
+        if not recreated:
+            return
+        for partition, watermarks in self._lookup.watermarks(recreated).items():
+            self._assignment[partition].out_of_range = None
+            self._report(partition, None, watermarks, _RECREATED)
+        if self._on_offset_gap == "earliest":
+            self._restart(recreated)
+        else:
+            for partition in recreated:
+                self.stop(partition, _RECREATED)
+            self._assignment.discard(recreated)
+
+    def _belongs_to_another_topic(self, partition: int, current: str) -> bool:
+        state = self._assignment[partition]
+        if state.gap is None and state.topic_id is None:
+            state.topic_id = current
+        return state.gap is None and state.topic_id != current
+
+    # -- a position no longer exists
+
+    def _out_of_range(self) -> Sequence[int]:
+        assignment = self._assignment
+        return [partition for partition in assignment.partitions if assignment[partition].out_of_range is not None]
+
+    def _handle_out_of_range(self, partition: int) -> None:
+        state = self._assignment[partition]
+        missing, state.out_of_range = state.out_of_range, None
+        if missing is None:
+            return  # it went with its topic
+        if missing.offset is None or missing.offset < 0:  # nothing was committed, and no answer said so in time
+            self._restart([partition])
+            return
+        text = f"offset {missing.offset} no longer exists; see consumer.on_offset_gap"
+        watermarks = self._lookup.watermarks([partition])[partition]
+        self._report(partition, missing.offset, watermarks, text)
+        if self._on_offset_gap != "earliest":
+            self.stop(partition, text)
+        elif watermarks.low is None or watermarks.low < missing.offset:  # the end is gone, not the beginning
+            self._restart([partition])
+        else:
+            self._skip(partition, missing.offset, watermarks.low)
+
+    def _skip(self, partition: int, missing: int, earliest: int) -> None:
+        """Records from before the gap still count."""
+        self._fetcher.stop([partition])
+        self._fetcher.start({partition: earliest})
+        self._assignment.skip_to(partition, earliest)
+        self._metrics.skipped_offsets.inc(earliest - missing)
+        logger.warning(
+            "offsets skipped", extra={"partition": partition, "offsets": earliest - missing, "position": earliest}
+        )
+
+    def _report(self, partition: int, missing: int | None, watermarks: Watermarks, text: str) -> None:
+        logger.error(
+            "committed offset no longer exists",
+            extra={
+                "topic": self._topic,
+                "partition": partition,
+                "missing_offset": missing,
+                **watermarks._asdict(),
+                "reason": text,
+                "on_offset_gap": self._on_offset_gap,
+            },
+        )
+
+
+def _known(start: TopicPartition) -> Start:
+    return Start(
+        committed=start.offset if start.offset >= 0 else None,
+        topic_id=start.metadata if is_topic_id(start.metadata) else None,
+    )

@@ -1,0 +1,38 @@
+"""Counts and logs what became of a batch."""
+
+import logging
+from collections import Counter
+
+from src.pipeline.batch_writer import Result
+from src.utils.metrics import ConsumerMetrics
+
+logger = logging.getLogger(__name__)
+
+
+def count(result: Result, metrics: ConsumerMetrics) -> None:
+    metrics.stored.inc(len(result.stored))
+    metrics.duplicates.inc(result.duplicates)
+    metrics.dead_lettered.inc(len(result.rejections))
+    metrics.batch_size.observe(len(result.records))
+    metrics.storage_latency.observe(result.storage_seconds)
+    metrics.last_progress.set(result.finished)
+    for record in result.stored:
+        if record.timestamp is not None:
+            metrics.end_to_end_latency.observe(result.finished - record.timestamp / 1000)
+    if result.rejections:
+        _count_rejections(result, metrics)
+    logger.debug(
+        "batch settled",
+        extra={
+            "stored": len(result.stored),
+            "duplicates": result.duplicates,
+            "dead_lettered": len(result.rejections),
+        },
+    )
+
+
+def _count_rejections(result: Result, metrics: ConsumerMetrics) -> None:
+    reasons = Counter(rejection.reason for rejection in result.rejections)
+    for reason, number in reasons.items():
+        metrics.dead_letters.labels(reason).inc(number)
+    logger.info("messages dead-lettered", extra={"reasons": dict(reasons)})

@@ -1,0 +1,243 @@
+"""What a GroupMember does on any Kafka: run on the fake client, on the embedded broker and on real brokers."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from time import monotonic
+from typing import Any, cast
+
+from confluent_kafka import Consumer, Producer, TopicPartition
+from prometheus_client import CollectorRegistry
+
+from src.kafka.group_member import GroupMember, Timing
+from src.model.record import Record
+from src.settings import ConsumerSettings, KafkaSettings
+from src.utils.metrics import ConsumerMetrics
+from src.utils.secret import ClientSettings
+from tests.fakes import DEADLINE
+
+QUICK = Timing(statistics_interval=0.1, lookup_interval=0.1)
+
+
+class Member:
+    """A member of the group, and what it has been given so far. With `settling` that is settled on revocation."""
+
+    def __init__(self, settings: KafkaSettings, on_offset_gap: str = "stop", **collaborators: Any) -> None:
+        self.registry = CollectorRegistry()
+        self.records: list[Record] = []
+        self.settling = False
+        self.closed = False
+        self.member = GroupMember(
+            settings,
+            ConsumerSettings(on_offset_gap=cast(Any, on_offset_gap), offset_commit_frequency_ms=10),
+            ConsumerMetrics(self.registry, version="1", dead_letter_reasons=()),
+            **{"timing": QUICK, **collaborators},
+        )
+        self.assignment = self.member.assignment
+        self.member.subscribe(self._before_revoke)
+
+    @property
+    def offsets(self) -> list[int]:
+        return [record.offset for record in self.records]
+
+    @property
+    def values(self) -> set[bytes | None]:
+        return {record.value for record in self.records}
+
+    def poll(self) -> None:
+        self.records += self.member.poll(500, 0.05)
+
+    def settle(self) -> None:
+        self.assignment.settle(self.records)
+
+    def metric(self, name: str, **labels: str) -> float | None:
+        return self.registry.get_sample_value(name, labels)
+
+    def close(self) -> None:
+        if not self.closed:
+            self.closed = True
+            self.member.close()
+
+    def _before_revoke(self) -> None:
+        if self.settling:
+            self.settle()
+
+
+class Group(ABC):
+    """A topic of two partitions and the group that reads it."""
+
+    def __init__(self) -> None:
+        self.members: list[Member] = []
+
+    @abstractmethod
+    def produce(self, values: Sequence[bytes], partition: int = 0) -> None: ...
+
+    @abstractmethod
+    def commit(self, offset: int, partition: int = 0, topic_id: str = "") -> None:
+        """As another program would."""
+
+    @abstractmethod
+    def new_member(self, **options: Any) -> Member: ...
+
+    def join(self, **options: Any) -> Member:
+        member = self.new_member(**options)
+        self.members.append(member)
+        return member
+
+    def until(self, condition: Callable[[], object], seconds: float = DEADLINE) -> None:
+        """Let every member poll, and commit, until the condition holds."""
+        deadline = monotonic() + seconds
+        while not condition():
+            assert monotonic() < deadline, "the condition did not come to hold"
+            for member in self.members:
+                member.poll()
+                member.member.commit_if_due()
+
+    def leave(self) -> None:
+        while self.members:
+            self.members.pop().close()
+
+
+class GroupOnServers(Group):
+    """On a broker, embedded or real."""
+
+    def __init__(self, servers: str, topic: str, client: Mapping[str, Any], seconds: float = DEADLINE) -> None:
+        super().__init__()
+        self.servers = servers
+        self.topic = topic
+        self._client = client
+        self._seconds = seconds
+
+    def produce(self, values: Sequence[bytes], partition: int = 0, **message: Any) -> None:
+        producer = Producer({"bootstrap.servers": self.servers})
+        for value in values:
+            producer.produce(self.topic, value, partition=partition, **message)
+        assert producer.flush(self._seconds) == 0
+
+    def commit(self, offset: int, partition: int = 0, topic_id: str = "") -> None:
+        consumer = Consumer({"bootstrap.servers": self.servers, "group.id": self.topic})
+        consumer.commit(offsets=[TopicPartition(self.topic, partition, offset, topic_id)], asynchronous=False)
+        consumer.close()
+
+    def new_member(self, client_settings: Mapping[str, Any] | None = None, **options: Any) -> Member:
+        settings = KafkaSettings(
+            bootstrap_servers=self.servers,
+            topic=self.topic,
+            group_id=self.topic,
+            client=ClientSettings({**self._client, **(client_settings or {})}),
+        )
+        return Member(settings, **options)
+
+    def until(self, condition: Callable[[], object], seconds: float = 0.0) -> None:
+        super().until(condition, seconds or self._seconds)
+
+
+class GroupMemberContract:
+    """Subclasses give a fixture `group`."""
+
+    def test_a_new_group_reads_from_the_oldest_message(self, group: Group) -> None:
+        group.produce([b"a", b"b"])
+        member = group.join()
+
+        group.until(lambda: len(member.records) == 2)
+
+        assert member.offsets == [0, 1]
+        assert [record.value for record in member.records] == [b"a", b"b"]
+        assert sorted(member.assignment.partitions) == [0, 1]
+        assert all(member.assignment.owns(record) for record in member.records)
+
+    def test_the_group_continues_where_it_committed(self, group: Group) -> None:
+        group.produce([b"a", b"b", b"c"])
+        member = group.join()
+        group.until(lambda: len(member.records) == 3)
+        member.assignment.settle(member.records)
+        group.until(lambda: not member.assignment.due())
+        group.leave()
+        group.produce([b"d"])
+
+        member = group.join()
+        group.until(lambda: member.records)
+
+        assert member.offsets == [3]
+
+    def test_what_is_not_settled_is_read_again_by_the_next_member(self, group: Group) -> None:
+        group.produce([b"a", b"b"])
+        member = group.join()
+        group.until(lambda: len(member.records) == 2)
+        group.leave()
+
+        member = group.join()
+        group.until(lambda: len(member.records) == 2)
+
+        assert member.offsets == [0, 1]
+
+    def test_what_is_settled_before_a_revocation_is_committed_with_it(self, group: Group) -> None:
+        group.produce([b"a", b"b"])
+        member = group.join()
+        group.until(lambda: len(member.records) == 2)
+        member.settling = True
+        group.leave()
+        group.produce([b"c"])
+
+        member = group.join()
+        group.until(lambda: member.records)
+
+        assert member.offsets == [2]
+
+    def test_while_paused_nothing_is_read_and_nothing_is_lost(self, group: Group) -> None:
+        member = group.join()
+        group.until(lambda: member.assignment.partitions)
+        member.member.pause()
+        group.produce([b"a", b"b"])
+        for _ in range(10):
+            member.poll()
+
+        assert member.records == []
+
+        member.member.resume()
+        group.until(lambda: len(member.records) == 2)
+
+    def test_partitions_that_are_assigned_during_a_pause_are_paused(self, group: Group) -> None:
+        group.produce([b"a"])
+        member = group.join()
+        member.member.pause()
+        group.until(lambda: member.assignment.partitions)
+        for _ in range(10):
+            member.poll()
+
+        assert member.records == []
+
+        member.member.resume()
+        group.until(lambda: member.offsets == [0])
+
+    def test_the_end_of_a_partition_is_noted_and_no_error(self, group: Group) -> None:
+        group.produce([b"a"])
+        member = group.join()
+
+        group.until(lambda: member.assignment.partitions and member.assignment[0].eof_offset == 1)
+
+        assert member.offsets == [0]
+        assert member.assignment.errors == []
+
+    def test_a_committed_offset_that_no_longer_exists_stops_its_partition_alone(self, group: Group) -> None:
+        group.produce([b"a"])
+        group.produce([b"b"], partition=1)
+        group.commit(1000)
+        member = group.join()
+
+        group.until(lambda: member.assignment.gaps and member.records)
+
+        assert member.values == {b"b"}
+        assert list(member.assignment.gaps) == [0]
+        assert "offset 1000 no longer exists; see consumer.on_offset_gap" in member.assignment.gaps[0]
+        assert member.assignment.gaps[0] in member.member.readiness_failures()
+
+    def test_with_the_policy_earliest_a_partition_is_read_from_its_oldest_message(self, group: Group) -> None:
+        group.produce([b"a"])
+        group.commit(1000)
+        member = group.join(on_offset_gap="earliest")
+
+        group.until(lambda: member.records)
+
+        assert member.offsets == [0]
+        assert member.assignment.gaps == {}
+        assert member.assignment.owns(member.records[0])

@@ -1,0 +1,239 @@
+"""What a GroupMember does about the errors of its client, which a script gives."""
+
+import json
+from threading import Event
+from typing import Any, cast
+from weakref import ReferenceType, ref
+
+import pytest
+from confluent_kafka import KafkaError
+
+from src.kafka.group_member import Timing
+from src.kafka.topic_identity import NO_ID
+from src.model.errors import SourceError
+from src.settings import KafkaSettings
+from tests.fake_kafka import FakeAdmin, FakeMessage
+from tests.fakes import DEADLINE
+from tests.group_member_contract import Member
+from tests.scripted_client import ScriptedClient
+
+
+class World:
+    """A member, and the clients that it has made so far."""
+
+    def __init__(self, kind: type[ScriptedClient] = ScriptedClient, **options: Any) -> None:
+        self.now = 0.0
+        self.clients: list[ScriptedClient] = []
+        self._kind = kind
+        member = Member(
+            KafkaSettings(),
+            client=self._new_client,
+            admin=lambda _settings: FakeAdmin(),
+            clock=lambda: self.now,
+            **options,
+        )
+        self.assignment, self.member, self.metric = member.assignment, member.member, member.metric
+
+    @property
+    def client(self) -> ScriptedClient:
+        return self.clients[-1]
+
+    def poll(self) -> None:
+        self.member.poll(1, 0.0)
+
+    def report(self, join_state: str = "steady") -> None:
+        brokers = {"b:9092/1": {"state": "UP", "nodeid": 1}}
+        statistics = {"brokers": brokers, "topics": {}, "cgrp": {"join_state": join_state}}
+        self.client.settings["stats_cb"](json.dumps(statistics))
+
+    def _new_client(self, settings: dict[str, Any]) -> ScriptedClient:
+        self.clients.append(self._kind(settings))
+        return self.client
+
+
+def test_a_fatal_error_in_place_of_a_message_ends_the_run() -> None:
+    world = World()
+    world.client.script.append(FakeMessage(None, error=KafkaError(KafkaError._FENCED, "fenced by another", fatal=True)))
+
+    with pytest.raises(SourceError, match="fenced by another"):
+        world.poll()
+
+
+def test_a_fatal_error_of_the_client_ends_the_run() -> None:
+    world = World()
+
+    world.client.settings["error_cb"](KafkaError(KafkaError._FATAL, "producer fenced", fatal=True))
+
+    with pytest.raises(SourceError, match="producer fenced"):
+        world.poll()
+
+
+def test_a_commit_that_the_client_itself_rejects_stays_due() -> None:
+    world = World()
+    world.client.begins[0] = 5
+    world.client.assign(0)
+    world.client.refusing = True
+
+    world.now = 1.0
+    world.member.commit_if_due()
+
+    assert world.assignment.due() == {0: 5}
+    world.client.refusing = False
+    world.now = 2.0
+    world.member.commit_if_due()
+    world.poll()
+    assert world.assignment.due() == {}
+
+
+def test_there_is_one_commit_at_a_time() -> None:
+    world = World()
+    world.client.begins = {0: 5, 1: 7}
+    world.client.assign(0)
+    world.now = 1.0
+    world.member.commit_if_due()
+    answer = world.client.script.popleft()
+    world.client.assign(1)
+
+    world.now = 2.0
+    world.member.commit_if_due()
+
+    assert world.client.group == {0: (5, "")}
+    world.client.script.append(answer)
+    world.poll()
+    world.now = 3.0
+    world.member.commit_if_due()
+    assert world.client.group == {0: (5, ""), 1: (7, "")}
+
+
+def test_a_topic_that_does_not_exist_is_a_readiness_failure_and_not_fatal() -> None:
+    world = World()
+    world.client.script.append(FakeMessage(None, error=KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART, "no such topic")))
+    world.report()
+
+    world.poll()
+
+    assert world.member.readiness_failures() == ["topic data-topic: no such topic"]
+
+
+def test_the_admin_client_is_released_on_close() -> None:
+    admins: list[ReferenceType[FakeAdmin]] = []
+
+    def new_admin(_settings: dict[str, Any]) -> Any:
+        admin = FakeAdmin(NO_ID)
+        admins.append(ref(admin))
+        return admin
+
+    member = Member(KafkaSettings(), client=cast(Any, ScriptedClient), admin=new_admin)
+
+    member.close()
+
+    assert admins[0]() is None
+
+
+def test_the_default_host_name_that_cannot_be_resolved_comes_with_advice(caplog: pytest.LogCaptureFixture) -> None:
+    world = World()
+
+    world.client.settings["error_cb"](KafkaError(KafkaError._RESOLVE, "kafka:9092: Failed to resolve"))
+
+    assert "set KAFKA_BOOTSTRAP_SERVERS, e.g. localhost:29092" in world.member.readiness_failures()[0]
+    assert "broker unreachable" in caplog.messages
+
+
+def test_all_brokers_down_does_not_replace_the_reason() -> None:
+    world = World()
+
+    world.client.settings["error_cb"](KafkaError(KafkaError._TRANSPORT, "kafka:9092: Connection refused"))
+    world.client.settings["error_cb"](KafkaError(KafkaError._ALL_BROKERS_DOWN, "1/1 brokers are down"))
+
+    assert world.member.readiness_failures() == ["broker kafka:9092: kafka:9092: Connection refused"]
+
+
+def test_any_other_error_of_the_client_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    world = World()
+
+    world.client.settings["error_cb"](KafkaError(KafkaError._AUTHENTICATION, "wrong password"))
+
+    assert "Kafka client error" in caplog.messages
+    assert "wrong password" in world.member.readiness_failures()[0]
+
+
+def test_a_member_that_waits_for_its_group_is_not_ready() -> None:
+    world = World()
+
+    world.report(join_state="wait-join")
+
+    assert world.member.readiness_failures() == ["waiting to join the consumer group"]
+
+
+def test_a_client_that_has_lost_its_membership_is_replaced() -> None:
+    world = World()
+    lost = world.client
+    lost.assign(0, 1)
+    world.now = 1.0
+    world.member.commit_if_due()
+    lost.script.clear()  # the answer never comes
+    world.report(join_state="init")
+    for moment in (1.0, 120.0):  # not yet twice max.poll.interval.ms
+        world.now = moment
+        world.poll()
+    assert (len(world.clients), sorted(world.assignment.partitions)) == (1, [0, 1])
+
+    world.now = 121.0
+    world.poll()
+
+    assert (len(world.clients), world.assignment.partitions) == (2, ())
+    assert world.metric("consumer_rebalances_total", event="lost") == 1
+    assert world.metric("consumer_assigned_partitions") == 0
+    lost.assign(0)  # it finds its group after all, and is ignored
+    lost.settings["error_cb"](KafkaError(KafkaError._FATAL, "producer fenced", fatal=True))
+    world.poll()
+    assert world.assignment.partitions == ()
+    world.client.begins[0] = 0
+    world.client.assign(0)
+    world.now = 130.0
+    world.member.commit_if_due()
+    assert world.assignment[0].number == 2
+    assert world.client.group == {0: (0, "")}
+
+
+class BlockedClient(ScriptedClient):
+    """Its close blocks until `release` is set."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        super().__init__(settings)
+        self.release, self.closed = Event(), Event()
+
+    def close(self) -> None:
+        self.release.wait(DEADLINE)
+        self.closed.set()
+
+
+def test_a_stop_does_not_wait_for_a_client_outside_its_group(caplog: pytest.LogCaptureFixture) -> None:
+    world = World(BlockedClient, timing=Timing(close_timeout=0.01))
+    client = cast(BlockedClient, world.client)
+
+    world.member.close()
+
+    assert not client.closed.is_set()
+    assert "close timed out, client abandoned" in caplog.messages
+    client.release.set()
+    assert client.closed.wait(DEADLINE)
+
+
+def test_the_number_of_abandoned_clients_is_limited() -> None:
+    world = World(BlockedClient)
+
+    def expire() -> None:
+        world.report(join_state="init")
+        world.poll()
+        world.now += 120.0
+        world.poll()
+
+    for _ in range(3):
+        expire()
+
+    with pytest.raises(SourceError, match="group membership lost, and 3 clients before this one do not close"):
+        expire()
+    assert len(world.clients) == 4
+    for client in world.clients:
+        cast(BlockedClient, client).release.set()
