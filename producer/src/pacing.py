@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-MAX_CATCH_UP = 60.0  # seconds' worth of batches that are made up for after a delay
+MAX_CATCH_UP = 60.0  # seconds; after a longer delay, older batches are skipped
 
 
 class Pacer:
@@ -24,7 +24,7 @@ class Pacer:
         self._due = max(self._due, self._clock() - MAX_CATCH_UP) + self._interval * share
 
     def postpone(self, seconds: float) -> None:
-        """There was nothing to send. The time until then is not made up for."""
+        """There was nothing to send: the next batch is due in so many seconds, without catching up."""
         self._due = self._clock() + seconds
 
 

@@ -190,14 +190,15 @@ def test_two_producers_sharing_a_folder_resend_each_message_once(tmp_path: Path)
     assert len(one.sent) + len(two.sent) == len({*one.sent, *two.sent}) == 20
 
 
-def test_corrupt_lines_are_moved_aside(world: World) -> None:
-    path = leave(world.folder, "a")
-    path.write_bytes(path.read_bytes() + b"truncated")
+def test_corrupt_lines_are_moved_aside_unchanged(world: World) -> None:
+    path = leave(world.folder, "a", "b")
+    first, second = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(first + b"\xff{\n" + second + second[:-30])
 
     world.pass_time(10)
 
-    assert world.sent == ["a"]
-    assert [found.read_bytes() for found in world.folder.iterdir()] == [b"truncated\n"]
+    assert world.sent == ["a", "b"]
+    assert [found.read_bytes() for found in world.folder.iterdir()] == [b"\xff{\n" + second[:-30] + b"\n"]
 
 
 def test_an_empty_segment_is_deleted(world: World) -> None:

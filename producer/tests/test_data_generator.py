@@ -1,4 +1,4 @@
-"""The messages have the spec's format."""
+"""Generated messages have the documented format."""
 
 import re
 from uuid import UUID

@@ -1,7 +1,6 @@
 """Every message is delivered or stored."""
 
 import logging
-from collections import deque
 from threading import Event
 
 import pytest
@@ -416,27 +415,3 @@ def test_a_retry_delay_is_between_the_initial_and_the_maximum_delay(retry: int, 
     delay = RetryPolicy(max_retries=100, initial_delay=initial).delay(retry)
 
     assert initial <= delay <= max(60.0, initial)
-
-
-@given(
-    st.lists(st.lists(st.sampled_from(Fault), max_size=5), min_size=1, max_size=20),
-    st.integers(0, 3),
-    st.integers(1, 7),
-    st.integers(0, 60),
-)
-def test_every_accepted_message_is_delivered_or_stored_whatever_fails(
-    faults: list[list[Fault]], max_retries: int, room: int, polls: int
-) -> None:
-    world = World(max_retries=max_retries, room=room)
-    messages = records(len(faults))
-    for message, own in zip(messages, faults, strict=True):
-        world.publisher.failures[message.key or b""] = deque((fault, "no") for fault in own)
-
-    world.delivery.send(messages)
-    for _ in range(polls):
-        world.delivery.poll_once(1.0)
-    world.delivery.finish()
-
-    assert sorted(world.delivered_keys + world.store.keys) == sorted(str(n) for n in range(len(faults)))
-    assert world.delivery.ledger.delivered + world.delivery.ledger.undelivered == len(faults)
-    assert (world.delivery.ledger.in_flight, world.delivery.ledger.in_flight_bytes) == (0, 0)

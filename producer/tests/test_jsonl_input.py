@@ -1,4 +1,4 @@
-"""The user's own lines become messages, byte for byte."""
+"""Input lines become messages, byte for byte."""
 
 import io
 import json

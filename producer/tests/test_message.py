@@ -1,4 +1,4 @@
-"""Messages become bytes, or are named as none."""
+"""Messages are serialized, or rejected as invalid."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""What is exposed beside the service's own numbers."""
+"""Metrics of the process."""
 
 from pathlib import Path
 

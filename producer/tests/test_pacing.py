@@ -1,4 +1,4 @@
-"""The pace holds, however slow single sends are."""
+"""The rate holds, however slow individual sends are."""
 
 import random
 
@@ -11,10 +11,10 @@ INTERVAL = 3.6  # seconds for 100 messages: 100,000 an hour
 
 
 def messages_in(seconds: float, *, slowness: list[float]) -> int:
-    """How many messages leave in a time in which each send takes one of these durations."""
+    """Messages sent in this time if each send takes one of these durations."""
     clock = FakeClock()
     pacer = Pacer(INTERVAL, clock)
-    chance = random.Random(1)
+    rng = random.Random(1)
     end, sent = clock.now + seconds, 0
     while True:
         clock.advance(pacer.seconds_until_due())
@@ -22,7 +22,7 @@ def messages_in(seconds: float, *, slowness: list[float]) -> int:
             return sent
         pacer.advance()
         sent += 100
-        clock.advance(chance.choice(slowness))
+        clock.advance(rng.choice(slowness))
 
 
 @pytest.mark.parametrize("slowness", [[0.0], [0.5, 1.0], [0.1, 0.1, 0.1, 8.0]], ids=["fast", "slow", "hiccups"])
@@ -67,7 +67,7 @@ def test_a_partial_batch_advances_by_a_part_of_the_interval() -> None:
     assert pacer.seconds_until_due() == pytest.approx(2.5)
 
 
-def test_after_a_long_delay_only_the_last_minute_is_made_up_for() -> None:
+def test_after_a_long_delay_it_catches_up_for_the_last_minute_only() -> None:
     clock = FakeClock()
     pacer = Pacer(1.0, clock)
     clock.advance(3600)
@@ -80,7 +80,7 @@ def test_after_a_long_delay_only_the_last_minute_is_made_up_for() -> None:
     assert burst == MAX_CATCH_UP + 1
 
 
-def test_postponed_time_is_not_made_up_for() -> None:
+def test_it_does_not_catch_up_for_postponed_time() -> None:
     clock = FakeClock()
     pacer = Pacer(1.0, clock)
     clock.advance(30)

@@ -23,7 +23,7 @@ from src.undelivered.folder import UndeliveredFolder
 from src.undelivered.resender import BATCH_SIZE
 from src.utils.health_server import CannotServe
 from tests.fakes import FakeClock, FakePublisher, record, records, undelivered_keys
-from tests.http import get
+from tests.health import get
 from tests.topics import first_records
 
 SERVICE = Path(__file__).resolve().parent.parent

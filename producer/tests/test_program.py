@@ -19,7 +19,7 @@ from local.broker import EmbeddedBroker
 from src.delivery.delivery import POLL_TIMEOUT
 from src.producer import DataProducer, main
 from tests.fakes import DEADLINE, key, undelivered_keys
-from tests.http import get
+from tests.health import get
 from tests.topics import all_records, first_records
 
 SERVICE = Path(__file__).resolve().parent.parent

@@ -28,7 +28,7 @@ def kafka(broker: EmbeddedBroker, *, timeout: int = 10_000, **client: str | int)
     return KafkaPublisher(settings, delivery_timeout_ms=timeout)
 
 
-def until(publisher: Publisher, condition: Callable[[], bool]) -> None:
+def poll_until(publisher: Publisher, condition: Callable[[], bool]) -> None:
     for _ in range(POLLS):
         if condition():
             return
@@ -71,17 +71,6 @@ def test_errors_that_concern_a_whole_request_are_batch_faults(broker: EmbeddedBr
     request = complete(publisher, publisher.send([ProducerRecord(b"k", b"1", []), ProducerRecord(b"k", b"2", [])]))
 
     assert [failure.fault for failure in request.failures] == [Fault.BATCH] * 2
-
-
-def test_a_full_client_accepts_as_many_records_as_it_has_room_for(broker: EmbeddedBroker) -> None:
-    publisher = kafka(broker, queue_buffering_max_messages=3, linger_ms=0)
-
-    first = publisher.send(records(5))
-    complete(publisher, first)
-    second = publisher.send(records(2))
-    complete(publisher, second)
-
-    assert (first.size, first.delivered, second.size) == (3, 3, 2)
 
 
 def test_a_timed_out_record_is_reported_as_possibly_in_the_topic(broker: EmbeddedBroker) -> None:
@@ -145,7 +134,7 @@ def test_the_publisher_becomes_available_without_sending_anything(broker: Embedd
     publisher = kafka(broker)
     initially = publisher.unavailable_reason
 
-    until(publisher, lambda: publisher.unavailable_reason is None)
+    poll_until(publisher, lambda: publisher.unavailable_reason is None)
 
     assert initially == f"broker {broker.address}: not connected yet"
 
@@ -153,20 +142,20 @@ def test_the_publisher_becomes_available_without_sending_anything(broker: Embedd
 def test_an_unreachable_broker_is_named_until_it_recovers(broker: EmbeddedBroker) -> None:
     publisher = kafka(broker, reconnect_backoff_max_ms=200)
     complete(publisher, publisher.send(records(1)))
-    until(publisher, lambda: publisher.unavailable_reason is None)
+    poll_until(publisher, lambda: publisher.unavailable_reason is None)
 
     broker.go_down()
     publisher.send(records(1))
-    until(publisher, lambda: "refused" in (publisher.unavailable_reason or ""))
+    poll_until(publisher, lambda: "refused" in (publisher.unavailable_reason or ""))
     broker.come_up()
 
-    until(publisher, lambda: publisher.unavailable_reason is None)
+    poll_until(publisher, lambda: publisher.unavailable_reason is None)
 
 
 def test_an_unresolvable_default_address_is_logged_with_the_variable_to_set(caplog: pytest.LogCaptureFixture) -> None:
     publisher = KafkaPublisher(KafkaSettings(bootstrap_servers=" kafka:9092, "), delivery_timeout_ms=1000)
 
-    until(publisher, lambda: "KAFKA_BOOTSTRAP_SERVERS" in (publisher.unavailable_reason or ""))
+    poll_until(publisher, lambda: "KAFKA_BOOTSTRAP_SERVERS" in (publisher.unavailable_reason or ""))
 
     warnings = [r.__dict__["reason"] for r in caplog.records if r.getMessage() == "broker unreachable"]
     assert "localhost:29092" in warnings[0]
@@ -183,7 +172,7 @@ def test_the_clients_log_lines_go_through_our_logging(broker: EmbeddedBroker, ca
 
 
 @pytest.mark.parametrize(
-    ("client", "named_in_the_text"),
+    ("client", "text"),
     [
         ({"no.such.key": "1"}, "no.such.key"),
         ({"linger.ms": "soon"}, "queue.buffering.max.ms"),
@@ -191,10 +180,8 @@ def test_the_clients_log_lines_go_through_our_logging(broker: EmbeddedBroker, ca
         ({"on_delivery": "x"}, "on_delivery|dr_cb|callable"),
     ],
 )
-def test_a_key_rejected_by_librdkafka_is_a_configuration_error(
-    client: dict[str, str | int], named_in_the_text: str
-) -> None:
-    with pytest.raises(ConfigurationError, match=named_in_the_text):
+def test_a_key_rejected_by_librdkafka_is_a_configuration_error(client: dict[str, str | int], text: str) -> None:
+    with pytest.raises(ConfigurationError, match=text):
         KafkaPublisher(KafkaSettings(client=ClientSettings(client)), delivery_timeout_ms=1000)
 
 

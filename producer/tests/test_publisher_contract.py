@@ -9,6 +9,7 @@ from src.delivery.delivery import Publisher
 from src.kafka.produce_request import ProduceRequest
 from src.kafka.publisher import KafkaPublisher
 from src.settings import KafkaSettings
+from src.utils.secret import ClientSettings
 from tests.fakes import FakeClock, FakePublisher, ScriptedPublisher, record, records
 from tests.topics import POLLS, TOPIC, create_topic
 
@@ -20,47 +21,50 @@ def complete(publisher: Publisher, request: ProduceRequest) -> ProduceRequest:
     raise AssertionError("the request is not completed")
 
 
-def scripted() -> ScriptedPublisher:
+ROOM = 100  # records that a publisher accepts at a time
+
+
+def fake(_: pytest.FixtureRequest) -> Publisher:
+    return FakePublisher(room=ROOM)
+
+
+def scripted(_: pytest.FixtureRequest) -> Publisher:
     publisher = ScriptedPublisher(FakeClock())
     publisher.delivers = True
+    publisher.room = ROOM
     return publisher
 
 
-def on(servers: str, topic: str = TOPIC) -> KafkaPublisher:
-    return KafkaPublisher(KafkaSettings(bootstrap_servers=servers, topic=topic), delivery_timeout_ms=10_000)
-
-
-def on_embedded_broker(request: pytest.FixtureRequest) -> KafkaPublisher:
+def embedded(request: pytest.FixtureRequest) -> Publisher:
     broker: EmbeddedBroker = request.getfixturevalue("broker")
-    return on(broker.address)
+    return kafka(broker.address, TOPIC)
 
 
-def on_real_kafka(request: pytest.FixtureRequest) -> KafkaPublisher:
+def real(request: pytest.FixtureRequest) -> Publisher:
     servers: str = request.getfixturevalue("kafka_servers")
-    return on(servers, create_topic(servers, partitions=3))
+    return kafka(servers, create_topic(servers, partitions=3))
 
 
-@pytest.fixture(
-    params=[
-        pytest.param(lambda _: FakePublisher(), id="fake"),
-        pytest.param(lambda _: scripted(), id="scripted"),
-        pytest.param(on_embedded_broker, id="embedded"),
-        pytest.param(on_real_kafka, id="kafka", marks=pytest.mark.docker),
-    ]
-)
+def kafka(servers: str, topic: str) -> Publisher:
+    client = ClientSettings({"queue.buffering.max.messages": ROOM})
+    settings = KafkaSettings(bootstrap_servers=servers, topic=topic, client=client)
+    return KafkaPublisher(settings, delivery_timeout_ms=10_000)
+
+
+@pytest.fixture(params=[fake, scripted, embedded, pytest.param(real, marks=pytest.mark.docker)])
 def publisher(request: pytest.FixtureRequest) -> Iterator[Publisher]:
-    factory: Callable[[pytest.FixtureRequest], Publisher] = request.param
-    publisher = factory(request)
+    create: Callable[[pytest.FixtureRequest], Publisher] = request.param
+    publisher = create(request)
     yield publisher
     publisher.purge()
     publisher.close()
 
 
 def test_a_request_is_complete_when_every_record_has_its_report(publisher: Publisher) -> None:
-    request = complete(publisher, publisher.send(records(100)))
+    request = complete(publisher, publisher.send(records(ROOM)))
 
-    assert (request.size, request.delivered, request.failures) == (100, 100, [])
-    assert request.delivered_bytes == sum(each.size for each in records(100))
+    assert (request.size, request.delivered, request.failures) == (ROOM, ROOM, [])
+    assert request.delivered_bytes == sum(each.size for each in records(ROOM))
 
 
 def test_concurrent_requests_are_each_completed_once(publisher: Publisher) -> None:
@@ -77,6 +81,20 @@ def test_an_empty_request_is_completed(publisher: Publisher) -> None:
     request = complete(publisher, publisher.send([]))
 
     assert (request.size, request.delivered, request.failures) == (0, 0, [])
+
+
+def test_a_full_publisher_accepts_the_first_records_and_the_others_once_it_has_room(publisher: Publisher) -> None:
+    first = publisher.send(records(ROOM + 2))
+    rejected = publisher.send(records(1))
+    complete(publisher, first)
+    second = complete(publisher, publisher.send(records(ROOM + 2)[first.size :]))
+
+    assert (first.size, first.delivered, rejected.size) == (ROOM, ROOM, 0)
+    assert (second.size, second.delivered) == (2, 2)
+
+
+def test_without_open_requests_a_poll_returns_nothing(publisher: Publisher) -> None:
+    assert list(publisher.poll(0.1)) == []
 
 
 def test_purged_records_are_reported(publisher: Publisher) -> None:

@@ -18,7 +18,7 @@ from src.undelivered.listing import list_messages
 from src.undelivered.record import to_line
 from src.undelivered.resender import SegmentResult
 from src.undelivered.segments import locked_segment, segment_paths
-from tests.fakes import DEADLINE, FakeClock, FakePublisher, key, keys_in, record
+from tests.fakes import DEADLINE, FakeClock, FakePublisher, key, keys_in, record, undelivered_keys
 from tests.topics import first_records
 
 SPECIAL = '{"id":"a","t":"\u2028\u2029\u0085"}'.encode() + b"\x1c"
@@ -153,25 +153,15 @@ def test_a_truncated_last_line_is_moved_aside_and_the_others_are_resent(
     assert corrupt.name in capsys.readouterr().out
 
 
-def test_a_corrupt_line_is_moved_aside_unchanged(tmp_path: Path) -> None:
+def test_rejected_messages_are_resent_too_and_those_of_another_topic_are_not(tmp_path: Path) -> None:
     world = World()
-    path = leave(tmp_path, "a", "b")
-    first, second = path.read_bytes().splitlines(keepends=True)
-    path.write_bytes(first + b"\xff{\n" + second)
-
-    world.resend(tmp_path)
-
-    assert world.sent == ["a", "b"]
-    assert path.with_suffix(".corrupt").read_bytes() == b"\xff{\n"
-
-
-def test_a_message_of_another_topic_stays(tmp_path: Path) -> None:
-    world = World()
-    path = leave(tmp_path, "a", topic="other-topic")
+    UndeliveredFolder(tmp_path, "data-topic").append([DeliveryFailure(record("a"), Fault.PERMANENT, "too large")])
+    other = leave(tmp_path, "b", topic="other-topic")
 
     summary = world.resend(tmp_path)
 
-    assert (summary.left, world.sent, keys_in(path)) == (1, [], ["a"])
+    assert (summary.sent, summary.left, world.sent) == (1, 1, ["a"])
+    assert undelivered_keys(tmp_path) == keys_in(other) == ["b"]
 
 
 def test_a_stop_leaves_the_rest_in_the_folder(tmp_path: Path) -> None:
@@ -189,25 +179,13 @@ def test_resending_stops_when_the_broker_is_unreachable(tmp_path: Path) -> None:
     world = World(batch_size=2)
     world.publisher.unavailable_reason = "broker down"
     for name in "ab":
-        world.publisher.fail(name, "not confirmed")
+        world.publisher.fail(name, "no leader")
     path = leave(tmp_path, *"abcdef")
 
     world.resend(tmp_path)
 
     assert keys_in(path) == list("abcdef")
     assert world.publisher.sizes == [2]
-
-
-def test_a_segment_that_cannot_be_rewritten_is_unchanged(tmp_path: Path) -> None:
-    world = World()
-    path = leave(tmp_path, "a")
-    before = path.read_bytes()
-    path.with_name(f".{path.name}.new").mkdir()
-
-    summary = world.resend(tmp_path)
-
-    assert path.read_bytes() == before
-    assert not summary.complete
 
 
 def test_special_characters_arrive_unchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -291,7 +269,7 @@ def test_an_unreadable_segment_prints_one_line_and_exits_1(tmp_path: Path, capsy
 
 
 @pytest.mark.parametrize(
-    ("arguments", "named_in_the_text"),
+    ("arguments", "text"),
     [
         (["list", "--dir", "/no/such/folder"], "/no/such/folder"),
         (["list", "--config", "/no/such/file.json"], "/no/such/file.json"),
@@ -299,13 +277,13 @@ def test_an_unreadable_segment_prints_one_line_and_exits_1(tmp_path: Path, capsy
     ],
 )
 def test_a_wrong_path_prints_one_line_and_exits_2(
-    arguments: list[str], named_in_the_text: str, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     exit_code = main(arguments)
 
     printed = capsys.readouterr().err
     assert exit_code == 2
-    assert named_in_the_text in printed
+    assert text in printed
     assert printed.count("\n") == 1
 
 
@@ -314,11 +292,13 @@ def test_a_segment_that_cannot_be_rewritten_exits_1(
 ) -> None:
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:1")
     path = leave(tmp_path, "a")
+    before = path.read_bytes()
     path.with_name(f".{path.name}.new").mkdir()
 
     exit_code = main(["resend", "--dir", str(tmp_path)])
 
     assert exit_code == 1
+    assert path.read_bytes() == before
     assert path.name in capsys.readouterr().err
 
 

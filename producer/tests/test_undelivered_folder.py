@@ -3,9 +3,7 @@
 import errno
 import json
 import os
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -43,17 +41,6 @@ def open_folder() -> OpenFolder:
         return UndeliveredFolder(folder, "t", clock=lambda: NOON, host=host)
 
     return open_one
-
-
-@contextmanager
-def file_size_limit(size: int) -> Iterator[None]:
-    """Behaves like a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @given(CONTENT, CONTENT, st.lists(st.tuples(st.text(), CONTENT)))
@@ -173,22 +160,6 @@ def test_a_segment_that_does_not_exist_is_not_locked(tmp_path: Path) -> None:
         pass
 
     assert gone is None
-
-
-def test_a_full_disk_raises_an_error_and_leaves_no_partial_line(tmp_path: Path, open_folder: OpenFolder) -> None:
-    folder = open_folder(tmp_path)
-    folder.append([failure("a")])
-    (path,) = segment_paths(tmp_path)
-    size = path.stat().st_size
-
-    with file_size_limit(size + 20), pytest.raises(UndeliveredStoreError, match="File too large"):
-        folder.append([failure("b")])
-    after_failure = path.stat().st_size
-    folder.append([failure("c")])
-
-    assert after_failure == size
-    lines = path.read_bytes().splitlines(keepends=True)
-    assert [stored.producer_record.key for line in lines if (stored := from_line(line))] == [b"a", b"c"]
 
 
 def test_a_segment_with_a_partial_line_is_not_appended_to(tmp_path: Path, open_folder: OpenFolder) -> None:

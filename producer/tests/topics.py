@@ -18,7 +18,8 @@ POLLS = int(DEADLINE / 0.1)
 def create_topic(servers: str, partitions: int) -> str:
     """A new topic; returns its name."""
     name = f"test-{uuid4().hex[:12]}"
-    AdminClient({"bootstrap.servers": servers}).create_topics([NewTopic(name, partitions, 1)])[name].result(60.0)
+    admin = AdminClient({"bootstrap.servers": servers})  # must outlive the future
+    admin.create_topics([NewTopic(name, partitions, 1)])[name].result(60.0)
     return name
 
 

@@ -43,7 +43,7 @@ class UndeliveredBuffer:
         return bool(self.failures or self.write_error)
 
     def flush(self) -> None:
-        """Write what is held, also what is being sent again but waits for its retry."""
+        """Write the failures, and those being sent again whose retry is not due yet."""
         if self._resent and self._resent.settled and not self.failures:
             self._resent = self.write_error = None  # Kafka has accepted what the store could not
         if self._clock() < self._next_write:

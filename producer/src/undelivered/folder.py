@@ -1,4 +1,4 @@
-"""UndeliveredFolder: where this process writes undelivered messages, and what lies there."""
+"""UndeliveredFolder: the folder that undelivered messages are written to."""
 
 import os
 import socket
@@ -81,7 +81,7 @@ class UndeliveredFolder:
         return list(self._own)
 
     def count_own(self) -> int:
-        """Messages that this process has written and nobody has resent yet."""
+        """Messages that this process has written and that have not been resent yet."""
         return sum(map(self._count, self.own))
 
     def _last_segment(self) -> BinaryIO | None:

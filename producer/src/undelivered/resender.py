@@ -34,7 +34,7 @@ class SegmentResult(NamedTuple):
 
 
 class Resender:
-    """Sends what the folder holds for its topic, segment by segment, each locked meanwhile.
+    """Sends the messages for its topic, segment by segment; a segment is locked while its messages are in flight.
 
     A message that Kafka rejected for its own sake remains, unless `include_rejected`.
     """
