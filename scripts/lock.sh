@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Pin all packages with their hashes, also those that the pinned ones need. See --help.
+# Pin all packages, including transitive dependencies, with their hashes. See --help.
 case $- in *p*) ;; *) exec env -u SHELLOPTS -u BASHOPTS bash -p "$0" "$@" ;; esac
 set -euo pipefail
 root="$(dirname "$(dirname "$(readlink -f "$0")")")"
@@ -11,18 +11,18 @@ usage() {
   cat << 'END'
 Usage: scripts/lock.sh [--check | --upgrade]
 
-Writes the lock files (*.lock) from the requirements files (requirements*.txt), for Linux, macOS and Windows and every
-Python from 3.11 on. The images and the scripts install from the lock files. Run it after a change to a requirements
+Writes the lock files (*.lock) from the requirements files (requirements*.txt), for Linux, macOS and Windows, and for
+Python 3.11 and newer. The images and the scripts install from the lock files. Run it after a change to a requirements
 file, and commit both.
 
-  --check     only check that each pin of the requirements is in its lock file, with hashes; needs no network
-  --upgrade   also upgrade the packages that the pinned ones need, instead of keeping their versions
+  --check     only compare the lock files with the requirements; works offline
+  --upgrade   upgrade transitive dependencies instead of keeping their versions
 
 Exit status: 0 if the lock files are up to date, 1 if they are not or cannot be written, 2 for a wrong option.
 END
 }
 
-# for_each_lock COMMAND...: COMMAND LOCK REQUIREMENTS... for each; the first has all packages, and the others its versions.
+# for_each_lock COMMAND...: runs COMMAND LOCK REQUIREMENTS... for each lock file. The first constrains the others.
 for_each_lock() {
   "$@" requirements-dev.lock {producer,consumer}/requirements-dev.txt scripts/local/requirements.txt
   "$@" producer/requirements.lock producer/requirements.txt

@@ -1,4 +1,4 @@
-"""Python packages, installed from lock files. Run by lib.sh and lock.sh, with the standard library alone."""
+"""Install packages from lock files. Run by lib.sh and lock.sh; uses only the standard library."""
 
 import argparse
 import ast
@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-# pip's options that say where packages come from, and how they are fetched. Others of the user's (target, prefix, user,
+# The pip settings of the user that apply: where packages are downloaded from, and how. Others (target, prefix, user,
 # dry-run, constraint, …) would change where packages are installed, or whether they are.
 KEPT = (
     "index-url",
@@ -30,15 +30,16 @@ KEPT = (
     "default-timeout",
     "retries",
 )
-SECTIONS = ("global", "install", ":env:")  # the later wins
+SECTIONS = ("global", "install", ":env:")  # in increasing precedence
 
 _PIN = re.compile(r"(?P<name>[A-Za-z0-9._-]+)(\[.*\])?==(?P<version>[^\s;\\]+)")
+_DIRECT = re.compile(r"# +(via +)?-r ")  # annotation of a package that a requirements file names
 _INCLUDE = re.compile(r"-r\s+(?P<file>\S+)")
-_FOREIGN = re.compile(r"^\s*--(?!hash=sha256:)|://", re.MULTILINE)  # an index's address among them
+_NOT_A_PIN = re.compile(r"^\s*--(?!hash=sha256:)|://", re.MULTILINE)  # such as the URL of an index
 
 
 def pins(file: Path) -> dict[str, str]:
-    """Package and version of each line, and of the files that it includes."""
+    """The packages and versions in a file and in those that it includes."""
     found: dict[str, str] = {}
     for line in file.read_text(encoding="utf-8").splitlines():
         if included := _INCLUDE.match(line):
@@ -53,29 +54,33 @@ def normalized(name: str) -> str:
 
 
 def check_lock(lock: Path, requirements: Iterable[Path]) -> Iterator[str]:
-    """Why the lock file does not belong to the requirements."""
+    """Differences between a lock file and its requirements."""
     locked = pins(lock)
     text = lock.read_text(encoding="utf-8")
+    required = {normalized(name) for file in requirements for name in pins(file)}
     for file in requirements:
         for name, version in pins(file).items():
             if locked.get(name) != version:
-                yield f"{lock}: {name} is {locked.get(name, 'missing')}, in {file} it is {version}; run scripts/lock.sh"
+                yield f"{lock}: {name} is {locked.get(name, 'missing')}, but {version} in {file}; run scripts/lock.sh"
     body = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
-    if _FOREIGN.search(body):
-        yield f"{lock}: only pins and hashes may be in it, no address of an index"
-    for entry in re.split(r"\n(?=\S)", body.strip()):
-        if "--hash=sha256:" not in entry:
-            yield f"{lock}: no hash for {entry.split()[0]}; run scripts/lock.sh"
+    if _NOT_A_PIN.search(body):
+        yield f"{lock}: contains an option or a URL; only pins and hashes are allowed"
+    for entry in re.split(r"\n(?=[\w-])", text.strip()):
+        pin = _PIN.match(entry)
+        if pin and "--hash=sha256:" not in entry:
+            yield f"{lock}: no hash for {pin['name']}; run scripts/lock.sh"
+        if pin and _DIRECT.search(entry) and normalized(pin["name"]) not in required:
+            yield f"{lock}: {pin['name']} is no longer required; run scripts/lock.sh"
 
 
 def pip_environment(environ: Mapping[str, str], configured: str) -> dict[str, str]:
-    """`environ` for pip, with only those of the user's options that are KEPT. `configured`: from `pip config list`."""
+    """The environment to run pip in, with only the KEPT settings of `environ` and of `pip config list`'s output."""
     options: dict[str, str] = {}
     for section in SECTIONS:
         for line in configured.splitlines():
             name, _, value = line.partition("=")
             option = name.removeprefix(f"{section}.").replace("_", "-")
-            if name.startswith(f"{section}.") and option in KEPT and value != "''":  # as pip ignores empty ones
+            if name.startswith(f"{section}.") and option in KEPT and value != "''":  # pip ignores empty values too
                 options[f"PIP_{option.replace('-', '_').upper()}"] = str(ast.literal_eval(value))
     others = {name: value for name, value in environ.items() if not name.startswith("PIP_")}
     return {**others, **options, "PIP_CONFIG_FILE": os.devnull}
@@ -92,7 +97,7 @@ def install(lock: Path) -> int:
 
 
 def check_installed(requirements: Iterable[Path]) -> Iterator[str]:
-    """What is missing in this environment, or cannot be imported."""
+    """The packages that are missing in this environment, or fail to import."""
     for file in requirements:
         for name, version in pins(file).items():
             try:
@@ -101,12 +106,12 @@ def check_installed(requirements: Iterable[Path]) -> Iterator[str]:
                     yield f"{name} is {distribution.version}, not {version}"
                 for module in _modules(distribution):
                     importlib.import_module(module)
-            except Exception as error:  # noqa: BLE001 - whatever an import raises, the package is of no use
+            except Exception as error:  # noqa: BLE001 - an import can raise anything
                 yield f"{name}: {type(error).__name__}: {error}"
 
 
 def _modules(distribution: importlib.metadata.Distribution) -> set[str]:
-    """The names that the package is imported by; none for one that is a program only."""
+    """The modules of a package; none if it only has programs."""
     names = {Path(file).parts[0] for file in distribution.files or () if Path(file).suffix in (".py", ".so", ".pyd")}
     modules = {name.removesuffix(".py").partition(".")[0] for name in names if not name.startswith((".", "_"))}
     return {module for module in modules if module.isidentifier()}

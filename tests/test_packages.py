@@ -1,4 +1,4 @@
-"""Packages come from lock files, into the environment that the scripts use, whatever pip's settings are."""
+"""Packages are installed from lock files into the environment of the scripts, regardless of pip settings."""
 
 import base64
 import hashlib
@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,9 @@ import packages
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCKS = [path for path in ROOT.glob("**/*.lock") if not {".venv", ".local", "venv"} & set(path.parts)]
+OLD = "old==1.0 --hash=sha256:0\n"
+STALE = "old is no longer required; run scripts/lock.sh"
+NOT_A_PIN = "contains an option or a URL; only pins and hashes are allowed"
 PIN = "first==1.0 --hash=sha256:0\nsecond-one==2.0 --hash=sha256:0\n"
 
 
@@ -39,7 +41,7 @@ def _base64(text: str) -> str:
 
 
 class Machine:
-    """A virtual environment, a folder with wheels, and what a user may have set for pip."""
+    """A virtual environment, a folder with wheels, and the user's pip settings."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -71,39 +73,42 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Machine:
     return Machine(tmp_path_factory.mktemp("machine"))
 
 
-USERS: dict[str, Callable[[Path], dict[str, str]]] = {
-    "target": lambda elsewhere: {"PIP_TARGET": str(elsewhere)},
-    "prefix": lambda elsewhere: {"PIP_PREFIX": str(elsewhere)},
-    "root": lambda elsewhere: {"PIP_ROOT": str(elsewhere)},
-    "user": lambda elsewhere: {"PIP_USER": "1", "PYTHONUSERBASE": str(elsewhere)},
-    "dry_run": lambda _: {"PIP_DRY_RUN": "1"},
-    "constraint": lambda elsewhere: {"PIP_CONSTRAINT": str(elsewhere / "none.txt")},
-    "python": lambda _: {"PIP_PYTHON": "/nowhere"},
-    "file": lambda elsewhere: {"PIP_CONFIG_FILE": str(elsewhere / "pip.conf")},
-}
-
-
-@pytest.mark.parametrize("user", USERS)
-def test_a_package_is_installed_into_the_environment_whatever_the_user_has_set(
-    machine: Machine, tmp_path: Path, user: str
+def test_a_package_is_installed_into_the_environment_despite_variables_of_the_user(
+    machine: Machine, tmp_path: Path
 ) -> None:
-    (tmp_path / "pip.conf").write_text(f"[install]\ntarget = {tmp_path}\nuser = true\ndry-run = true\n")
-    machine.write(f"by_{user}")
+    elsewhere = str(tmp_path / "elsewhere")
+    machine.write("first_package")
 
-    done = machine.install(**USERS[user](tmp_path))
+    done = machine.install(
+        PIP_TARGET=elsewhere,
+        PIP_PREFIX=elsewhere,
+        PIP_ROOT=elsewhere,
+        PIP_USER="1",
+        PYTHONUSERBASE=elsewhere,
+        PIP_DRY_RUN="1",
+        PIP_CONSTRAINT=elsewhere,
+        PIP_PYTHON=elsewhere,
+    )
 
     assert done.returncode == 0, done.stderr
-    assert machine.imports(f"by_{user}")
-    assert [path.name for path in tmp_path.iterdir()] == ["pip.conf"]
+    assert machine.imports("first_package")
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_the_users_index_is_used(machine: Machine, tmp_path: Path) -> None:
-    machine.write("indexed")
-    (tmp_path / "pip.conf").write_text(f"[global]\nno-index = true\nfind-links = {machine.folder}\n")
+def test_a_package_is_installed_into_the_environment_despite_a_file_of_the_user(
+    machine: Machine, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    machine.write("second_package")
+    (tmp_path / "pip.conf").write_text(
+        f"[global]\nno-index = true\nfind-links = {machine.folder}\n[install]\ntarget = {elsewhere}\ndry-run = true\n"
+    )
 
     done = machine.install(PIP_NO_INDEX="", PIP_FIND_LINKS="", PIP_CONFIG_FILE=str(tmp_path / "pip.conf"))
 
     assert done.returncode == 0, done.stderr
+    assert machine.imports("second_package")
+    assert not elsewhere.exists()
 
 
 def test_a_package_that_does_not_import_is_an_error(machine: Machine) -> None:
@@ -123,7 +128,7 @@ def test_a_package_with_another_hash_is_not_installed(machine: Machine) -> None:
     assert not machine.imports("changed")
 
 
-def test_what_is_missing_or_has_another_version_is_named(tmp_path: Path) -> None:
+def test_a_package_that_is_missing_or_has_another_version_is_named(tmp_path: Path) -> None:
     (tmp_path / "requirements.txt").write_text("pytest==0.1\nno-such-package==1.0\n")
 
     problems = list(packages.check_installed([tmp_path / "requirements.txt"]))
@@ -132,7 +137,7 @@ def test_what_is_missing_or_has_another_version_is_named(tmp_path: Path) -> None
     assert "not 0.1" in problems[0]
 
 
-def test_of_pips_settings_only_those_about_the_index_are_kept_and_the_later_section_wins() -> None:
+def test_only_the_pip_settings_for_downloads_apply() -> None:
     configured = "\n".join(
         [
             ":env:.proxy='http://p'",
@@ -160,18 +165,16 @@ def test_of_pips_settings_only_those_about_the_index_are_kept_and_the_later_sect
     ("requirements", "lock", "problem"),
     [
         ("first==1.0\n-r more.txt\n", PIN, None),
-        ("first==1.1 # newer\n", PIN, "first is 1.0, in {file} it is 1.1; run scripts/lock.sh"),
-        ("third==1.0\n", PIN, "third is missing, in {file} it is 1.0; run scripts/lock.sh"),
-        ("", "first==1.0\n    # via a\n", "no hash for first==1.0; run scripts/lock.sh"),
-        ("", f"--index-url https://index.example\n{PIN}", "only pins and hashes may be in it, no address of an index"),
-        (
-            "",
-            f"{PIN}third @ https://a.example/third.whl --hash=sha256:0\n",
-            "only pins and hashes may be in it, no address of an index",
-        ),
+        ("first==1.1 # newer\n", PIN, "first is 1.0, but 1.1 in {file}; run scripts/lock.sh"),
+        ("third==1.0\n", PIN, "third is missing, but 1.0 in {file}; run scripts/lock.sh"),
+        ("", "first==1.0\n    # via a\n", "no hash for first; run scripts/lock.sh"),
+        ("", f"{PIN}{OLD}    # via\n    #   -r requirements.txt\n", STALE),
+        ("", f"{PIN}{OLD}    # via first\n", None),
+        ("", f"--index-url https://index.example\n{PIN}", NOT_A_PIN),
+        ("", f"{PIN}third @ https://a.example/third.whl --hash=sha256:0\n", NOT_A_PIN),
     ],
 )
-def test_a_lock_file_that_does_not_belong_to_its_requirements_is_refused(
+def test_a_difference_between_a_lock_file_and_its_requirements_is_reported(
     tmp_path: Path, requirements: str, lock: str, problem: str | None
 ) -> None:
     (tmp_path / "requirements.txt").write_text(requirements)

@@ -13,7 +13,8 @@ from src.utils.secret import MASK, ClientSettings, Secret
 VERSION = "1.0.0"
 DEFAULT_FILE = Path(__file__).resolve().parent.parent / "config" / "config.json"
 
-Topic = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9._-]{1,249}\Z")]
+TOPIC_NAME = r"^[a-zA-Z0-9._-]{1,249}\Z"
+Topic = Annotated[str, Meta(pattern=TOPIC_NAME)]
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Servers = Annotated[str, Meta(pattern=r"^\s*[^\s,]+:\d+\s*(,\s*[^\s,]+:\d+\s*)*,?\s*\Z")]
 

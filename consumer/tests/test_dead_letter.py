@@ -35,6 +35,7 @@ from src.dead_letters.letter import (
     read_note,
     read_origin,
     read_replays,
+    read_time,
     sent_back,
     text_of,
     utc,
@@ -218,11 +219,20 @@ def test_a_header_name_that_only_looks_encoded_stays(name: str) -> None:
         ((TOPIC, b"t"), (PARTITION, None), (OFFSET, b"1")),
         ((TOPIC, b"\xff"), (PARTITION, b"0"), (OFFSET, b"1")),
         ((TOPIC, None), (PARTITION, b""), (OFFSET, b"1")),
+        ((TOPIC, b"a\0b"), (PARTITION, b"0"), (OFFSET, b"1")),
+        ((TOPIC, b""), (PARTITION, b"0"), (OFFSET, b"1")),
+        ((TOPIC, b"t\n"), (PARTITION, b"0"), (OFFSET, b"1")),
+        ((TOPIC, b"t"), (PARTITION, b"0"), (OFFSET, b"%d" % 2**63)),
     ],
 )
 def test_what_says_no_readable_place_has_no_origin(headers: tuple[tuple[str, bytes | None], ...]) -> None:
     assert read_origin(headers) is None
     assert identity(headers) is None
+
+
+def test_a_time_is_a_number_of_63_bits() -> None:
+    assert read_time(((TIMESTAMP, b"%d" % (2**63 - 1)),)) == 2**63 - 1
+    assert read_time(((TIMESTAMP, b"%d" % 2**63),)) is None
 
 
 def test_a_letter_of_kafka_connect_has_an_origin_too() -> None:

@@ -5,6 +5,7 @@ Most records are produced twice: with a valid value, which is stored, and with a
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from io import StringIO
@@ -24,7 +25,7 @@ from local.raw_producer import RawRecord, produce_raw
 from src.audit.__main__ import Audit
 from src.consumer import DataConsumer
 from src.dead_letters.__main__ import Streams, main
-from src.dead_letters.letter import own_headers, read_note
+from src.dead_letters.letter import OFFSET, PARTITION, TOPIC, own_headers, read_note
 from src.kafka.topic_reader import TopicReader
 from src.model.header_names import as_bytes
 from src.model.record import Record
@@ -86,6 +87,9 @@ class World:
     def put(self, *records: RawRecord) -> None:
         produce_raw(self.servers, self.topic, records)
 
+    def put_dead_letter(self, record: RawRecord) -> None:
+        produce_raw(self.servers, self.settings.kafka.dead_letter_topic, [record])
+
     def put_twice(self, like: RawRecord) -> None:
         """With a valid and an invalid value, between two other records."""
         bad = like._replace(value=b"{bad")
@@ -137,8 +141,8 @@ class World:
     def dead_letters(self, command: str, *options: str) -> list[Any]:
         return [json.loads(line) for line in self._run(command, "--json", *options).splitlines()]
 
-    def replay(self) -> None:
-        self._run("replay")
+    def replay(self, *options: str) -> None:
+        self._run("replay", *options)
 
     def _run(self, command: str, *options: str) -> str:
         streams = Streams(StringIO(), StringIO())
@@ -190,6 +194,22 @@ def test_headers_of_any_bytes_are_stored_or_dead_lettered_and_replayed(
 
     world.assert_all_is_stored_but(dead_lettered=2 * len(kind))
     assert world.letters() == 2 * [(b"key \xff", b"{bad", headers) for headers in kind]
+
+
+def test_the_dead_letter_topic_may_hold_any_record_of_another_program(world: World) -> None:
+    world.put(RawRecord(world.good()), RawRecord(b"{bad"))
+    world.consume_all()
+    foreign = [*SMALL, *map(origin, (b"", b"a\0b", b"a b", b"\xff", b"x" * 300)), origin(world.topic.encode(), 2**63)]
+    for headers in foreign:
+        world.put_dead_letter(RawRecord(b"{", None, headers))
+    for timestamp in TIMESTAMPS:
+        world.put_dead_letter(RawRecord(None, None, (), timestamp))
+
+    world.replay("--any-topic")
+
+    states = Counter(entry["state"] for entry in world.dead_letters("list", "--all"))
+    assert states == {"sent back": 1, "foreign": len(foreign) + len(TIMESTAMPS)}
+    world.assert_all_is_stored_but(dead_lettered=1)
 
 
 def test_a_record_with_any_create_time_is_stored_or_dead_lettered(world: World) -> None:
@@ -245,6 +265,11 @@ def test_only_committed_transactions_are_stored_or_dead_lettered(world: World) -
 
     world.assert_all_is_stored_but(dead_lettered=1)
     assert [value for _, value, _ in world.letters()] == [b"{bad"]
+
+
+def origin(topic: bytes, offset: int = 0) -> RawHeaders:
+    """Headers of a dead letter of another program."""
+    return ((TOPIC.encode(), topic), (PARTITION.encode(), b"0"), (OFFSET.encode(), b"%d" % offset))
 
 
 def raw_headers(letter: Record) -> RawHeaders:

@@ -21,6 +21,7 @@ A note in the dead-letter topic (`__dead_letter.replayed`, no value) says which 
 as the letters do.
 """
 
+import re
 import traceback
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -28,6 +29,7 @@ from typing import NamedTuple
 
 from src.model.header_names import original
 from src.model.record import Headers, Record, Rejection
+from src.settings import TOPIC_NAME
 
 REASON = "__dead_letter.reason"
 TOPIC = "__connect.errors.topic"
@@ -152,10 +154,10 @@ def own_headers(headers: Sequence[tuple[str, bytes | None]]) -> Headers:
 
 
 def read_origin(headers: Sequence[tuple[str, bytes | None]]) -> Origin | None:
-    """Where the parked message was; None for what is no letter, or another program's without a readable place."""
+    """Where the message was. None if the headers are not a dead letter's, or name a position that Kafka cannot have."""
     topic = text_of(headers, TOPIC)
     partition, offset = _number(headers, PARTITION), _number(headers, OFFSET)
-    if topic is None or partition is None or offset is None:
+    if topic is None or not re.match(TOPIC_NAME, topic) or partition is None or offset is None:
         return None
     return Origin(topic, partition, offset)
 
@@ -198,4 +200,5 @@ def _number(headers: Sequence[tuple[str, bytes | None]], name: str) -> int | Non
 
 
 def _whole(text: str) -> int | None:
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
+    """A number that Kafka can have: of 63 bits."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 and int(text) < 2**63 else None

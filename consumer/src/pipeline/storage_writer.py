@@ -65,7 +65,10 @@ class Batch:
 
 
 class StorageWriter:
-    """Retries while the store is unavailable, and rejects a message that fails `max_retries` retries of its own."""
+    """Retries while the store is unavailable.
+
+    A message that fails for an unknown reason is retried by itself, `max_retries` times, and then rejected.
+    """
 
     def __init__(
         self,
@@ -90,7 +93,7 @@ class StorageWriter:
         Left out is what is neither stored nor assigned to this consumer any more: it is its new owner's to reject.
         """
         batch = Batch([Item(record) for record in records])
-        self._try(batch, batch.items)
+        self._process_and_store(batch, batch.items)
         while batch.failed:
             item = batch.failed.popleft()
             if self._is_assigned(item.record):
@@ -98,7 +101,7 @@ class StorageWriter:
         batch.items = [item for item in batch.items if item.outcome is not None or self._is_assigned(item.record)]
         return batch
 
-    def _try(self, batch: Batch, items: Sequence[Item]) -> None:
+    def _process_and_store(self, batch: Batch, items: Sequence[Item]) -> None:
         for item in items:
             self._process(batch, item)
         started = time.monotonic()
@@ -108,7 +111,7 @@ class StorageWriter:
     def _retry_alone(self, batch: Batch, item: Item) -> None:
         """What failed for an unknown reason is retried by itself, with exponential backoff."""
         self._retrier.wait(min(self._retrier.max_backoff, 0.1 * 2**item.failures), "the retries of a message")
-        self._try(batch, [item])
+        self._process_and_store(batch, [item])
 
     def _process(self, batch: Batch, item: Item) -> None:
         try:

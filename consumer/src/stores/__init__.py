@@ -1,1 +1,1 @@
-"""The databases behind the storage door, and what holds for each of them."""
+"""The databases that DataStorage can use, and the rules that hold for all of them."""
