@@ -84,6 +84,14 @@ class Administrator:
         topic = ConfigResource("topic", self._names.dead_letter_topic, incremental_configs=[entry])
         _wait(self._admin.incremental_alter_configs([topic]))
 
+    def leaders(self) -> dict[int, str]:
+        """The address of the leader of each partition of the topic."""
+        with _metadata_errors():
+            metadata = self._admin.list_topics(self._names.topic, timeout=TIMEOUT)
+        brokers = {number: f"{broker.host}:{broker.port}" for number, broker in metadata.brokers.items()}
+        partitions = metadata.topics[self._names.topic].partitions
+        return {number: brokers[partition.leader] for number, partition in partitions.items()}
+
     def create_collection(self, validator: Mapping[str, Any]) -> None:
         """MongoDB rejects documents that the validator does not accept."""
         with self._database() as database:
@@ -95,10 +103,8 @@ class Administrator:
                 database.drop_collection(self._names.collection)
 
     def _exists(self, topic: str) -> bool:
-        try:
+        with _metadata_errors():
             return topic in self._admin.list_topics(timeout=TIMEOUT).topics
-        except KafkaException as error:
-            raise CannotRun(f"cannot list the topics: {error.args[0].str()}") from error
 
     @contextmanager
     def _database(self) -> "Iterator[Database[dict[str, Any]]]":
@@ -107,6 +113,14 @@ class Administrator:
                 yield client[DATABASE]
         except PyMongoError as error:
             raise CannotRun(f"cannot change the collection {self._names.collection}: {error}") from error
+
+
+@contextmanager
+def _metadata_errors() -> Iterator[None]:
+    try:
+        yield
+    except KafkaException as error:
+        raise CannotRun(f"cannot list the topics: {error.args[0].str()}") from error
 
 
 def _wait(results: Mapping[Any, Any], *, ignore: int | None = None) -> None:

@@ -22,6 +22,7 @@ from local.connectivity import kafka_addresses, mongodb_addresses
 from local.errors import CannotRun
 from local.offsets import OffsetReader
 from local.plan import Names
+from local.raw_producer import RawHeader, RawRecord, produce_raw
 
 LOAD_SECONDS = 10.0  # in which the messages of a trial are sent
 TIMEOUT = 30.0
@@ -87,6 +88,16 @@ class Trial:
         load = load or mixed(self.messages, self.random, invalid=0.01)
         self.accepted += load
         return self.processes.start_producer(load, seconds=seconds, **how)
+
+    def produce_raw(self, load: Load, *, headers: Sequence[RawHeader]) -> None:
+        """Produce as a client in another language would; returns when the brokers have acknowledged all messages."""
+        self.accepted += load
+        leaders = self.admin.leaders()
+        records: dict[int, list[RawRecord]] = {partition: [] for partition in leaders}
+        for line in load.lines:
+            records[self.random.choice(tuple(leaders))].append(RawRecord(line.encode(), None, headers))
+        for partition, leader in leaders.items():
+            produce_raw(leader, self.names.topic, records[partition], partition)
 
     def start_load(self, count: int = 3, load: Load | None = None, *, seconds: float = LOAD_SECONDS) -> list[Child]:
         """Start consumers and a producer; returns at a time that the seed determines."""

@@ -15,6 +15,9 @@ _TIMEOUT_MS = 20_000
 _POLYNOMIAL = 0x82F63B78  # CRC-32C, reflected
 
 
+RawHeader = tuple[bytes, bytes | None]
+
+
 class RawRecord(NamedTuple):
     """`timestamp` is in milliseconds since 1970, None is now.
 
@@ -23,7 +26,7 @@ class RawRecord(NamedTuple):
 
     value: bytes | None
     key: bytes | None = None
-    headers: Sequence[tuple[bytes, bytes | None]] = ()
+    headers: Sequence[RawHeader] = ()
     timestamp: int | None = None
     magic: int = 2
     codec: int = 0

@@ -41,6 +41,13 @@ def documents_no_store_accepts(trial: Trial) -> None:
     trial.start_load(load=rejected_by_store(trial.messages, trial.random))
 
 
+@scenario("dead-lettering")
+def header_names_not_utf8(trial: Trial) -> None:
+    """Another client produces messages with header names that are not UTF-8; one in twenty is invalid."""
+    trial.start_consumers()
+    trial.produce_raw(mixed(trial.messages, trial.random, invalid=0.05), headers=((b"caf\xe9", b"1"), (b"\xff", None)))
+
+
 @scenario("dead-lettering", requires=("mongodb",))
 def documents_mongodb_rejects(trial: Trial) -> None:
     """MongoDB's schema validation rejects one document in ten, within larger bulk writes."""
