@@ -5,7 +5,6 @@ For evaluation and tests. It keeps about 5 MiB per partition, in memory.
 
 import ctypes
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Self
 
 import confluent_kafka
@@ -70,14 +69,8 @@ class EmbeddedBroker:
 
 
 def _librdkafka() -> ctypes.CDLL:
-    """The library inside the client's wheel."""
-    package = Path(confluent_kafka.__file__).parent
-    places = (package.parent / "confluent_kafka.libs", package / ".dylibs", package)
-    names = ("librdkafka-*.so*", "librdkafka*.dylib", "librdkafka*.dll")
-    found = sorted(path for place in places for name in names for path in place.glob(name))
-    if not found:
-        raise RuntimeError("this confluent-kafka contains no librdkafka; install its wheel from PyPI")
-    library = ctypes.CDLL(str(found[0]))
+    """The library that the client has loaded: a symbol is looked up in what its extension module depends on."""
+    library = ctypes.CDLL(confluent_kafka.cimpl.__file__)
     pointer, number, text = ctypes.c_void_p, ctypes.c_int, ctypes.c_char_p
     for name, result, arguments in (
         ("rd_kafka_conf_new", pointer, ()),

@@ -1,4 +1,4 @@
-"""Produces records that confluent-kafka cannot write, for example with header names that are not UTF-8. For tests."""
+"""Produces records that confluent-kafka cannot write, for example with header names that are not UTF-8."""
 
 import socket
 import struct
