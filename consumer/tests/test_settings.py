@@ -2,15 +2,29 @@
 
 import pickle
 import traceback
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
 
 from src.consumer import main
 from src.kafka.group_member import GroupMember
-from src.settings import DEFAULT_FILE, RESERVED, Settings, load_settings
-from src.utils.config import ConfigurationError, parse
+from src.settings import DEFAULT_FILE, RESERVED, VARIABLES, Settings, load_settings
+from src.utils.config import ConfigurationError, Variable, parse
 from src.utils.metrics import ConsumerMetrics
+from src.utils.secret import Secret
+
+VALUES = {
+    "KAFKA_BOOTSTRAP_SERVERS": "a:1",
+    "CONSUMER_MAX_RETRIES": "7",
+    "CONSUMER_DEAD_LETTER_STORM_PERCENT": "7",
+    "CONSUMER_ON_OFFSET_GAP": "stop",
+    "MONGODB_URI": "mongodb://user:7000@host",
+    "LOG_LEVEL": "DEBUG",
+    "LOG_FORMAT": "text",
+    "METRICS_ENABLED": "false",
+}
 
 
 def test_the_file_that_comes_along_is_valid_and_says_what_the_defaults_are() -> None:
@@ -109,3 +123,12 @@ def test_an_invalid_store_uri_is_named_and_not_shown(uri: object) -> None:
         parse(Settings, {"mongodb": {"uri": uri}})
 
     assert "hunter2" not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize("variable", VARIABLES, ids=lambda variable: variable.name)
+def test_the_value_of_a_secret_variable_is_shown_as_a_mask_and_that_of_others_is_not(variable: Variable) -> None:
+    section: Any = load_settings(DEFAULT_FILE, {variable.name: VALUES.get(variable.name, "7000")})
+    for name in variable.path:
+        section = section[name] if isinstance(section, Mapping) else getattr(section, name)
+
+    assert isinstance(section, Secret) is variable.secret

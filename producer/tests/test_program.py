@@ -125,7 +125,7 @@ def test_a_broker_that_goes_down_during_a_run_loses_no_message(
     broker.go_down()
     program.wait_for("broker unreachable")
     assert becomes_true(
-        lambda: "producer_queue_messages 0.0" not in get(f"http://127.0.0.1:{port}/metrics")[1], within=5
+        lambda: "producer_queue_messages 0.0" not in get(f"http://127.0.0.1:{port}/metrics")[1], within=DEADLINE
     )
     program.process.send_signal(signal.SIGTERM)
     exit_code, stopped, _ = program.end()

@@ -1,13 +1,25 @@
 """Settings are validated before anything connects."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from src.settings import DEFAULT_FILE, RESERVED, Settings, load_settings
-from src.utils.config import ConfigurationError
+from src.settings import DEFAULT_FILE, RESERVED, VARIABLES, Settings, load_settings
+from src.utils.config import ConfigurationError, Variable
+from src.utils.secret import Secret
+
+VALUES = {
+    "KAFKA_BOOTSTRAP_SERVERS": "a:1",
+    "KAFKA_COMPRESSION_TYPE": "none",
+    "PRODUCER_MAX_RETRIES": "7",
+    "PRODUCER_ON_OUTAGE": "wait",
+    "LOG_LEVEL": "DEBUG",
+    "LOG_FORMAT": "text",
+    "METRICS_ENABLED": "false",
+}
 
 
 def loaded(folder: Path, tree: dict[str, Any] | None = None, **environ: str) -> Settings:
@@ -139,3 +151,12 @@ def test_an_invalid_variable_is_named_with_its_value_escaped(tmp_path: Path, nam
 
     assert name in str(caught.value)
     assert repr(text) in str(caught.value)
+
+
+@pytest.mark.parametrize("variable", VARIABLES, ids=lambda variable: variable.name)
+def test_the_value_of_a_secret_variable_is_shown_as_a_mask_and_that_of_others_is_not(variable: Variable) -> None:
+    section: Any = load_settings(DEFAULT_FILE, {variable.name: VALUES.get(variable.name, "7000")})
+    for name in variable.path:
+        section = section[name] if isinstance(section, Mapping) else getattr(section, name)
+
+    assert isinstance(section, Secret) is variable.secret

@@ -41,7 +41,7 @@ def all_records(servers: str, topic: str = TOPIC) -> list[ProducerRecord]:
 def _consume(
     servers: str, topic: str, *, polls: int = UNLIMITED, to_end: bool = False
 ) -> Iterator[ProducerRecord | None]:
-    """One item per poll: a record, or None."""
+    """One item per poll: a record, or None. Ends after so many polls without a record."""
     consumer = Consumer(
         {
             "bootstrap.servers": servers,
@@ -54,10 +54,12 @@ def _consume(
     try:
         remaining = set(consumer.list_topics(topic, timeout=DEADLINE).topics[topic].partitions)
         consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number in remaining])
-        for _ in range(polls):
+        empty = 0
+        while empty < polls:
             message = consumer.poll(DEADLINE if to_end else 0.1)
             if message is None:
                 assert not to_end, "the topic cannot be read"
+                empty += 1
                 yield None
             elif error := message.error():
                 assert error.code() == KafkaError._PARTITION_EOF, error
