@@ -19,9 +19,11 @@ from src.data_processor import DataProcessor
 from src.kafka.group_member import GroupMember
 from src.model.errors import SourceError
 from src.pipeline.batch_writer import PROBE_INTERVAL
+from src.storage import DataStorage
 from src.utils.config import ConfigurationError
 from tests.fake_kafka import FakeAdmin, FakeConsumer, FakeTopic
-from tests.fakes import DEADLINE, TOPIC, FakeDeadLetters, FakeStorage
+from tests.fake_storage import FakeStore
+from tests.fakes import DEADLINE, TOPIC, FakeDeadLetters
 
 CONFIG: dict[str, Any] = {
     "consumer": {"batch_size": 2, "offset_commit_frequency_ms": 10, "max_retries": 1},
@@ -36,7 +38,7 @@ class World:
     def __init__(self, *values: bytes, config: dict[str, Any] = CONFIG, probe_interval: float = PROBE_INTERVAL) -> None:
         self.hours_passed = 0
         self.topic = FakeTopic({0: list(values)}, committed={0: (0, "")})
-        self.storage = FakeStorage()
+        self.store = FakeStore()
         self.dead_letters = FakeDeadLetters()
         self.registry = CollectorRegistry()
         self.stop = Event()
@@ -44,7 +46,7 @@ class World:
         self.consumer = DataConsumer(
             config,
             group_member=partial(GroupMember, client=self._new_client, admin=cast(Any, lambda _settings: FakeAdmin())),
-            storage=self.storage,
+            storage=DataStorage({}, store=self.store),
             dead_letters=self.dead_letters,
             registry=self.registry,
             clock=lambda: time.monotonic() + 3600 * self.hours_passed,
@@ -100,7 +102,7 @@ def test_what_arrives_is_stored_and_then_committed() -> None:
 
     world.until(lambda: world.committed == 3)
 
-    assert list(world.storage.documents) == ["0-0", "0-1", "0-2"]
+    assert list(world.store.documents) == ["0-0", "0-1", "0-2"]
     assert world.client.closed
     assert world.metric("consumer_messages_total", result="stored") == 3
     assert (world.metric("consumer_offset_commits_total", result="success") or 0) >= 1
@@ -111,19 +113,19 @@ def test_an_invalid_message_is_dead_lettered_and_its_neighbours_are_stored() -> 
 
     world.until(lambda: world.committed == 3)
 
-    assert list(world.storage.documents) == ["0-0", "0-2"]
+    assert list(world.store.documents) == ["0-0", "0-2"]
     assert world.dead_letters.offsets == [1]
     assert world.metric("consumer_dead_letters_total", reason="not_json") == 1
 
 
 def test_nothing_is_committed_before_it_is_stored() -> None:
     world = World(message(0))
-    world.storage.gate = Event()
+    world.store.gate = Event()
 
     with world.running():
-        world.wait(lambda: world.storage.calls and world.client.polls > 3)
+        world.wait(lambda: world.store.inserts and world.client.polls > 3)
         assert world.committed == 0
-        world.storage.gate.set()
+        world.store.gate.set()
         world.wait(lambda: world.committed == 1)
 
 
@@ -131,20 +133,20 @@ def test_an_outage_of_the_store_pauses_fetching_and_polling_continues_until_it_r
     world = World(*messages(10))
 
     with world.running():
-        world.wait(lambda: world.storage.indexed)
-        world.storage.outages = 10**9
+        world.wait(lambda: world.store.has_indexes)
+        world.store.outages = 10**9
         world.produce(*messages(20)[10:])
-        world.wait(lambda: len(world.storage.calls) > 5)
+        world.wait(lambda: len(world.store.inserts) > 5)
         world.hours_passed += 1
         world.wait(lambda: world.client.paused and world.consumer.readiness_failures())
         polls = world.client.polls
         world.wait(lambda: world.client.polls > polls)
         assert world.metric("consumer_paused", reason="storage") == 1
-        world.storage.outages = 0
+        world.store.outages = 0
         world.wait(lambda: world.committed == 20)
 
     assert world.dead_letters.rejections == []
-    assert len(world.storage.documents) == 20
+    assert len(world.store.documents) == 20
     assert world.metric("consumer_paused", reason="storage") == 0
     assert not world.client.paused
 
@@ -156,7 +158,7 @@ def test_an_unavailable_dead_letter_topic_is_retried_and_nothing_is_committed_pa
     world.until(lambda: world.committed == 2)
 
     assert world.dead_letters.offsets == [0, 1]
-    assert len(world.storage.documents) == 0
+    assert len(world.store.documents) == 0
 
 
 def test_in_a_dead_letter_storm_fetching_is_paused_and_the_service_is_not_ready() -> None:
@@ -227,24 +229,24 @@ def test_what_is_settled_is_committed_on_revocation() -> None:
 
 def test_a_batch_in_flight_is_settled_and_committed_before_its_partition_is_revoked() -> None:
     world = World(message(0))
-    world.storage.gate = Event()
+    world.store.gate = Event()
 
     with world.running():
-        world.wait(lambda: world.storage.calls)
+        world.wait(lambda: world.store.inserts)
         world.client.revoke(0)
-        world.storage.gate.set()
+        world.store.gate.set()
         world.wait(lambda: world.committed == 1)
 
 
 def test_nothing_is_committed_for_a_partition_that_was_lost() -> None:
     world = World(message(0))
-    world.storage.gate = Event()
+    world.store.gate = Event()
 
     with world.running():
-        world.wait(lambda: world.storage.calls)
+        world.wait(lambda: world.store.inserts)
         world.client.lose(0)
         world.wait(lambda: world.metric("consumer_rebalances_total", event="lost") == 1)
-        world.storage.gate.set()
+        world.store.gate.set()
         world.wait(lambda: world.metric("consumer_messages_total", result="stored") == 1)
 
     assert world.committed == 0
@@ -252,25 +254,25 @@ def test_nothing_is_committed_for_a_partition_that_was_lost() -> None:
 
 def test_the_lag_is_shown_while_the_partition_is_assigned() -> None:
     world = World(*messages(3))
-    world.storage.gate = Event()
+    world.store.gate = Event()
 
     with world.running():
         world.wait(lambda: world.metric("consumer_lag_messages", topic=TOPIC, partition="0") == 3)
-        world.storage.gate.set()
+        world.store.gate.set()
         world.client.revoke(0)
         world.wait(lambda: world.metric("consumer_lag_messages", topic=TOPIC, partition="0") is None)
 
 
 def test_the_end_of_a_transaction_is_committed_once_the_messages_before_it_are_settled() -> None:
     world = World(message(0))
-    world.storage.gate = Event()
+    world.store.gate = Event()
 
     with world.running():
-        world.wait(lambda: world.storage.calls)
+        world.wait(lambda: world.store.inserts)
         world.produce(None)
         world.hours_passed += 1
         assert world.committed == 0
-        world.storage.gate.set()
+        world.store.gate.set()
         world.wait(lambda: world.metric("consumer_messages_total", result="stored") == 1)
         world.hours_passed += 1
         world.wait(lambda: world.committed == 2)
@@ -290,10 +292,10 @@ def test_the_end_of_a_transaction_is_committed_on_a_stop() -> None:
 
 def test_what_arrives_while_the_writer_is_full_is_written_in_order() -> None:
     world = World(*messages(4))
-    world.storage.gate = Event()
+    world.store.gate = Event()
 
     with world.running():
-        world.wait(lambda: world.storage.calls)
+        world.wait(lambda: world.store.inserts)
         world.hours_passed += 1
         world.wait(lambda: world.client.paused)
         world.client.paused.clear()
@@ -301,10 +303,10 @@ def test_what_arrives_while_the_writer_is_full_is_written_in_order() -> None:
         polls = world.client.polls
         world.wait(lambda: world.client.polls > polls + 2)
         assert world.committed == 0
-        world.storage.gate.set()
+        world.store.gate.set()
         world.wait(lambda: world.committed == 6)
 
-    assert list(world.storage.documents) == [f"0-{offset}" for offset in range(6)]
+    assert list(world.store.documents) == [f"0-{offset}" for offset in range(6)]
 
 
 def test_a_fatal_error_of_the_kafka_client_ends_the_run() -> None:
@@ -320,7 +322,7 @@ def test_a_fatal_error_of_the_kafka_client_ends_the_run() -> None:
 
 def test_a_stop_in_an_outage_leaves_the_batch_to_the_next_consumer() -> None:
     world = World(message(0))
-    world.storage.outages = 10**9
+    world.store.outages = 10**9
 
     world.until(lambda: world.consumer.readiness_failures())
 
@@ -367,7 +369,7 @@ def test_skipped_offsets_are_counted_and_the_position_behind_them_is_committed()
     world.until(lambda: world.committed == 9)
 
     assert world.metric("consumer_skipped_offsets_total") == 4
-    assert world.storage.calls == []
+    assert world.store.inserts == []
 
 
 def test_process_message_stores_a_valid_message_and_refuses_an_invalid_one() -> None:
@@ -375,7 +377,7 @@ def test_process_message_stores_a_valid_message_and_refuses_an_invalid_one() -> 
 
     assert world.consumer.process_message({"id": "a", "name": "item_00000001"}) is True
     assert world.consumer.process_message({"name": "no id"}) is False
-    assert list(world.storage.documents) == ["a"]
+    assert list(world.store.documents) == ["a"]
 
 
 def test_persist_data_says_whether_the_store_has_it() -> None:
@@ -388,10 +390,10 @@ def test_an_idle_store_is_pinged() -> None:
     world = World()
 
     with world.running():
-        world.wait(lambda: world.storage.indexed)
-        world.storage.outages = 1
+        world.wait(lambda: world.store.has_indexes)
+        world.store.outages = 1
         world.hours_passed += 1
-        world.wait(lambda: world.consumer.readiness_failures() == ["unreachable: nobody answers"])
+        world.wait(lambda: world.consumer.readiness_failures() == ["unreachable: connection refused"])
         world.hours_passed += 1
         world.wait(lambda: not world.consumer.readiness_failures())
 
@@ -402,7 +404,7 @@ def test_the_store_and_the_dead_letter_producer_are_closed() -> None:
     with world.consumer:
         pass
 
-    assert world.storage.closed
+    assert world.store.closed
     assert world.dead_letters.closed
 
 
