@@ -50,7 +50,7 @@ def _in_topic(trial: Trial) -> int:
 
 def _accepted(trial: Trial, producer: Child) -> int:
     """How many of its lines a producer had accepted when it was stopped."""
-    ends = trial.logged(producer, "input not sent completely")
+    ends = trial.logged(producer, "input not fully delivered")
     if not ends:
         raise TimedOut(f"{producer.name} did not log how many lines it accepted")
     return int(ends[-1]["read"])
