@@ -5,7 +5,8 @@ import random
 import time
 from collections.abc import Callable, Sequence
 
-from src.model.message import Message, utc_text
+from src.model.message import Message
+from src.utils.text import utc_text
 
 SOURCE = "system-a"
 VERSION = "1.0.0"

@@ -15,8 +15,9 @@ import msgspec
 
 from src.data_generator import random_ids
 from src.model.errors import InvalidMessage
-from src.model.message import ProducerRecord, utc_text
+from src.model.message import ProducerRecord
 from src.utils.config import ConfigurationError
+from src.utils.text import utc_text
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from src.model.errors import InvalidMessage
-from src.model.message import Headers, Message, ProducerRecord, encode, utc_text
+from src.model.message import Headers, Message, ProducerRecord, encode
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -87,11 +87,3 @@ def test_null_is_a_valid_value() -> None:
 
 def test_the_size_counts_key_and_value() -> None:
     assert [ProducerRecord(b"ab", b"cde", []).size, ProducerRecord(None, None, []).size] == [5, 0]
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0, "1970-01-01T00:00:00.000Z"), (1_689_424_496.789, "2023-07-15T12:34:56.789Z")],
-)
-def test_timestamps_are_in_utc_with_milliseconds(seconds: float, text: str) -> None:
-    assert utc_text(seconds) == text

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from src.model.errors import InvalidMessage
+from src.utils.text import utc_text
 
 Document = Mapping[str, Any]
 
@@ -82,7 +83,7 @@ def dates_as_text(value: Any) -> Any:
     if isinstance(value, str):
         return value
     if isinstance(value, datetime):
-        return value.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        return utc_text(value)
     if isinstance(value, dict):
         return {name: dates_as_text(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):

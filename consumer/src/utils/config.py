@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeVar, get_args
 import msgspec
 
 from src.utils.secret import ClientSettings, Secret
+from src.utils.text import printable
 
 Settings = TypeVar("Settings", bound=msgspec.Struct)
 
@@ -21,7 +22,7 @@ class ConfigurationError(Exception):
     """A setting is invalid. The text, one line, says what is wrong, where, and what to change; the program exits 2."""
 
     def __init__(self, text: str) -> None:
-        super().__init__("".join(char if char.isprintable() else ascii(char)[1:-1] for char in text))
+        super().__init__(printable(text))
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """Messages as `(key, value, headers)`, and their serialization."""
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from math import isfinite
 from typing import Any, NamedTuple
 
@@ -80,8 +79,3 @@ def _header_value(content: str | bytes | None) -> bytes | None:
     if isinstance(content, str):
         return content.encode()
     raise TypeError(f"header value is {type(content).__name__}, expected str, bytes or None")
-
-
-def utc_text(seconds: float) -> str:
-    """Seconds since the epoch as an ISO 8601 timestamp in UTC: `2023-07-15T12:34:56.789Z`."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

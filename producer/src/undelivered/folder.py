@@ -10,7 +10,6 @@ from typing import BinaryIO
 
 from src.model.delivery_failure import DeliveryFailure
 from src.model.errors import UndeliveredStoreError
-from src.model.message import utc_text
 from src.undelivered.files import (
     Version,
     append,
@@ -28,6 +27,7 @@ from src.undelivered.record import to_line
 from src.undelivered.segments import SUFFIX, segment_paths
 from src.utils.config import ConfigurationError
 from src.utils.locking import lock
+from src.utils.text import utc_text
 
 MAX_SEGMENT_BYTES = 8 * 1024 * 1024  # a segment of this size is not appended to
 

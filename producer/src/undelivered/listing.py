@@ -4,6 +4,7 @@ from pathlib import Path
 
 from src.undelivered.record import from_line
 from src.undelivered.segments import locked_segment, segment_paths
+from src.utils.text import printable
 
 MAX_VALUE_LENGTH = 200  # characters that are printed of a key or value
 
@@ -39,15 +40,10 @@ def _describe(line: bytes, number: int) -> str:
     if undelivered is None:
         return f"line {number} is corrupt; resend moves it aside"
     key, value, _ = undelivered.producer_record
-    reason = ("rejected: " if undelivered.rejected else "") + _printable(undelivered.reason)
+    reason = ("rejected: " if undelivered.rejected else "") + printable(undelivered.reason)
     return f"{undelivered.failed_at}  {undelivered.topic}  key={_shorten(key)}  {_shorten(value)}  {reason}"
 
 
 def _shorten(content: bytes | None) -> str:
-    text = "null" if content is None else _printable(content.decode(errors="backslashreplace"))
+    text = "null" if content is None else printable(content.decode(errors="backslashreplace"))
     return text if len(text) <= MAX_VALUE_LENGTH else f"{text[:MAX_VALUE_LENGTH]}… ({len(content or b'')} bytes)"
-
-
-def _printable(text: str) -> str:
-    """Control characters, which could change the terminal, are escaped."""
-    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)

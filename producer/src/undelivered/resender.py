@@ -9,11 +9,11 @@ from typing import BinaryIO, NamedTuple
 from src.delivery.batch import Batch
 from src.delivery.delivery import Delivery
 from src.model.delivery_failure import DeliveryFailure
-from src.model.message import utc_text
 from src.undelivered.files import Version, is_gone, version_of
 from src.undelivered.folder import UndeliveredFolder
 from src.undelivered.record import UndeliveredRecord, from_line, to_line
 from src.undelivered.segments import SegmentRewrite, locked_segment, segment_paths
+from src.utils.text import utc_text
 
 BATCH_SIZE = 1000  # messages that are read and sent together …
 BATCH_BYTES = 1024 * 1024  # … or as many as make up this size

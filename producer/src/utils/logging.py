@@ -7,7 +7,6 @@ import socket
 import sys
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from itertools import count
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -17,6 +16,7 @@ from pythonjsonlogger.json import JsonFormatter
 
 from src.utils.config import ConfigurationError
 from src.utils.locking import lock
+from src.utils.text import utc_text
 
 logger = logging.getLogger(__name__)
 
@@ -152,7 +152,7 @@ class _Json(JsonFormatter):
         )
 
     def format(self, record: logging.LogRecord) -> str:
-        record.time = _utc(record.created)
+        record.time = utc_text(record.created)
         return super().format(record)
 
 
@@ -167,9 +167,6 @@ class _Text(logging.Formatter):
         )
         suppressed = getattr(record, "suppressed", 0)
         more = f"  ({suppressed} similar suppressed)" if suppressed else ""
-        line = f"{_utc(record.created)[11:23]} {record.levelname:<7} {record.name}  {record.getMessage()}{fields}{more}"
+        time = utc_text(record.created)[11:23]
+        line = f"{time} {record.levelname:<7} {record.name}  {record.getMessage()}{fields}{more}"
         return line + (f"\n{self.formatException(record.exc_info)}" if record.exc_info else "")
-
-
-def _utc(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
