@@ -38,10 +38,10 @@ class Topics:
         self.servers = servers
         self._admin = AdminClient({"bootstrap.servers": servers})
 
-    def make(self, name: str, partitions: int = 4) -> None:
+    def make(self, name: str, partitions: int = 4, **config: str) -> None:
         """A topic of that name may be on its way out still."""
         tick, deadline = Event(), monotonic() + PATIENCE
-        while not self._made(NewTopic(name, partitions, 1)):
+        while not self._made(NewTopic(name, partitions, 1, config=config)):
             assert monotonic() < deadline, f"cannot make {name}"
             tick.wait(0.1)
 

@@ -57,6 +57,7 @@ TIMESTAMPS = (
     2**62,
     2**63 - 1,
 )  # the fifth: year 10000
+ANY_TIMESTAMP = {"message.timestamp.after.max.ms": str(2**63 - 1)}  # since Kafka 4.0, the default is an hour
 CODECS = ("gzip", "snappy", "lz4", "zstd")
 LARGE_KEY = b"\xff" * 1_000_000
 
@@ -159,7 +160,7 @@ def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
     else:
         topics = Topics(request.getfixturevalue("kafka_servers"))
         for name in (topic, f"{topic}.dlq"):
-            topics.make(name, partitions=1)
+            topics.make(name, partitions=1, **ANY_TIMESTAMP)
         yield World(topics.servers, topic, tmp_path)
 
 

@@ -4,13 +4,16 @@ import socket
 import struct
 import time
 from collections.abc import Sequence
+from threading import Event
 from typing import NamedTuple
 
 TIMEOUT = 30.0  # seconds
+RETRY_INTERVAL = 0.1
 
 _PRODUCE = 0
 _VERSION = 3  # the first that takes headers
 _LEADER_ONLY = 1
+_NO_LEADER_YET = (3, 5, 6)  # errors for a topic that was just created
 _TIMEOUT_MS = 20_000
 _POLYNOMIAL = 0x82F63B78  # CRC-32C, reflected
 
@@ -34,12 +37,15 @@ class RawRecord(NamedTuple):
 
 def produce_raw(address: str, topic: str, records: Sequence[RawRecord], partition: int = 0) -> None:
     """Write each record in a batch of its own. `address` is host:port of the partition's leader."""
+    deadline = time.monotonic() + TIMEOUT
     host, _, port = address.rpartition(":")
     with socket.create_connection((host, int(port)), TIMEOUT) as connection:
         for record in records:
-            error = _error(_exchange(connection, _request(topic, partition, _batch(record))), topic)
-            if error:
-                raise RuntimeError(f"the broker returned error {error} for a record to {topic}[{partition}]")
+            request = _request(topic, partition, _batch(record))
+            while error := _error(_exchange(connection, request), topic):
+                if error not in _NO_LEADER_YET or time.monotonic() > deadline:
+                    raise RuntimeError(f"the broker returned error {error} for a record to {topic}[{partition}]")
+                Event().wait(RETRY_INTERVAL)
 
 
 def _exchange(connection: socket.socket, request: bytes) -> bytes:
