@@ -110,6 +110,14 @@ def test_every_internal_link_of_the_runbook_resolves() -> None:
     assert links - anchors(RUNBOOK) == set()
 
 
+def test_every_log_entry_named_in_the_runbook_exists() -> None:
+    sources = "\n".join(path.read_text("utf-8") for path in ROOT.glob("*er/src/**/*.py"))
+    named = re.findall(r"log\s+entry\s+`([^`]+)`", RUNBOOK)
+
+    assert len(named) > 5
+    assert [message for message in named if f'"{message}"' not in sources] == []
+
+
 def test_the_specified_alerts_fire_at_the_specified_values() -> None:
     assert expressions()["HighConsumerLag"] == "group_topic:lag:sum > 10000"
     assert "for: 5m" in ALERTS["HighConsumerLag"]
