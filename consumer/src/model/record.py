@@ -26,7 +26,7 @@ class Record(NamedTuple):
 
 
 class Rejection(NamedTuple):
-    """A record that is to be parked, and why.
+    """A record that is to be dead-lettered, and why.
 
     `reason` is a short constant for labels, `stage` is "process" or "store", times are seconds since 1970.
     """
