@@ -88,5 +88,5 @@ install_packages() {
 
 # The modules in utils/, except metrics.py, are identical in both services.
 mirrored_files_are_equal() {
-  diff --recursive --brief --exclude metrics.py --exclude __pycache__ producer/src/utils consumer/src/utils
+  diff -r -q -x metrics.py -x __pycache__ producer/src/utils consumer/src/utils
 }

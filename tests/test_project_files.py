@@ -1,6 +1,7 @@
 """The files at the root agree with the scripts and with each other."""
 
 import json
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -8,28 +9,24 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-MAKEFILE = (ROOT / "Makefile").read_text()
-TARGETS = re.findall(r"^([a-z]+):.*## ", MAKEFILE, re.MULTILINE)
+RECIPES = dict(re.findall(r"^([a-z]+): ## .*\n\t@(.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE))
 WORKFLOW = (ROOT / ".github" / "workflows" / "ci.yml").read_text()
 
 
-def make(*arguments: str) -> str:
-    return subprocess.run(["make", *arguments], cwd=ROOT, text=True, capture_output=True, check=True).stdout
-
-
 def test_make_help_lists_every_target() -> None:
-    listed = [line.split()[1] for line in make().splitlines()]
+    recipe = RECIPES["help"].replace("$$", "$")
+    listed = subprocess.run(recipe, shell=True, cwd=ROOT, text=True, capture_output=True, check=True).stdout
 
-    assert listed == TARGETS == ["help", "run", "check", "test", "chaos", "up", "down"]
-    assert make("help") == make()
+    assert [line.split()[1] for line in listed.splitlines()] == list(RECIPES)
+    assert list(RECIPES) == ["help", "run", "check", "test", "chaos", "up", "down"]
 
 
-@pytest.mark.parametrize("target", [name for name in TARGETS if name != "help"])
+@pytest.mark.parametrize("target", [name for name in RECIPES if name != "help"])
 def test_a_make_target_runs_one_script_with_the_given_arguments(target: str) -> None:
-    [script, *arguments] = make("--dry-run", target, "ARGS=--help --bogus").split()
+    [script, arguments] = RECIPES[target].split()
 
-    assert (ROOT / script).is_file()
-    assert arguments == ["--help", "--bogus"]
+    assert os.access(ROOT / script, os.X_OK)
+    assert arguments == "$(ARGS)"
 
 
 def test_ci_and_the_commit_hook_run_scripts_of_ours_with_options_that_they_know() -> None:
