@@ -64,7 +64,8 @@ trap 'rm -f "$output"' EXIT
 failures=0
 summary=""
 not_run=""
-parallel=(-n "$(($(getconf _NPROCESSORS_ONLN) * 2))") # two per core: the tests wait for brokers most of the time
+workers=$(($(getconf _NPROCESSORS_ONLN) * 2)) # two per core: the tests wait for brokers most of the time
+parallel=(-n $((workers < 8 ? workers : 8)) --dist worksteal)
 
 for service in producer consumer; do
   step "$service" run_pytest "$service" "${parallel[@]}" -m "not docker" --cov=src --cov-branch --cov-fail-under="$COVERAGE"
