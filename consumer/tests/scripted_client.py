@@ -11,19 +11,19 @@ from tests.fakes import TOPIC
 
 
 class ScriptedClient:
-    """Polls follow the script, in which a function is called where it stands, as librdkafka calls back."""
+    """Polls follow the script; a function in it is called where it stands, as librdkafka runs callbacks."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
         self.settings = settings
         self.script: deque[FakeMessage | Callable[[], None]] = deque()
         self.group: dict[int, tuple[int, str]] = {}
-        """What the group has committed: offsets, and what is kept beside them."""
+        """What the group has committed: offsets with their metadata."""
         self.begins: dict[int, int] = {}
-        """Where partitions begin; of others the broker does not tell in time."""
+        """The earliest offsets; those of other partitions are not answered in time."""
         self.starts: list[int] = []
         self.paused: set[int] = set()
         self.refusing = False
-        """Whether commits, and questions for them, are refused."""
+        """Whether commits and look-ups of committed offsets fail."""
 
     def subscribe(
         self,
@@ -77,7 +77,7 @@ class ScriptedClient:
         self.starts += [position.offset for position in partitions]
 
     def incremental_unassign(self, partitions: list[TopicPartition]) -> None:
-        """What was fetched of them and not yet returned is gone with them."""
+        """Drops what was fetched of them and not returned yet."""
         gone = {position.partition for position in partitions}
         self.script = deque(s for s in self.script if not (isinstance(s, FakeMessage) and s.partition() in gone))
 
@@ -88,4 +88,4 @@ class ScriptedClient:
         self.paused -= {position.partition for position in partitions}
 
     def close(self) -> None:
-        """Nobody is left."""
+        """Nothing is open."""

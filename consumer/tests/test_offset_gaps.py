@@ -96,7 +96,7 @@ def reading(on_offset_gap: str = "stop", *, topic_id: str = "", commit_interval:
 
 
 def at_a_gap(on_offset_gap: str, *, begin: int) -> World:
-    """A world that has 5000 to 5499 in hand and finds nothing behind them; it begins elsewhere by now."""
+    """A world with 5000 to 5499 in flight that finds no message behind them; the earliest is at `begin`."""
     world = reading(on_offset_gap)
     world.client.begins[0] = begin
     world.arrive(*messages(5000, 5500), FakeMessage(5500, error=GONE))
@@ -109,10 +109,10 @@ def messages(first: int, end: int, partition: int = 0) -> list[FakeMessage]:
     return [FakeMessage(offset, partition) for offset in range(first, end)]
 
 
-# -- a part of the topic is gone
+# -- a position no longer exists
 
 
-def test_what_came_before_a_gap_is_settled_and_what_is_gone_is_counted() -> None:
+def test_records_before_a_gap_are_settled_and_the_gap_is_counted() -> None:
     world = reading("earliest")
     world.client.begins[0] = 9000
     world.arrive(*messages(5000, 5500), FakeMessage(5500, error=GONE))
@@ -128,7 +128,7 @@ def test_what_came_before_a_gap_is_settled_and_what_is_gone_is_counted() -> None
     assert world.commit() == {0: (9000, OLD)}
 
 
-def test_what_is_read_behind_a_gap_waits_for_what_came_before_it() -> None:
+def test_records_behind_a_gap_are_not_committed_before_those_in_front_of_it() -> None:
     world = at_a_gap("earliest", begin=9000)
     world.arrive(*messages(9000, 9010))
     world.poll()
@@ -140,7 +140,7 @@ def test_what_is_read_behind_a_gap_waits_for_what_came_before_it() -> None:
     assert all(world.assignment.owns(record) for record in before)
 
 
-def test_where_a_partition_stands_still_what_came_before_the_gap_is_settled_and_committed() -> None:
+def test_records_before_the_gap_of_a_stopped_partition_are_settled_and_committed() -> None:
     world = at_a_gap("stop", begin=9000)
 
     world.settle()
@@ -150,7 +150,7 @@ def test_where_a_partition_stands_still_what_came_before_the_gap_is_settled_and_
     assert world.commit() == {0: (5500, OLD)}
 
 
-def test_a_gap_is_met_only_when_what_came_with_it_is_in_hand() -> None:
+def test_a_gap_is_handled_only_after_the_records_fetched_with_it_are_in_flight() -> None:
     world = reading("earliest")
     world.client.begins[0] = 9000
     world.arrive(*messages(5000, 5500), FakeMessage(5500, error=GONE), lambda: world.client.revoke(0))
@@ -161,7 +161,7 @@ def test_a_gap_is_met_only_when_what_came_with_it_is_in_hand() -> None:
     assert world.client.group == {0: (5000, "")}
 
 
-def test_a_topic_that_is_shorter_than_what_was_committed_is_read_again_under_a_new_number() -> None:
+def test_a_topic_shorter_than_the_committed_offset_is_read_again_under_a_new_number() -> None:
     world = at_a_gap("earliest", begin=0)
     world.arrive(*messages(0, 100))
 
@@ -173,7 +173,7 @@ def test_a_topic_that_is_shorter_than_what_was_committed_is_read_again_under_a_n
     assert world.assignment.due() == {0: 0}
 
 
-def test_a_gap_of_a_partition_that_is_no_longer_ours_is_no_concern_of_ours() -> None:
+def test_a_gap_of_a_revoked_partition_is_ignored() -> None:
     world = reading("stop")
     world.client.revoke(0)
     world.arrive(FakeMessage(5500, error=GONE))
@@ -185,7 +185,7 @@ def test_a_gap_of_a_partition_that_is_no_longer_ours_is_no_concern_of_ours() -> 
     assert world.client.starts == [5000]
 
 
-def test_a_gap_goes_with_its_partition() -> None:
+def test_a_gap_is_forgotten_with_its_partition() -> None:
     world = reading("stop")
     world.arrive(FakeMessage(5500, error=GONE), lambda: world.client.revoke(0))
 
@@ -195,7 +195,7 @@ def test_a_gap_goes_with_its_partition() -> None:
     assert world.assignment.gaps == {}
 
 
-def test_a_gap_is_a_gap_while_the_broker_does_not_answer() -> None:
+def test_a_gap_is_reported_though_the_watermarks_are_unknown() -> None:
     world = reading("stop")
     world.client.begins.clear()
     world.arrive(FakeMessage(5500, error=GONE))
@@ -206,7 +206,7 @@ def test_a_gap_is_a_gap_while_the_broker_does_not_answer() -> None:
     assert world.assignment.gaps == {0: GAP}
 
 
-def test_the_policy_earliest_needs_no_answer_either() -> None:
+def test_the_policy_earliest_works_though_the_watermarks_are_unknown() -> None:
     world = reading("earliest")
     world.client.begins.clear()
     world.arrive(FakeMessage(5500, error=GONE))
@@ -218,7 +218,7 @@ def test_the_policy_earliest_needs_no_answer_either() -> None:
     assert world.assignment.gaps == {}
 
 
-def test_the_lag_of_a_partition_that_stands_still_is_not_shown() -> None:
+def test_the_lag_of_a_stopped_partition_is_not_shown() -> None:
     world = reading("stop")
     world.client.settings["stats_cb"](statistics(high=5600))
     world.commit()
@@ -238,10 +238,10 @@ def statistics(high: int) -> str:
     return json.dumps({"brokers": {}, "topics": {TOPIC: {"partitions": {"0": ends}}}})
 
 
-# -- the topic is another
+# -- the topic was recreated
 
 
-def test_a_message_that_was_fetched_before_the_topic_was_made_again_does_not_count_for_the_new_one() -> None:
+def test_records_fetched_before_the_topic_was_recreated_are_not_committed_for_the_new_one() -> None:
     world = reading("earliest", topic_id=OLD)
     world.admin.topic_id = NEW
     world.now += REQUEST_INTERVAL
@@ -261,7 +261,7 @@ def test_a_message_that_was_fetched_before_the_topic_was_made_again_does_not_cou
     assert world.commit() == {0: (100, NEW)}
 
 
-def test_a_topic_that_was_made_again_stands_still_and_nothing_more_of_the_old_one_counts() -> None:
+def test_a_recreated_topic_is_stopped_and_records_of_the_old_one_no_longer_count() -> None:
     world = reading("stop", topic_id=OLD)
     world.arrive(*messages(5000, 5010))
     world.poll()
@@ -273,7 +273,7 @@ def test_a_topic_that_was_made_again_stands_still_and_nothing_more_of_the_old_on
     assert world.commit() == {0: (5000, OLD)}
 
 
-def test_an_offset_that_is_gone_with_its_topic_is_no_gap_of_this_one() -> None:
+def test_an_offset_that_was_deleted_with_its_topic_is_no_gap_of_the_new_one() -> None:
     world = reading("earliest", topic_id=OLD)
     world.admin.topic_id = NEW
     world.arrive(FakeMessage(5000, error=GONE))
@@ -290,7 +290,7 @@ def test_an_offset_that_is_gone_with_its_topic_is_no_gap_of_this_one() -> None:
     assert world.client.starts == [5000, 0]
 
 
-def test_hundreds_of_partitions_of_a_topic_that_was_made_again_begin_anew() -> None:
+def test_hundreds_of_partitions_of_a_recreated_topic_restart_at_the_earliest() -> None:
     partitions = range(1200)
     world = World("earliest", dict.fromkeys(partitions, (5000, OLD)))
     world.client.begins = dict.fromkeys(partitions, 0)
@@ -302,7 +302,7 @@ def test_hundreds_of_partitions_of_a_topic_that_was_made_again_begin_anew() -> N
     assert world.commit() == dict.fromkeys(partitions, (0, NEW))
 
 
-def test_a_new_partition_bears_the_id_of_the_topic_as_it_is_and_not_as_it_was() -> None:
+def test_a_new_partition_gets_the_current_topic_id() -> None:
     world = World("stop", {})
     world.client.begins = {0: 0, 1: 0}
     world.client.assign(0)
@@ -319,7 +319,7 @@ def test_a_new_partition_bears_the_id_of_the_topic_as_it_is_and_not_as_it_was() 
     assert world.assignment.gaps == {}
 
 
-def test_what_another_program_committed_beside_its_offsets_is_no_id() -> None:
+def test_commit_metadata_of_another_program_is_no_topic_id() -> None:
     world = reading("stop", topic_id="consumer-17 of another make")
 
     world.poll()
@@ -331,10 +331,10 @@ def test_what_another_program_committed_beside_its_offsets_is_no_id() -> None:
     assert world.commit() == {0: (5001, OLD)}
 
 
-# -- nothing was committed
+# -- no committed offset
 
 
-def test_a_partition_that_begins_is_committed_where_it_begins() -> None:
+def test_the_start_of_a_new_partition_is_committed() -> None:
     world = World("stop", {})
     world.client.begins[0] = 700
 
@@ -344,7 +344,7 @@ def test_a_partition_that_begins_is_committed_where_it_begins() -> None:
     assert world.commit() == {0: (700, OLD)}
 
 
-def test_to_begin_past_what_is_gone_is_said(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_start_behind_deleted_messages_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     world = World("stop", {})
     world.client.begins = {0: 700, 1: 0}
 
@@ -354,7 +354,7 @@ def test_to_begin_past_what_is_gone_is_said(caplog: pytest.LogCaptureFixture) ->
     assert vars(line)["earliest"] == {0: 700}
 
 
-def test_a_partition_without_a_committed_offset_starts_at_its_beginning_even_if_that_could_not_be_learnt() -> None:
+def test_a_partition_without_a_committed_offset_starts_at_the_earliest_though_that_is_unknown() -> None:
     world = World("stop", {})
     world.client.assign(0)
     world.arrive(FakeMessage(None, error=GONE))
@@ -366,7 +366,7 @@ def test_a_partition_without_a_committed_offset_starts_at_its_beginning_even_if_
     assert world.assignment.gaps == {}
 
 
-def test_where_the_committed_offsets_are_not_told_the_client_looks_for_itself() -> None:
+def test_without_an_answer_the_client_fetches_the_committed_offsets_itself() -> None:
     world = World("stop", {0: (5000, OLD)})
     world.client.refusing = True
 
@@ -379,14 +379,14 @@ def test_where_the_committed_offsets_are_not_told_the_client_looks_for_itself() 
     assert world.assignment.due() == {0: 5001}
 
 
-# -- what is no message
+# -- offsets without a message
 
 
 def end_at(offset: int) -> FakeMessage:
     return FakeMessage(offset, error=KafkaError(KafkaError._PARTITION_EOF))
 
 
-def test_what_is_read_and_no_message_is_committed_once_nothing_is_in_hand() -> None:
+def test_offsets_without_messages_are_committed_once_nothing_is_in_flight() -> None:
     world = reading()
     world.arrive(*messages(5000, 5010), end_at(5011))
     world.poll()
@@ -396,7 +396,7 @@ def test_what_is_read_and_no_message_is_committed_once_nothing_is_in_hand() -> N
     assert world.commit() == {0: (5011, OLD)}
 
 
-def test_an_end_that_was_met_before_the_partition_went_counts_no_more_when_it_comes_back() -> None:
+def test_an_end_of_partition_from_before_a_revocation_no_longer_counts() -> None:
     world = reading()
     world.arrive(*messages(5000, 5010), end_at(5011))
     world.poll()
@@ -406,7 +406,7 @@ def test_an_end_that_was_met_before_the_partition_went_counts_no_more_when_it_co
     assert world.commit() == {0: (5000, "")}
 
 
-def test_what_the_client_has_read_and_not_returned_is_not_committed_when_the_partition_goes() -> None:
+def test_fetched_messages_that_were_not_returned_are_not_committed_on_revocation() -> None:
     world = reading()
     world.arrive(FakeMessage(5000))
     world.poll()
@@ -418,7 +418,7 @@ def test_what_the_client_has_read_and_not_returned_is_not_committed_when_the_par
     assert world.client.group == {0: (5001, OLD)}
 
 
-def test_the_lag_moves_though_commits_are_rare() -> None:
+def test_the_lag_is_updated_though_commits_are_rare() -> None:
     world = reading(commit_interval=3600.0)
     world.client.settings["stats_cb"](statistics(high=5010))
     world.arrive(*messages(5000, 5010))
@@ -431,10 +431,10 @@ def test_the_lag_moves_though_commits_are_rare() -> None:
     assert world.client.group == {0: (5000, "")}
 
 
-# -- what can't be read
+# -- unreadable messages
 
 
-def test_a_message_that_can_not_be_read_stops_its_partition_before_it() -> None:
+def test_an_unreadable_message_stops_its_partition_before_it() -> None:
     world = reading("earliest")
     corrupt = KafkaError(KafkaError._BAD_MSG, "MessageSet at offset 5005 failed CRC32C check")
     world.arrive(*messages(5000, 5005), FakeMessage(5005, error=corrupt), *messages(5010, 5020))
@@ -449,10 +449,10 @@ def test_a_message_that_can_not_be_read_stops_its_partition_before_it() -> None:
     assert world.commit() == {0: (5005, OLD)}
 
 
-# -- what Kafka refuses
+# -- errors from Kafka
 
 
-def test_a_complaint_about_a_partition_lasts_until_a_record_of_that_partition() -> None:
+def test_the_error_of_a_partition_lasts_until_a_record_of_it_arrives() -> None:
     world = World("stop", {0: (0, ""), 1: (0, "")})
     world.client.assign(0, 1)
     world.client.settings["stats_cb"](json.dumps({"brokers": {"b/1": {"state": "UP", "nodeid": 1}}, "topics": {}}))

@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from threading import Event
 from typing import Any, TypeVar
@@ -119,7 +120,8 @@ class CommittingFirst(GroupMember):
         if records:
             ends = {record.partition: record.offset + 1 for record in records}
             positions = [TopicPartition(self._topic, partition, offset) for partition, offset in ends.items()]
-            self._client.commit(offsets=positions, asynchronous=False)
+            with suppress(KafkaException):
+                self._client.commit(offsets=positions, asynchronous=False)
         return records
 
 
@@ -141,13 +143,14 @@ class IgnoringNumbers(Assignment):
 
 
 class WithoutAssignmentNumbers(GroupMember):
-    """Ignores lost partitions."""
+    """Keeps what it knows of lost partitions."""
 
     def __init__(self, *settings: Any, **collaborators: Any) -> None:
         super().__init__(*settings, **collaborators, assignment=IgnoringNumbers())
 
     def _on_lost(self, client: Consumer, positions: list[TopicPartition]) -> None:
         client.incremental_unassign(positions)
+        self._report("lost", [position.partition for position in positions])
 
 
 class StartingAtLatest(Consumer):
