@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Random and mutated inputs for what reads inputs; --help says more.
+# Random and malformed input for every parser; see --help.
 case $- in *p*) ;; *) exec env -u SHELLOPTS -u BASHOPTS bash -p "$0" "$@" ;; esac
 set -euo pipefail
 root="$(dirname "$(dirname "$(readlink -f "$0")")")"
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 source "$root/scripts/lib.sh"
 
-use_local_environment
+use_dev_environment
 PYTHONPATH="$root/scripts" exec "$PYTHON" -m fuzz "$@"

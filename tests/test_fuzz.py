@@ -1,46 +1,91 @@
-"""Random and mutated inputs, as `scripts/fuzz.sh` feeds them, and few; and that a broken promise is found."""
+"""The fuzz command with few examples, and that it finds hangs and crashes."""
 
-import json
+import os
+import signal
+import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from fuzz.options import Options, Task
-from fuzz.run import run
+from fuzz import plugin
+from fuzz.__main__ import main, parse
+from local.plan import ROOT
 
-SEED = 20_261_125
+TEMPLATE = """
+import os, signal
+from hypothesis import given, strategies as st
+
+@given(st.integers())
+def test_property(number):
+    if number > 10:
+        {}
+"""
 
 
-def test_random_messages_and_settings_break_no_promise(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code = run(Options(seed=SEED, messages=4000), tmp_path)
-
-    said = capsys.readouterr().out
-    assert (code, list(tmp_path.iterdir())) == (0, []), said
-    assert "PASS: 6,300 inputs, 0 findings" in said
-    assert all(outcome in said for outcome in (" stored\n", " not_json\n", " id_conflict\n", " refused\n", " kept\n"))
-
-
-def test_a_process_that_dies_of_an_input_is_a_finding(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def dying(_task: Task) -> Sequence[str]:
-        return [sys.executable, "-c", "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"]
-
-    code = run(Options(seed=SEED, messages=8, only="producer.lines"), tmp_path, command=dying)
-
-    assert code == 1
-    assert "crash: SIGSEGV" in capsys.readouterr().out
-    (kept, *_) = sorted(tmp_path.iterdir())
-    assert json.loads(kept.read_text())["repeat"].startswith(
-        f"scripts/fuzz.sh --seed {SEED} --only producer.lines --at "
+def fuzzed(statement: str, folder: Path) -> "subprocess.CompletedProcess[str]":
+    """A run of one property test that executes the statement for some examples."""
+    (folder / "test_it.py").write_text(TEMPLATE.format(statement), encoding="utf-8")
+    settings = {plugin.EXAMPLES: "100", plugin.TIMEOUT: "0.2", plugin.FOLDER: str(folder), plugin.MONGODB: ""}
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "--capture=sys", "-p", "fuzz.plugin", "--hypothesis-profile=fuzz", folder],
+        env={**os.environ, **settings, "PYTHONPATH": str(ROOT / "scripts")},
+        capture_output=True,
+        text=True,
     )
 
 
-def test_a_process_that_ends_in_an_error_is_a_finding(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def failing(_task: Task) -> Sequence[str]:
-        return [sys.executable, "-c", "raise SystemExit(3)"]
+def test_every_property_holds(capsys: pytest.CaptureFixture[str]) -> None:
+    status = main(["--examples", "20", "-k", "fuzz"])
 
-    code = run(Options(seed=SEED, messages=8, only="producer.lines"), tmp_path, command=failing)
+    output = capsys.readouterr().out
+    assert status == 0, output
+    assert output.count(" passed") == 2
+    assert output.endswith("PASS: every property holds\n")
 
-    assert code == 1
-    assert "the process ended with 3" in capsys.readouterr().out
+
+def test_an_unknown_expression_selects_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["-k", "no_such_test"]) == 2
+    assert "no test matches" in capsys.readouterr().err
+
+
+def test_an_example_that_hangs_is_interrupted_and_shrunk(tmp_path: Path) -> None:
+    done = fuzzed("while True: pass", tmp_path)
+
+    assert done.returncode == 1
+    assert "hang: the example takes more than 0.2 s" in done.stdout
+    assert "number=11" in done.stdout
+
+
+def test_a_hang_that_cannot_be_interrupted_ends_the_process_with_a_traceback(tmp_path: Path) -> None:
+    done = fuzzed("signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM]); signal.pause()", tmp_path)
+
+    assert done.returncode == 1
+    assert "Timeout" in done.stderr
+    assert "test_it.py" in done.stderr
+    assert (tmp_path / "last-example").read_text().startswith("test_it.test_property () {'number': ")
+
+
+def test_the_last_example_is_known_after_a_crash(tmp_path: Path) -> None:
+    done = fuzzed("os.kill(os.getpid(), signal.SIGSEGV)", tmp_path)
+
+    assert done.returncode == -signal.SIGSEGV
+    assert (tmp_path / "last-example").read_text().startswith("test_it.test_property () {'number': ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--examples", "0"], "is not a positive integer"),
+        (["--examples", "5", "--seconds", "5"], "not allowed with argument"),
+        (["--mongodb", "http://x"], "begins with mongodb://"),
+    ],
+)
+def test_an_invalid_option_is_an_error_message(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        parse(arguments)
+
+    assert end.value.code == 2
+    assert message in capsys.readouterr().err

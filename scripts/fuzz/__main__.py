@@ -1,21 +1,128 @@
-"""`python -m fuzz`: what scripts/fuzz.sh starts."""
+"""`python -m fuzz`: the program behind scripts/fuzz.sh. It runs the property tests of both services with pytest."""
 
+import argparse
+import os
+import signal
+import subprocess
 import sys
+import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
-from fuzz.options import parse
-from fuzz.run import ROOT, run
+from fuzz import plugin
+from local.options import mongodb_uri, positive
+from local.plan import ROOT
 
-INTERRUPTED = 130  # what a shell reports of a program that Ctrl-C ended
+SERVICES = ("consumer", "producer")
+EXAMPLES, EXAMPLES_PER_ROUND = 1000, 500
+NO_TESTS = 5  # pytest's exit status if no test is selected
+INTERRUPTED = 130  # the exit status of a program that Ctrl-C has ended
+
+_DESCRIPTION = """\
+Random and malformed input for every parser: messages for the consumer's processing, stores and dead letters; input
+lines and undelivered messages for the producer; configuration files and environment variables for both. Every message
+must be stored or dead-lettered, exactly once and byte for byte. Nothing may crash or hang, and no secret may be shown.
+The property tests in the services' own tests are run with the same budget."""
+
+_EPILOG = """\
+examples:
+  scripts/fuzz.sh                                  1,000 examples per test: a few minutes
+  scripts/fuzz.sh --examples 100 -k messages       100 examples of the tests whose name contains "messages"
+  scripts/fuzz.sh --seconds 3600                   new examples for an hour
+
+Failing examples are stored in .local/fuzz and are tried first in every later run.
+
+exit status:
+  0 every property holds; 1 a test failed; 2 the tests cannot be run like this"""
+
+
+@dataclass(frozen=True)
+class Options:
+    examples: int | None = None
+    seconds: int | None = None
+    tests: str | None = None
+    mongodb: str | None = None
+    timeout: int = 10
 
 
 def main(arguments: Sequence[str]) -> int:
     options = parse(arguments)
     try:
-        return run(options, ROOT / ".local" / "fuzz")
+        return run(options)
     except KeyboardInterrupt:
-        print("Ended before its end.", file=sys.stderr)
+        print("Interrupted.", file=sys.stderr)
         return INTERRUPTED
+
+
+def parse(arguments: Sequence[str]) -> Options:
+    """The options of a command line. Exits with an error message if one is invalid."""
+    parser = argparse.ArgumentParser(
+        "scripts/fuzz.sh",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    budget = parser.add_mutually_exclusive_group()
+    budget.add_argument("--examples", type=positive, metavar="N", help=f"examples per test (default: {EXAMPLES})")
+    budget.add_argument("--seconds", type=positive, metavar="N", help="run rounds of new examples for this long")
+    parser.add_argument("-k", dest="tests", metavar="EXPRESSION", help="only tests with a matching name, as in pytest")
+    parser.add_argument("--mongodb", type=mongodb_uri, metavar="URI", help="compare a MongoDB with the SQLite store")
+    parser.add_argument(
+        "--timeout", type=positive, default=10, metavar="S", help="seconds that one example may take (default: 10)"
+    )
+    return Options(**vars(parser.parse_args(arguments)))
+
+
+def run(options: Options) -> int:
+    """The exit status of rounds of tests, until one fails or the time is over."""
+    deadline = time.monotonic() + (options.seconds or 0)
+    while True:
+        with ThreadPoolExecutor() as executor:
+            statuses = list(executor.map(lambda service: _test(service, options), SERVICES))
+        if all(status == NO_TESTS for status in statuses):
+            print(f"fuzz.sh: no test matches {options.tests!r}", file=sys.stderr)
+            return 2
+        if not set(statuses) <= {0, NO_TESTS}:
+            print("FAIL: see the failing examples above")
+            return 1
+        if time.monotonic() >= deadline:
+            print("PASS: every property holds")
+            return 0
+
+
+def _test(service: str, options: Options) -> int:
+    """The exit status of pytest. Prints its output when it has ended."""
+    examples = options.examples or (EXAMPLES_PER_ROUND if options.seconds else EXAMPLES)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT / "scripts"),
+        plugin.EXAMPLES: str(examples),
+        plugin.TIMEOUT: str(options.timeout),
+        plugin.FOLDER: str(ROOT / ".local" / "fuzz" / service),
+        plugin.MONGODB: options.mongodb or "",
+    }
+    command = [
+        *(sys.executable, "-m", "pytest", "-q", "--capture=sys", "-p", "fuzz.plugin", "--hypothesis-profile=fuzz"),
+        *("-m", "hypothesis and not docker", "-k", options.tests or ""),
+        *("tests", f"../scripts/fuzz/{service}"),
+    ]
+    done = subprocess.run(
+        command,
+        cwd=ROOT / service,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    print(f"== {service}\n{done.stdout}", flush=True)
+    if done.returncode not in (0, NO_TESTS):
+        end = f"killed by {signal.Signals(-done.returncode).name}" if done.returncode < 0 else "failed"
+        print(f"{service}: {end}; the last example is in {plugin.last_example(environment)}")
+    return done.returncode
 
 
 if __name__ == "__main__":

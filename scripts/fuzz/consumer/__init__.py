@@ -1,1 +1,1 @@
-"""What of the consumer is fed. Runs in the consumer's folder."""
+"""Fuzz tests of the consumer. Run in the consumer's folder."""

@@ -1,1 +1,1 @@
-"""What of the producer is fed. Runs in the producer's folder."""
+"""Fuzz tests of the producer. Run in the producer's folder."""
