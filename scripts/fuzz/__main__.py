@@ -43,7 +43,7 @@ class Options:
     seconds: int | None = None
     tests: str | None = None
     mongodb: str | None = None
-    timeout: int = 10
+    timeout: int = 60
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -70,7 +70,7 @@ def parse(arguments: Sequence[str]) -> Options:
     parser.add_argument("-k", dest="tests", metavar="EXPRESSION", help="only tests with a matching name, as in pytest")
     parser.add_argument("--mongodb", type=mongodb_uri, metavar="URI", help="compare a MongoDB with the SQLite store")
     parser.add_argument(
-        "--timeout", type=positive, default=10, metavar="S", help="seconds that one example may take (default: 10)"
+        "--timeout", type=positive, default=60, metavar="S", help="seconds that one example may take (default: 60)"
     )
     return Options(**vars(parser.parse_args(arguments)))
 
