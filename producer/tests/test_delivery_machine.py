@@ -81,11 +81,17 @@ class DeliveryMachine(RuleBasedStateMachine):
         self.accepted: dict[bytes, ProducerRecord] = {}
         self.batches: list[Batch] = []
         self.resent: tuple[Batch, list[ProducerRecord]] | None = None
+        self.first_batches = UNLIMITED
         self.finished = False
 
-    @initialize(max_retries=st.sampled_from((None, 0, 1, 3)), room=st.sampled_from((1, 2, UNLIMITED)))
-    def start(self, max_retries: int | None, room: int) -> None:
+    @initialize(
+        max_retries=st.sampled_from((None, 0, 1, 3)),
+        room=st.sampled_from((1, 2, UNLIMITED)),
+        first_batches=st.sampled_from((1, 5, UNLIMITED)),
+    )
+    def start(self, max_retries: int | None, room: int, first_batches: int) -> None:
         self.publisher.room = room
+        self.first_batches = first_batches  # before a stop or a fatal error may happen
         self.delivery = self.delivery_type(
             self.publisher,
             self.store,
@@ -142,12 +148,12 @@ class DeliveryMachine(RuleBasedStateMachine):
     def fill_disk(self, calls: int) -> None:
         self.store.full = calls
 
-    @precondition(lambda self: self.batches and not self.publisher.fatal)
+    @precondition(lambda self: len(self.batches) >= self.first_batches and not self.publisher.fatal)
     @rule()
     def fail_fatally(self) -> None:
         self.publisher.fatal = True
 
-    @precondition(lambda self: self.batches and not self.finished)
+    @precondition(lambda self: len(self.batches) >= self.first_batches and not self.finished)
     @rule(script=st.lists(reports, max_size=3), purges=st.booleans())
     def stop(self, script: list[Fault | None], purges: bool) -> None:
         self.publisher.script.extend(script)
