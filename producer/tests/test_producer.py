@@ -226,15 +226,6 @@ def test_a_given_number_of_messages_is_sent_completely(world: World) -> None:
     assert world.publisher.sizes == [100, 100, 50]
 
 
-def test_messages_in_flight_are_bounded_while_the_broker_is_silent(world: World) -> None:
-    world.publisher.silent = True
-    world.stop_at(30)
-
-    world.producer.run(interval=0, batch_size=30_000)
-
-    assert sum(world.publisher.sizes) == 60_000  # the batch that fills it, and no more
-
-
 def outage(world: World, seconds: float) -> None:
     """For so many seconds every delivery fails."""
     end = world.clock.now + seconds
