@@ -1,6 +1,7 @@
 """The chaos suite's own parts: options, expectations, verdicts, and that it can fail."""
 
 import json
+import signal
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -94,6 +95,24 @@ def test_a_suite_that_cannot_start_is_an_error_message_and_exit_status_2(capsys:
 
     assert main([], run=run) == 2
     assert capsys.readouterr().err == "chaos.sh: no Kafka there\n"
+
+
+def test_a_closed_terminal_interrupts_a_suite_once_so_that_it_can_clean_up(capsys: pytest.CaptureFixture[str]) -> None:
+    cleaned_up = []
+
+    def run(_options: Options, _scenarios: object) -> int:
+        try:
+            signal.raise_signal(signal.SIGHUP)
+        finally:
+            signal.raise_signal(signal.SIGHUP)
+            cleaned_up.append(True)
+        return 0
+
+    before = signal.getsignal(signal.SIGHUP)
+
+    assert (main([], run=run), cleaned_up) == (130, [True])
+    assert capsys.readouterr().err == "Interrupted.\n"
+    assert signal.getsignal(signal.SIGHUP) is before
 
 
 def test_the_list_describes_each_scenario_and_the_protections_it_tests(capsys: pytest.CaptureFixture[str]) -> None:

@@ -277,3 +277,24 @@ def test_the_first_signal_stops_gracefully_and_the_second_at_once(capsys: pytest
     assert (stopped, status) == ([True], 130)
     assert signal.getsignal(signal.SIGTERM) is before
     assert "Interrupted" in capsys.readouterr().err
+
+
+def test_a_closed_terminal_stops_gracefully_though_it_sends_sighup_twice() -> None:
+    def hung_up(_options: Options, stop: Event) -> int:
+        os.kill(os.getpid(), signal.SIGHUP)
+        os.kill(os.getpid(), signal.SIGHUP)
+        return 0 if stop.is_set() else 1
+
+    assert main([], hung_up) == 0
+
+
+def test_under_nohup_a_run_continues() -> None:
+    def hung_up(_options: Options, stop: Event) -> int:
+        os.kill(os.getpid(), signal.SIGHUP)
+        return 1 if stop.is_set() else 0
+
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert main([], hung_up) == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)

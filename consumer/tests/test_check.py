@@ -71,7 +71,7 @@ def test_an_unknown_librdkafka_key_is_a_wrong_setting(tmp_path: Path, capsys: py
         run_check(tmp_path, capsys, bootstrap_servers="127.0.0.1:1", client={"no.such.key": 1})
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_the_check_immediately(number: signal.Signals) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         environ = {"PATH": os.environ["PATH"], "KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{silent.getsockname()[1]}"}

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from threading import Event
@@ -100,15 +100,19 @@ def test_sigterm_stops_the_program_after_delivering_everything(
     assert stopped["undelivered"] == len(undelivered_keys(tmp_path / "undelivered")) == 0
 
 
-@pytest.mark.parametrize("signals", [1, 2], ids=["once", "twice"])
+@pytest.mark.parametrize(
+    "signals",
+    [(signal.SIGTERM,), (signal.SIGTERM, signal.SIGTERM), (signal.SIGHUP,), (signal.SIGHUP, signal.SIGTERM)],
+    ids=["SIGTERM", "SIGTERM twice", "SIGHUP", "SIGHUP and SIGTERM"],
+)
 def test_an_unreachable_broker_does_not_delay_a_stop_and_no_message_is_lost(
-    tmp_path: Path, start: Callable[..., Program], signals: int
+    tmp_path: Path, start: Callable[..., Program], signals: Sequence[signal.Signals]
 ) -> None:
     program = start(KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1")
     program.wait_for("broker unreachable")
 
-    for _ in range(signals):
-        program.process.send_signal(signal.SIGTERM)
+    for number in signals:
+        program.process.send_signal(number)
     exit_code, stopped, errors = program.end()
 
     assert (exit_code, errors, stopped["delivered"]) == (0, "", 0)
@@ -262,7 +266,7 @@ def test_a_named_pipe_without_a_writer_does_not_prevent_a_stop(
     assert (exit_code, stopped["delivered"], errors) == (1, 0, "")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_a_check_at_once(start: Callable[..., Program], number: signal.Signals) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         program = start("--check", KAFKA_BOOTSTRAP_SERVERS=f"127.0.0.1:{silent.getsockname()[1]}")

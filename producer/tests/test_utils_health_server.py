@@ -64,6 +64,36 @@ def test_without_a_registry_only_health_is_served() -> None:
     assert live == 200
 
 
+@pytest.mark.parametrize("path", ["/live", "/ready", "/metrics", "/unknown"])
+def test_head_returns_the_status_and_the_headers_of_get_without_the_body(path: str) -> None:
+    with health_server(registry=CollectorRegistry(), reasons=("broker down",)) as serving:
+        got, headers = exchange(serving.port, "GET", path)
+        head, head_headers = exchange(serving.port, "HEAD", path)
+
+    assert head.startswith(got.partition("\r\n")[0])
+    assert head_headers == headers
+    assert head.endswith("\r\n\r\n")
+    assert not got.endswith("\r\n\r\n") or headers["Content-Length"] == "0"
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"])
+def test_other_methods_are_not_allowed(method: str) -> None:
+    with health_server() as serving:
+        answer, headers = exchange(serving.port, method, "/ready")
+
+    assert answer.startswith("HTTP/1.0 405 Method Not Allowed")
+    assert headers["Allow"] == "GET, HEAD"
+
+
+def exchange(port: int, method: str, path: str) -> tuple[str, dict[str, str]]:
+    """The whole response as it was sent, and its headers without the date."""
+    with socket.create_connection(("127.0.0.1", port), DEADLINE) as client:
+        client.sendall(f"{method} {path} HTTP/1.0\r\n\r\n".encode())
+        answer = b"".join(iter(lambda: client.recv(65536), b"")).decode()
+    lines = answer.partition("\r\n\r\n")[0].splitlines()[1:]
+    return answer, {name: text for name, _, text in (line.partition(": ") for line in lines) if name != "Date"}
+
+
 def test_a_port_in_use_is_reported() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

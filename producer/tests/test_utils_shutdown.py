@@ -8,7 +8,7 @@ import pytest
 from src.utils.shutdown import stopping_on_signals
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGXCPU])
 def test_a_signal_sets_the_event(number: signal.Signals) -> None:
     stop = Event()
 
@@ -17,6 +17,19 @@ def test_a_signal_sets_the_event(number: signal.Signals) -> None:
         signal.raise_signal(number)
 
     assert stop.is_set()
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGXCPU])
+def test_a_signal_that_was_ignored_stays_ignored(number: signal.Signals) -> None:
+    stop = Event()
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        with stopping_on_signals(stop), stopping_on_signals(stop):
+            signal.raise_signal(number)
+    finally:
+        signal.signal(number, before)
+
+    assert not stop.is_set()
 
 
 def test_the_previous_handlers_are_restored() -> None:

@@ -30,20 +30,28 @@ def main(arguments: Sequence[str], run: Callable[[Options, Event], int] = run) -
 
 @contextmanager
 def _stopping_on_signals() -> Iterator[Event]:
-    """The first signal sets the event for a graceful stop; the second raises KeyboardInterrupt."""
+    """The first signal sets the event for a graceful stop; the second raises KeyboardInterrupt, unless it is SIGHUP.
+
+    A terminal that is closed may send SIGHUP twice. It stays ignored where it was, as under `nohup`.
+    """
     stop = Event()
 
-    def request_stop(_number: int, _frame: FrameType | None) -> None:
-        if stop.is_set():
+    def request_stop(number: int, _frame: FrameType | None) -> None:
+        if stop.is_set() and number != signal.SIGHUP:
             raise KeyboardInterrupt
         stop.set()
 
-    before = {number: signal.signal(number, request_stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    before = {number: signal.signal(number, request_stop) for number in stop_signals()}
     try:
         yield stop
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def stop_signals() -> list[signal.Signals]:
+    hangup = [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]
+    return [signal.SIGINT, signal.SIGTERM, *hangup]
 
 
 if __name__ == "__main__":

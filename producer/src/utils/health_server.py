@@ -83,12 +83,21 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._respond(*endpoint(self.headers.get("Accept", "")))
 
-    def _respond(self, status: HTTPStatus, content_type: str, body: bytes) -> None:
+    do_HEAD = do_GET  # noqa: N815 - http.server's own names
+
+    def do_POST(self) -> None:
+        self._respond(HTTPStatus.METHOD_NOT_ALLOWED, "text/plain", b"use GET or HEAD\n", Allow="GET, HEAD")
+
+    do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_TRACE = do_CONNECT = do_POST  # noqa: N815
+
+    def _respond(self, status: HTTPStatus, content_type: str, body: bytes, **headers: str) -> None:
+        """A HEAD request gets the same without the body."""
         self.send_response(status)
-        self.send_header("Content-Type", content_type)
-        self.send_header("Content-Length", str(len(body)))
+        for name, value in {"Content-Type": content_type, "Content-Length": str(len(body)), **headers}.items():
+            self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
     def log_message(self, *_args: object) -> None:
         """Requests are not logged."""

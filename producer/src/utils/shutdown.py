@@ -1,4 +1,4 @@
-"""Signals: SIGTERM and SIGINT set the event that every wait in the program listens to, or end the process at once."""
+"""Signals: those that ask a program to stop set the event that all its waits are on, or end the process at once."""
 
 import signal
 from collections.abc import Iterator
@@ -6,12 +6,18 @@ from contextlib import contextmanager
 from threading import Event, current_thread, main_thread
 from types import FrameType
 
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGXCPU)
+"""From a supervisor, Ctrl-C, a terminal or SSH session that has ended, a CPU time limit. SIGQUIT ends at once."""
+
+_MAY_BE_IGNORED = frozenset((signal.SIGHUP, signal.SIGXCPU))
+
 
 @contextmanager
 def stopping_on_signals(stop: Event) -> Iterator[None]:
-    """While the block runs, SIGTERM and SIGINT set `stop` and do nothing else.
+    """While the block runs, STOP_SIGNALS set `stop` and do nothing else, however many arrive.
 
-    Outside the main thread, where Python has no signal handlers, the caller sets `stop` itself.
+    SIGHUP and SIGXCPU stay ignored where they were, as under `nohup`. Outside the main thread, where Python has no
+    signal handlers, the caller sets `stop` itself.
     """
     if current_thread() is not main_thread():
         yield
@@ -20,12 +26,16 @@ def stopping_on_signals(stop: Event) -> Iterator[None]:
     def ask_to_stop(_number: int, _frame: FrameType | None) -> None:
         stop.set()
 
-    before = {number: signal.signal(number, ask_to_stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.signal(number, ask_to_stop) for number in STOP_SIGNALS if not _stays_ignored(number)}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _stays_ignored(number: signal.Signals) -> bool:
+    return number in _MAY_BE_IGNORED and signal.getsignal(number) is signal.SIG_IGN
 
 
 @contextmanager
