@@ -17,7 +17,7 @@ from local.broker import RETENTION_BYTES, EmbeddedBroker
 from src.audit import __main__ as audit
 from src.audit.__main__ import FAILED, IMPOSSIBLE, INTERRUPTED, PASSED, Audit, Report, as_json, as_table
 from src.audit.ledger import Example, Findings, Ledger
-from src.dead_letters.letter import Letter, letter, note
+from src.dead_letters.dead_letter import DeadLetter, dead_letter_of, replay_marker
 from src.kafka.topic_reader import OffsetRange, TopicReader
 from src.model.errors import InvalidMessage, SourceError
 from src.model.record import Record, Rejection
@@ -70,17 +70,17 @@ class World:
     def park(self, offset: int, *, partition: int = 0, topic: str | None = None, timestamp: int | None = None) -> None:
         record = Record(topic or self.kafka.topic, partition, offset, None, b"{", timestamp=timestamp)
         error = InvalidMessage("not_json", "not JSON")
-        self._put(letter(Rejection(record, error.reason, "process", error, 1, 0.0, 0.0)))
+        self._put(dead_letter_of(Rejection(record, error.reason, "process", error, 1, 0.0, 0.0)))
 
     def note_a_replay(self) -> None:
-        self._put(note(f"{self.kafka.topic}/0/0/-"))
+        self._put(replay_marker(f"{self.kafka.topic}/0/0/-"))
 
-    def _put(self, letter: Letter) -> None:
+    def _put(self, letter: DeadLetter) -> None:
         self._producer.produce(self.kafka.dead_letter_topic, letter.value, letter.key, headers=list(letter.headers))
         self._producer.flush()
 
     def put_a_foreign_letter(self) -> None:
-        self._put(Letter(None, b"hello", ()))
+        self._put(DeadLetter(None, b"hello", ()))
 
     def store(
         self, message: dict[str, Any], offset: int | None, *, partition: int = 0, timestamp: str | None = None

@@ -1,4 +1,4 @@
-"""What a dead letter says, and how it is read back."""
+"""The format of a dead letter, and how it is read."""
 
 from base64 import b64encode
 from typing import Any
@@ -7,47 +7,46 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.dead_letters.letter import (
+from src.dead_letters.dead_letter import (
     ATTEMPTS,
-    EXCEPTION,
+    EXCEPTION_CLASS,
+    EXCEPTION_MESSAGE,
     FIRST_FAILURE,
-    HEADROOM,
     LAST_FAILURE,
-    LONGEST_TEXT,
-    LONGEST_TRACE,
+    MAX_EXCEPTION_MESSAGE_BYTES,
+    MAX_OVERHEAD_BYTES,
+    MAX_STACKTRACE_BYTES,
     OFFSET,
     PARTITION,
     REASON,
     REPLAYED,
     REPLAYS,
+    STACKTRACE,
     STAGE,
-    TEXT,
     TIMESTAMP,
     TOPIC,
-    TRACE,
-    Letter,
-    Origin,
+    DeadLetter,
     Replays,
-    identity,
-    letter,
-    note,
-    own_headers,
-    read_note,
-    read_origin,
+    dead_letter_of,
+    header_text,
+    message_identity,
+    original_headers,
+    original_position,
+    original_timestamp,
+    read_replay_marker,
     read_replays,
-    read_time,
-    sent_back,
-    text_of,
-    utc,
+    replay_headers,
+    replay_marker,
 )
 from src.model.errors import InvalidMessage
 from src.model.header_names import as_text, sendable
+from src.model.position import MessagePosition
 from src.model.record import Record, Rejection
 from tests.naughty import STRINGS
 
-AGENTS = (("a", None), ("a", b""), ("a", b"\xff\xfe"), ("", b"x"), ("a", b"2"))
+HEADERS = (("a", None), ("a", b""), ("a", b"\xff\xfe"), ("", b"x"), ("a", b"2"))
 FAILED_AT = 1_700_000_000.25
-NAMES = st.text() | st.sampled_from([TOPIC, PARTITION, OFFSET, TRACE, "__connect.errors.stage"])
+NAMES = st.text() | st.sampled_from([TOPIC, PARTITION, OFFSET, STACKTRACE, "__connect.errors.stage"])
 
 
 def encoded(name: bytes) -> bytes:
@@ -55,40 +54,40 @@ def encoded(name: bytes) -> bytes:
 
 
 def raised(error: Exception) -> Exception:
-    """The error as it is once it was raised, with its trace."""
+    """With its stack trace."""
     try:
         raise error
     except type(error) as caught:
         return caught
 
 
-def rejection(headers: Any = AGENTS, *, error: Exception | None = None, **fields: Any) -> Rejection:
+def rejection(headers: Any = HEADERS, *, error: Exception | None = None, **fields: Any) -> Rejection:
     record = Record("data-topic", 2, 41, b"\x00key", b"{", tuple(headers), 1_689_424_500_123)
-    error = error or raised(InvalidMessage("not_json", "the value is no JSON"))
-    parked = Rejection(record, "not_json", "process", error, 3, FAILED_AT, FAILED_AT + 60)
-    return parked._replace(record=record._replace(**fields))
+    error = error or raised(InvalidMessage("not_json", "the value is not JSON"))
+    record = record._replace(**fields)
+    return Rejection(record, "not_json", "process", error, 3, FAILED_AT, FAILED_AT + 60)
 
 
-def parked_again(parked: Letter, *, offset: int) -> Letter:
-    """The letter of a message that was sent back and is still broken."""
-    again = rejection(sent_back(parked.headers), key=parked.key, value=parked.value, offset=offset)
-    return letter(again._replace(first_failure=FAILED_AT + 3600, last_failure=FAILED_AT + 3600))
+def replayed_and_rejected(dead_letter: DeadLetter, *, offset: int) -> DeadLetter:
+    """The next dead letter, of a message that is still invalid."""
+    again = rejection(replay_headers(dead_letter.headers), key=dead_letter.key, value=dead_letter.value, offset=offset)
+    return dead_letter_of(again._replace(first_failure=FAILED_AT + 3600, last_failure=FAILED_AT + 3600))
 
 
-def test_a_letter_keeps_key_value_and_headers_and_says_why_behind_them() -> None:
-    parked = letter(rejection())
+def test_a_dead_letter_keeps_key_value_and_headers_followed_by_the_reason() -> None:
+    dead_letter = dead_letter_of(rejection())
 
-    assert (parked.key, parked.value) == (b"\x00key", b"{")
-    assert parked.headers[: len(AGENTS)] == AGENTS
-    said = {name: content for name, content in parked.headers[len(AGENTS) :] if name != TRACE}
-    assert said == {
+    assert (dead_letter.key, dead_letter.value) == (b"\x00key", b"{")
+    assert dead_letter.headers[: len(HEADERS)] == HEADERS
+    added = {name: content for name, content in dead_letter.headers[len(HEADERS) :] if name != STACKTRACE}
+    assert added == {
         REASON: b"not_json",
         TOPIC: b"data-topic",
         PARTITION: b"2",
         OFFSET: b"41",
         STAGE: b"process",
-        EXCEPTION: b"src.model.errors.InvalidMessage",
-        TEXT: b"the value is no JSON",
+        EXCEPTION_CLASS: b"src.model.errors.InvalidMessage",
+        EXCEPTION_MESSAGE: b"the value is not JSON",
         ATTEMPTS: b"3",
         FIRST_FAILURE: b"2023-11-14T22:13:20.250Z",
         LAST_FAILURE: b"2023-11-14T22:14:20.250Z",
@@ -96,102 +95,105 @@ def test_a_letter_keeps_key_value_and_headers_and_says_why_behind_them() -> None
     }
 
 
-def test_a_letter_has_the_trace_of_the_failure() -> None:
-    trace = text_of(letter(rejection(error=raised(KeyError("lost")))).headers, TRACE) or ""
+def test_a_dead_letter_contains_the_stack_trace() -> None:
+    stacktrace = header_text(dead_letter_of(rejection(error=raised(KeyError("lost")))).headers, STACKTRACE) or ""
 
-    assert trace.startswith("Traceback")
-    assert trace.endswith("KeyError: 'lost'\n")
-
-
-def test_nulls_stay_nulls_and_a_message_without_time_says_none() -> None:
-    parked = letter(rejection((), key=None, value=None, timestamp=None))
-
-    assert (parked.key, parked.value) == (None, None)
-    assert text_of(parked.headers, TIMESTAMP) is None
+    assert stacktrace.startswith("Traceback")
+    assert stacktrace.endswith("KeyError: 'lost'\n")
 
 
-def test_what_an_error_says_is_cut_so_that_every_letter_fits() -> None:
-    parked = letter(rejection((), error=raised(ValueError("ü" * 1_000_000 + "end")), topic="t" * 249))
+def test_nulls_are_kept_and_a_missing_timestamp_has_no_header() -> None:
+    dead_letter = dead_letter_of(rejection((), key=None, value=None, timestamp=None))
 
-    text, trace = text_of(parked.headers, TEXT) or "", text_of(parked.headers, TRACE) or ""
-    assert LONGEST_TEXT - 2 <= len(text.encode()) <= LONGEST_TEXT
-    assert trace.endswith("end\n")
-    assert LONGEST_TRACE - 2 <= len(trace.encode()) <= LONGEST_TRACE
-    assert sum(len(name) + len(content or b"") for name, content in parked.headers) < HEADROOM
+    assert (dead_letter.key, dead_letter.value) == (None, None)
+    assert header_text(dead_letter.headers, TIMESTAMP) is None
+
+
+def test_long_errors_are_truncated_to_limit_the_overhead() -> None:
+    dead_letter = dead_letter_of(rejection((), error=raised(ValueError("ü" * 1_000_000 + "end")), topic="t" * 249))
+
+    text, stacktrace = (
+        header_text(dead_letter.headers, EXCEPTION_MESSAGE) or "",
+        header_text(dead_letter.headers, STACKTRACE) or "",
+    )
+    assert MAX_EXCEPTION_MESSAGE_BYTES - 2 <= len(text.encode()) <= MAX_EXCEPTION_MESSAGE_BYTES
+    assert stacktrace.endswith("end\n")
+    assert MAX_STACKTRACE_BYTES - 2 <= len(stacktrace.encode()) <= MAX_STACKTRACE_BYTES
+    assert sum(len(name) + len(content or b"") for name, content in dead_letter.headers) < MAX_OVERHEAD_BYTES
 
 
 @pytest.mark.parametrize("text", [*STRINGS, "\ud800"])
-def test_an_error_may_say_anything(text: str) -> None:
-    parked = letter(rejection(error=raised(ValueError(text))))
+def test_an_error_may_contain_any_text(text: str) -> None:
+    dead_letter = dead_letter_of(rejection(error=raised(ValueError(text))))
 
-    assert text_of(parked.headers, TEXT) == text.encode(errors="backslashreplace").decode()
-
-
-def test_without_its_trace_a_letter_is_the_same_but_for_that() -> None:
-    theirs = (*AGENTS, (TRACE, b"another program's"))
-    parked = letter(rejection(theirs))
-
-    smaller = parked.without_trace()
-
-    assert smaller.headers[: len(theirs)] == theirs
-    assert [name for name, _ in smaller.headers].count(TRACE) == 1
-    assert len(smaller.headers) == len(parked.headers) - 1
+    assert header_text(dead_letter.headers, EXCEPTION_MESSAGE) == text.encode(errors="backslashreplace").decode()
 
 
-def test_a_message_goes_back_with_its_own_headers_and_the_count_of_replays() -> None:
-    headers = sent_back(letter(rejection()).headers)
+def test_only_the_stack_trace_of_this_service_is_removed() -> None:
+    foreign = (*HEADERS, (STACKTRACE, b"another program's"))
+    dead_letter = dead_letter_of(rejection(foreign))
 
-    assert headers == (*AGENTS, (REPLAYS, b"1 since 2023-11-14T22:13:20.250Z"))
+    smaller = dead_letter.without_stacktrace()
+
+    assert smaller.headers[: len(foreign)] == foreign
+    assert [name for name, _ in smaller.headers].count(STACKTRACE) == 1
+    assert len(smaller.headers) == len(dead_letter.headers) - 1
 
 
-def test_a_message_replayed_thirty_times_has_a_letter_that_does_not_grow() -> None:
-    second = parked_again(letter(rejection()), offset=42)
+def test_a_message_is_replayed_with_its_original_headers_and_the_number_of_replays() -> None:
+    headers = replay_headers(dead_letter_of(rejection()).headers)
+
+    assert headers == (*HEADERS, (REPLAYS, b"1 since 2023-11-14T22:13:20.250Z"))
+
+
+def test_the_dead_letter_of_a_message_that_was_replayed_thirty_times_does_not_grow() -> None:
+    second = replayed_and_rejected(dead_letter_of(rejection()), offset=42)
     last = second
-    for round_ in range(2, 31):
-        last = parked_again(last, offset=41 + round_)
+    for replay in range(2, 31):
+        last = replayed_and_rejected(last, offset=41 + replay)
 
     assert [name for name, _ in last.headers] == [name for name, _ in second.headers]
     assert read_replays(last.headers) == Replays(30, "2023-11-14T22:13:20.250Z")
-    assert text_of(last.headers, FIRST_FAILURE) == "2023-11-14T22:13:20.250Z"
-    assert text_of(last.headers, LAST_FAILURE) == "2023-11-14T23:13:20.250Z"
-    assert read_origin(last.headers) == Origin("data-topic", 2, 71)
-    assert own_headers(last.headers) == AGENTS
+    assert header_text(last.headers, FIRST_FAILURE) == "2023-11-14T22:13:20.250Z"
+    assert header_text(last.headers, LAST_FAILURE) == "2023-11-14T23:13:20.250Z"
+    assert original_position(last.headers) == MessagePosition("data-topic", 2, 71)
+    assert original_headers(last.headers) == HEADERS
 
 
-def test_a_letter_that_another_program_copied_back_keeps_its_first_failure() -> None:
-    copied = letter(rejection()).headers
+def test_a_dead_letter_that_another_program_replayed_keeps_its_first_failure() -> None:
+    copied = dead_letter_of(rejection()).headers
 
-    again = letter(rejection(copied)._replace(first_failure=FAILED_AT + 3600))
+    again = dead_letter_of(rejection(copied)._replace(first_failure=FAILED_AT + 3600))
 
-    assert own_headers(again.headers) == AGENTS
+    assert original_headers(again.headers) == HEADERS
     assert [name for name, _ in again.headers].count(REASON) == 1
-    assert text_of(again.headers, FIRST_FAILURE) == "2023-11-14T22:13:20.250Z"
+    assert header_text(again.headers, FIRST_FAILURE) == "2023-11-14T22:13:20.250Z"
 
 
-def test_headers_that_were_added_behind_a_letters_are_the_messages_own() -> None:
-    headers = (*letter(rejection()).headers, ("traceparent", b"00-1"))
+def test_headers_that_another_program_added_after_the_block_are_original_headers() -> None:
+    headers = (*dead_letter_of(rejection()).headers, ("traceparent", b"00-1"))
 
-    assert own_headers(headers) == (*AGENTS, ("traceparent", b"00-1"))
+    assert original_headers(headers) == (*HEADERS, ("traceparent", b"00-1"))
 
 
 @given(st.lists(st.tuples(NAMES.filter(lambda name: not name.startswith("__dead_letter.")), st.none() | st.binary())))
-def test_whatever_headers_a_message_has_they_come_back_in_their_order(headers: list[tuple[str, bytes | None]]) -> None:
-    parked = letter(rejection(headers))
+def test_any_headers_are_restored_in_order(headers: list[tuple[str, bytes | None]]) -> None:
+    dead_letter = dead_letter_of(rejection(headers))
 
-    assert own_headers(parked.headers) == tuple(headers)
-    assert own_headers(sent_back(parked.headers)) == tuple(headers)
-    assert read_origin(parked.headers) == Origin("data-topic", 2, 41)
+    assert original_headers(dead_letter.headers) == tuple(headers)
+    assert original_headers(replay_headers(dead_letter.headers)) == tuple(headers)
+    assert original_position(dead_letter.headers) == MessagePosition("data-topic", 2, 41)
 
 
 @given(st.binary() | st.binary().map(lambda name: b"base64:" + name) | st.binary().map(encoded))
-def test_a_header_name_of_any_bytes_is_sent_as_it_is_or_in_base64_and_stays_so(content: bytes) -> None:
+def test_a_header_name_is_sent_unchanged_or_in_base64_and_is_restored(content: bytes) -> None:
     name = as_text(content)
-    ((original, _),) = own_headers([(name, None)])
+    ((original, _),) = original_headers([(name, None)])
 
     sent = sendable(original)
 
     assert sent == (name if is_text(content) else encoded(content).decode())
-    assert own_headers([(sent, None)]) == ((original, None),)
+    assert original_headers([(sent, None)]) == ((original, None),)
 
 
 def is_text(name: bytes) -> bool:
@@ -202,15 +204,15 @@ def is_text(name: bytes) -> bool:
 
 
 @pytest.mark.parametrize("name", ["base64:", "base64:YQ==", "base64:!", "base64:/w", "base64:6Q==\n", "base64:é"])
-def test_a_header_name_that_only_looks_encoded_stays(name: str) -> None:
-    assert own_headers([(name, b"1")]) == ((name, b"1"),)
+def test_a_header_name_that_only_looks_encoded_is_not_decoded(name: str) -> None:
+    assert original_headers([(name, b"1")]) == ((name, b"1"),)
 
 
 @pytest.mark.parametrize(
     "headers",
     [
         (),
-        AGENTS,
+        HEADERS,
         ((TOPIC, b"t"), (PARTITION, b"0")),
         ((TOPIC, b"t"), (PARTITION, b"zero"), (OFFSET, b"1")),
         ((TOPIC, b"t"), (PARTITION, b"0"), (OFFSET, b"-1")),
@@ -225,29 +227,29 @@ def test_a_header_name_that_only_looks_encoded_stays(name: str) -> None:
         ((TOPIC, b"t"), (PARTITION, b"0"), (OFFSET, b"%d" % 2**63)),
     ],
 )
-def test_what_says_no_readable_place_has_no_origin(headers: tuple[tuple[str, bytes | None], ...]) -> None:
-    assert read_origin(headers) is None
-    assert identity(headers) is None
+def test_without_a_valid_position_there_is_no_original_position(headers: tuple[tuple[str, bytes | None], ...]) -> None:
+    assert original_position(headers) is None
+    assert message_identity(headers) is None
 
 
-def test_a_time_is_a_number_of_63_bits() -> None:
-    assert read_time(((TIMESTAMP, b"%d" % (2**63 - 1)),)) == 2**63 - 1
-    assert read_time(((TIMESTAMP, b"%d" % 2**63),)) is None
+def test_a_timestamp_has_up_to_63_bits() -> None:
+    assert original_timestamp(((TIMESTAMP, b"%d" % (2**63 - 1)),)) == 2**63 - 1
+    assert original_timestamp(((TIMESTAMP, b"%d" % 2**63),)) is None
 
 
-def test_a_letter_of_kafka_connect_has_an_origin_too() -> None:
+def test_a_dead_letter_of_kafka_connect_has_an_original_position() -> None:
     headers = ((TOPIC, b"orders"), (PARTITION, b"3"), (OFFSET, b"7"), (STAGE, b"VALUE_CONVERTER"))
 
-    assert read_origin(headers) == Origin("orders", 3, 7)
-    assert sent_back(headers) == (*headers, (REPLAYS, b"1"))
+    assert original_position(headers) == MessagePosition("orders", 3, 7)
+    assert replay_headers(headers) == (*headers, (REPLAYS, b"1"))
 
 
-def test_letters_of_one_message_have_one_identity_and_its_namesake_in_a_new_topic_has_another() -> None:
-    first = letter(rejection()).headers
-    repeated = letter(rejection()._replace(attempts=9, last_failure=FAILED_AT + 5)).headers
-    namesake = letter(rejection(timestamp=1_789_424_500_123)).headers
+def test_the_identity_is_that_of_the_message_even_if_the_topic_was_recreated() -> None:
+    first = dead_letter_of(rejection()).headers
+    repeated = dead_letter_of(rejection()._replace(attempts=9, last_failure=FAILED_AT + 5)).headers
+    recreated = dead_letter_of(rejection(timestamp=1_789_424_500_123)).headers
 
-    assert identity(first) == identity(repeated) != identity(namesake)
+    assert message_identity(first) == message_identity(repeated) != message_identity(recreated)
 
 
 @pytest.mark.parametrize(
@@ -262,26 +264,21 @@ def test_letters_of_one_message_have_one_identity_and_its_namesake_in_a_new_topi
         (b"9" * 5000, Replays()),
     ],
 )
-def test_a_count_of_replays_that_was_tampered_with_counts_nothing(content: bytes | None, expected: Replays) -> None:
+def test_an_invalid_number_of_replays_counts_as_none(content: bytes | None, expected: Replays) -> None:
     assert read_replays(((REPLAYS, content),)) == expected
 
 
-def test_a_note_says_which_message_was_sent_back() -> None:
-    key, value, headers = note("data-topic/2/41/1689424500123")
+def test_a_replay_marker_identifies_the_message() -> None:
+    key, value, headers = replay_marker("data-topic/2/41/1689424500123")
 
-    assert read_note(Record("dlq", 0, 0, key, value, headers)) == "data-topic/2/41/1689424500123"
+    assert read_replay_marker(Record("dlq", 0, 0, key, value, headers)) == "data-topic/2/41/1689424500123"
     assert key
-    assert read_origin(headers) is None
+    assert original_position(headers) is None
 
 
-def test_a_letter_is_never_taken_for_a_note() -> None:
-    tombstone = letter(rejection(((REPLAYED, b"data-topic/2/41/1"),), value=None))
+def test_a_dead_letter_is_never_read_as_a_replay_marker() -> None:
+    tombstone = dead_letter_of(rejection(((REPLAYED, b"data-topic/2/41/1"),), value=None))
 
-    assert read_note(Record("dlq", 0, 0, *tombstone)) is None
-    assert read_note(Record("dlq", 0, 0, None, b"x", ((REPLAYED, b"data-topic/2/41/1"),))) is None
-    assert read_note(Record("dlq", 0, 0, None, None, (("a", b"1"),))) is None
-
-
-def test_times_are_told_in_utc_to_the_millisecond() -> None:
-    assert utc(0.0) == "1970-01-01T00:00:00.000Z"
-    assert utc(FAILED_AT) == "2023-11-14T22:13:20.250Z"
+    assert read_replay_marker(Record("dlq", 0, 0, *tombstone)) is None
+    assert read_replay_marker(Record("dlq", 0, 0, None, b"x", ((REPLAYED, b"data-topic/2/41/1"),))) is None
+    assert read_replay_marker(Record("dlq", 0, 0, None, None, (("a", b"1"),))) is None

@@ -1,4 +1,4 @@
-"""Parking is over when Kafka says so: on the embedded broker, and with a client that fails in chosen ways."""
+"""Dead letters are confirmed by Kafka: on the embedded broker, and with a client that fails as scripted."""
 
 import logging
 import os
@@ -13,7 +13,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from local.broker import EmbeddedBroker
-from src.dead_letters.letter import Origin, letter, own_headers, read_origin
+from src.dead_letters.dead_letter import dead_letter_of, original_headers, original_position
 from src.dead_letters.topic import DeadLetterTopic
 from src.kafka.confirmed_producer import ConfirmedProducer, ProducerRecord
 from src.kafka.topic_reader import TopicReader
@@ -23,15 +23,15 @@ from src.model.record import Record, Rejection
 from src.settings import KafkaSettings
 from src.utils.config import ConfigurationError
 from src.utils.secret import ClientSettings
-from tests.test_dead_letter import AGENTS, rejection
+from tests.test_dead_letter import HEADERS, rejection
 
-PRODUCE = 0  # Kafka's number of the request
+PRODUCE = 0  # API key of the request
 SETTINGS = KafkaSettings(bootstrap_servers="127.0.0.1:1")
 SHORT = 0.5  # seconds
 
 
 def broken(offset: int, value: bytes | None = b"{", **fields: Any) -> Rejection:
-    headers = fields.pop("headers", AGENTS)
+    headers = fields.pop("headers", HEADERS)
     return rejection(headers, offset=offset, value=value, **fields)
 
 
@@ -46,7 +46,7 @@ def broker() -> Iterator[EmbeddedBroker]:
 
 @pytest.fixture
 def settings(broker: EmbeddedBroker) -> KafkaSettings:
-    """Topics of the test's own, made by whoever writes first."""
+    """Topics of this test only; the first message creates them."""
     topic = f"t{uuid4().hex}"
     return KafkaSettings(
         bootstrap_servers=broker.address,
@@ -56,57 +56,66 @@ def settings(broker: EmbeddedBroker) -> KafkaSettings:
     )
 
 
-def parked(settings: KafkaSettings) -> list[Record]:
+def dead_letters_in(settings: KafkaSettings) -> list[Record]:
     topic = settings.dead_letter_topic
-    with TopicReader(settings) as snapshot:
-        records = list(snapshot.read(topic, snapshot.offset_ranges(topic, snapshot.partitions(topic))))
-    return sorted(records, key=lambda record: str(read_origin(record.headers)))
+    with TopicReader(settings) as reader:
+        records = list(reader.read(topic, reader.offset_ranges(topic, reader.partitions(topic))))
+    return sorted(records, key=lambda record: str(original_position(record.headers)))
 
 
-def test_every_letter_is_in_the_topic_when_send_returns(settings: KafkaSettings) -> None:
+def original_offsets(settings: KafkaSettings) -> set[int]:
+    positions = (original_position(record.headers) for record in dead_letters_in(settings))
+    return {position.offset for position in positions if position}
+
+
+def test_every_dead_letter_is_in_the_topic_when_send_returns(settings: KafkaSettings) -> None:
     rejections = [broken(1), broken(2, key=None, value=None, headers=()), broken(3, b"", key=b"")]
 
     DeadLetterTopic(settings).send(rejections)
 
-    letters = parked(settings)
-    assert [(record.key, record.value) for record in letters] == [(b"\x00key", b"{"), (None, None), (b"", b"")]
-    assert [own_headers(record.headers) for record in letters] == [AGENTS, (), AGENTS]
-    assert [tuple(record.headers) for record in letters] == [letter(rejection).headers for rejection in rejections]
+    records = dead_letters_in(settings)
+    assert [(record.key, record.value) for record in records] == [(b"\x00key", b"{"), (None, None), (b"", b"")]
+    assert [original_headers(record.headers) for record in records] == [HEADERS, (), HEADERS]
+    assert [tuple(record.headers) for record in records] == [
+        dead_letter_of(rejection).headers for rejection in rejections
+    ]
 
 
-def test_a_letter_has_a_timestamp_of_now(settings: KafkaSettings) -> None:
+def test_a_dead_letter_has_the_current_time_as_timestamp(settings: KafkaSettings) -> None:
     DeadLetterTopic(settings).send([broken(1, timestamp=0)])
 
-    (record,) = parked(settings)
+    (record,) = dead_letters_in(settings)
     assert (record.timestamp or 0) > 1_700_000_000_000
 
 
 @pytest.mark.parametrize("size", [990_000, 999_900, 1_040_000])
-def test_a_message_just_under_the_size_limit_fits_whole(settings: KafkaSettings, size: int) -> None:
+def test_a_message_just_below_the_size_limit_is_not_truncated(settings: KafkaSettings, size: int) -> None:
     value = os.urandom(size)
 
     DeadLetterTopic(settings).send([broken(1, value)])
 
-    (record,) = parked(settings)
+    (record,) = dead_letters_in(settings)
     assert record.value == value
 
 
-def test_a_header_name_that_the_client_cannot_send_comes_back_as_it_was(settings: KafkaSettings) -> None:
+def test_a_header_name_that_the_client_cannot_send_is_restored(settings: KafkaSettings) -> None:
     headers = (("caf\udce9", b"1"), ("nul \0 in it", b"2"), ("é", b"3"), ("base64:YQ==", b"4"))
 
     DeadLetterTopic(settings).send([broken(1, headers=headers)])
 
-    (record,) = parked(settings)
+    (record,) = dead_letters_in(settings)
     assert [name for name, _ in record.headers][:4] == [
         "base64:Y2Fm6Q==",
         "base64:bnVsIAAgaW4gaXQ=",
         "é",
         "base64:YQ==",
     ]
-    assert own_headers(record.headers) == headers
+    assert original_headers(record.headers) == headers
 
 
-def test_what_was_not_confirmed_is_named_and_the_rest_is_there(broker: EmbeddedBroker, settings: KafkaSettings) -> None:
+def test_unconfirmed_dead_letters_are_reported_and_the_others_are_in_the_topic(
+    broker: EmbeddedBroker, settings: KafkaSettings
+) -> None:
     dead_letters = DeadLetterTopic(settings)
     dead_letters.send([broken(0)])
     broker.fail_next(PRODUCE, KafkaError.TOPIC_AUTHORIZATION_FAILED)
@@ -115,12 +124,11 @@ def test_what_was_not_confirmed_is_named_and_the_rest_is_there(broker: EmbeddedB
         dead_letters.send([broken(1), broken(2)])
 
     assert caught.value.cause == "topic_authorization_failed"
-    stored = {origin.offset for record in parked(settings) if (origin := read_origin(record.headers))}
-    assert stored == {0, 1, 2} - {1 + position for position in caught.value.unconfirmed}
+    assert original_offsets(settings) == {0, 1, 2} - {1 + index for index in caught.value.unconfirmed}
     assert caught.value.unconfirmed
 
 
-def test_a_broker_that_is_away_costs_the_timeout_and_no_more() -> None:
+def test_an_unavailable_broker_is_an_error_after_the_timeout() -> None:
     dead_letters = DeadLetterTopic(SETTINGS, timeout=SHORT)
 
     with pytest.raises(DeadLetterError, match="Connect to") as caught:
@@ -141,7 +149,7 @@ def test_after_an_outage_the_same_object_sends_again(broker: EmbeddedBroker, set
     sent = any(sends(dead_letters, broken(2)) for _ in range(20))
 
     assert sent
-    assert Origin("data-topic", 2, 2) in {read_origin(record.headers) for record in parked(settings)}
+    assert 2 in original_offsets(settings)
 
 
 def sends(dead_letters: DeadLetterTopic, rejection: Rejection) -> bool:
@@ -152,57 +160,57 @@ def sends(dead_letters: DeadLetterTopic, rejection: Rejection) -> bool:
     return True
 
 
-def test_nothing_to_park_is_no_work() -> None:
+def test_sending_nothing_succeeds() -> None:
     DeadLetterTopic(SETTINGS, timeout=SHORT).send([])
 
 
-# -- with a client that fails in chosen ways
+# -- with a client that fails as scripted
 
 
 @dataclass
 class ScriptedProducer:
-    """Confirms everything but what its script says: by the length of a value, an error a try."""
+    """Confirms everything except what its script says: errors by the length of the value, one per attempt."""
 
     settings: dict[str, Any]
     reported: dict[int, list[KafkaError]] = field(default_factory=dict)
     raised: dict[int, list[Exception]] = field(default_factory=dict)
-    silent: bool = False
-    mute: bool = False
-    tried: list[tuple[int, int]] = field(default_factory=list)
+    times_out: bool = False
+    reports_nothing: bool = False
+    attempts: list[tuple[int, int]] = field(default_factory=list)
     purged: int = 0
-    _waiting: list[Callable[[], None]] = field(default_factory=list)
+    _unreported: list[Callable[[], None]] = field(default_factory=list)
 
     def produce(self, topic: str, value: bytes, key: bytes, partition: int, *, on_delivery: Any, headers: Any) -> None:
-        self.tried.append((len(value), len(headers)))
+        self.attempts.append((len(value), len(headers)))
         if self.raised.get(len(value)):
             raise self.raised[len(value)].pop(0)
         errors = self.reported.get(len(value))
         error = errors.pop(0) if errors else None
-        self._waiting.append(lambda: on_delivery(error, None))
+        self._unreported.append(lambda: on_delivery(error, None))
 
     def flush(self, timeout: float) -> int:
-        if self.silent:
-            return len(self._waiting)
-        waiting, self._waiting = self._waiting, []
-        for report in () if self.mute else waiting:
+        if self.times_out:
+            return len(self._unreported)
+        unreported, self._unreported = self._unreported, []
+        for report in () if self.reports_nothing else unreported:
             report()
         return 0
 
     def purge(self) -> None:
         self.purged += 1
-        self.silent = False
+        self.times_out = False
 
 
 class Factory:
-    """Makes scripted producers, and keeps them to be looked at."""
+    """Creates scripted producers."""
 
     def __init__(self, **script: Any) -> None:
         self.script = script
-        self.made: list[ScriptedProducer] = []
+        self.created: list[ScriptedProducer] = []
 
     def __call__(self, settings: dict[str, Any], *, logger: logging.Logger) -> Any:
-        self.made.append(ScriptedProducer(settings, **self.script))
-        return self.made[-1]
+        self.created.append(ScriptedProducer(settings, **self.script))
+        return self.created[-1]
 
 
 def too_large() -> KafkaError:
@@ -213,24 +221,24 @@ def values(*lengths: int) -> list[Rejection]:
     return [broken(length, b"x" * length) for length in lengths]
 
 
-def test_what_is_too_large_goes_alone_and_without_its_trace() -> None:
+def test_a_dead_letter_that_is_too_large_is_sent_again_alone_and_without_its_stack_trace() -> None:
     factory = Factory(reported={5: [too_large()]})
 
     DeadLetterTopic(SETTINGS, producer=factory).send(values(4, 5, 6))
 
-    headers = len(letter(broken(1)).headers)
-    assert factory.made[0].tried == [(4, headers), (5, headers), (6, headers), (5, headers - 1)]
+    headers = len(dead_letter_of(broken(1)).headers)
+    assert factory.created[0].attempts == [(4, headers), (5, headers), (6, headers), (5, headers - 1)]
 
 
-def test_what_the_client_itself_finds_too_large_is_treated_alike() -> None:
+def test_a_dead_letter_that_is_too_large_for_the_client_is_sent_again_too() -> None:
     factory = Factory(raised={5: [KafkaException(too_large())]})
 
     DeadLetterTopic(SETTINGS, producer=factory).send(values(5))
 
-    assert len(factory.made[0].tried) == 2
+    assert len(factory.created[0].attempts) == 2
 
 
-def test_what_is_too_large_even_so_is_unconfirmed_and_the_mend_is_named() -> None:
+def test_a_dead_letter_that_is_still_too_large_is_unconfirmed_with_a_hint() -> None:
     factory = Factory(reported={5: [too_large()] * 9, 7: [too_large()]})
 
     with pytest.raises(DeadLetterError, match=r"max\.message\.bytes") as caught:
@@ -240,27 +248,27 @@ def test_what_is_too_large_even_so_is_unconfirmed_and_the_mend_is_named() -> Non
     assert caught.value.unconfirmed == [1]
 
 
-def test_a_broker_that_goes_away_meanwhile_is_not_asked_letter_by_letter() -> None:
-    away = KafkaError(KafkaError._MSG_TIMED_OUT)
-    factory = Factory(reported={5: [too_large(), away], 6: [too_large()]})
+def test_an_outage_ends_the_sending_of_smaller_dead_letters() -> None:
+    timed_out = KafkaError(KafkaError._MSG_TIMED_OUT)
+    factory = Factory(reported={5: [too_large(), timed_out], 6: [too_large()]})
 
     with pytest.raises(DeadLetterError) as caught:
         DeadLetterTopic(SETTINGS, producer=factory).send(values(5, 6))
 
     assert caught.value.unconfirmed == [0, 1]
-    assert len(factory.made[0].tried) == 3
+    assert len(factory.created[0].attempts) == 3
 
 
-def test_a_compacted_topic_is_named_as_such() -> None:
+def test_the_error_of_a_compacted_topic_has_a_hint() -> None:
     factory = Factory(reported={5: [KafkaError(KafkaError.INVALID_RECORD)]})
 
-    with pytest.raises(DeadLetterError, match=r"cleanup\.policy must be delete") as caught:
+    with pytest.raises(DeadLetterError, match=r"set its cleanup\.policy to delete") as caught:
         DeadLetterTopic(SETTINGS, producer=factory).send(values(5))
 
     assert caught.value.cause == "invalid_record"
 
 
-def test_a_full_queue_leaves_the_rest_for_the_next_try() -> None:
+def test_a_full_queue_leaves_dead_letters_unconfirmed() -> None:
     factory = Factory(raised={5: [BufferError("Local: Queue full")]})
 
     with pytest.raises(DeadLetterError) as caught:
@@ -269,24 +277,24 @@ def test_a_full_queue_leaves_the_rest_for_the_next_try() -> None:
     assert (caught.value.cause, caught.value.unconfirmed) == ("queue_full", [1])
 
 
-def test_what_is_not_reported_in_time_is_given_up_and_so_reported() -> None:
-    factory = Factory(silent=True, reported={5: [KafkaError(KafkaError._PURGE_INFLIGHT)]})
+def test_messages_without_a_delivery_report_in_time_are_purged() -> None:
+    factory = Factory(times_out=True, reported={5: [KafkaError(KafkaError._PURGE_INFLIGHT)]})
 
     failures = ConfirmedProducer(SETTINGS, producer=factory).deliver([ProducerRecord("t", None, b"12345", ())])
 
     assert [error.name() for error in failures.values()] == ["_PURGE_INFLIGHT"]
-    assert factory.made[0].purged == 1
+    assert factory.created[0].purged == 1
 
 
-def test_what_is_never_reported_is_not_confirmed() -> None:
-    factory = Factory(mute=True)
+def test_a_message_without_a_delivery_report_is_not_confirmed() -> None:
+    factory = Factory(reports_nothing=True)
 
     failures = ConfirmedProducer(SETTINGS, producer=factory).deliver([ProducerRecord("t", None, b"1", ())] * 2)
 
-    assert {position: error.name() for position, error in failures.items()} == {0: "_TIMED_OUT", 1: "_TIMED_OUT"}
+    assert {index: error.name() for index, error in failures.items()} == {0: "_TIMED_OUT", 1: "_TIMED_OUT"}
 
 
-def test_a_client_that_would_never_send_again_is_replaced() -> None:
+def test_a_client_with_a_fatal_error_is_replaced() -> None:
     factory = Factory(reported={5: [KafkaError(KafkaError._FATAL)]})
     dead_letters = DeadLetterTopic(SETTINGS, producer=factory)
     with pytest.raises(DeadLetterError):
@@ -295,10 +303,10 @@ def test_a_client_that_would_never_send_again_is_replaced() -> None:
 
     dead_letters.send(values(5))
 
-    assert [len(producer.tried) for producer in factory.made] == [1, 1]
+    assert [len(producer.attempts) for producer in factory.created] == [1, 1]
 
 
-def test_the_client_gets_the_operators_settings_but_none_of_a_consumers_and_none_against_the_promise() -> None:
+def test_the_client_gets_the_settings_except_those_for_consumers_and_reserved_ones() -> None:
     factory = Factory()
     client = ClientSettings(
         {
@@ -314,21 +322,21 @@ def test_the_client_gets_the_operators_settings_but_none_of_a_consumers_and_none
 
     DeadLetterTopic(KafkaSettings(client=client, bootstrap_servers=" a:1 , b:2,"), timeout=3, producer=factory)
 
-    given = factory.made[0].settings
-    assert (given["bootstrap.servers"], given["security.protocol"]) == ("a:1,b:2", "ssl")
-    assert (given["acks"], given["enable.idempotence"], given["message.timeout.ms"]) == ("all", True, 3000)
-    assert given["compression.type"] == "gzip"
-    assert not {"fetch.min.bytes", "session.timeout.ms"} & given.keys()
+    settings = factory.created[0].settings
+    assert (settings["bootstrap.servers"], settings["security.protocol"]) == ("a:1,b:2", "ssl")
+    assert (settings["acks"], settings["enable.idempotence"], settings["message.timeout.ms"]) == ("all", True, 3000)
+    assert settings["compression.type"] == "gzip"
+    assert not {"fetch.min.bytes", "session.timeout.ms"} & settings.keys()
 
 
-def test_a_setting_that_the_client_refuses_is_wrong_configuration() -> None:
+def test_an_unknown_client_setting_is_a_configuration_error() -> None:
     with pytest.raises(ConfigurationError, match=r"kafka\.client: .*no\.such\.key"):
         DeadLetterTopic(KafkaSettings(client=ClientSettings({"no.such.key": 1})))
 
 
-def test_the_client_does_not_warn_of_what_is_the_consumers(caplog: pytest.LogCaptureFixture) -> None:
-    consumers = ClientSettings({"fetch.min.bytes": 1, "max.poll.interval.ms": 60_000})
-    dead_letters = DeadLetterTopic(KafkaSettings(client=consumers, bootstrap_servers="127.0.0.1:1"), timeout=SHORT)
+def test_the_client_does_not_warn_of_consumer_settings(caplog: pytest.LogCaptureFixture) -> None:
+    client = ClientSettings({"fetch.min.bytes": 1, "max.poll.interval.ms": 60_000})
+    dead_letters = DeadLetterTopic(KafkaSettings(client=client, bootstrap_servers="127.0.0.1:1"), timeout=SHORT)
 
     with pytest.raises(DeadLetterError):
         dead_letters.send([broken(1)])
@@ -340,13 +348,13 @@ def test_the_client_does_not_warn_of_what_is_the_consumers(caplog: pytest.LogCap
 
 
 class ScriptedAdmin:
-    """A cluster with these topics and what it tells of their settings; an exception is raised."""
+    """A cluster with these topics and configurations; an exception is raised."""
 
     def __init__(
-        self, topics: Mapping[str, int] | Exception, told: Mapping[str, Mapping[str, str] | Exception]
+        self, topics: Mapping[str, int] | Exception, configs: Mapping[str, Mapping[str, str] | Exception]
     ) -> None:
         self._topics = topics
-        self._told = told
+        self._configs = configs
 
     def list_topics(self, timeout: float) -> Any:
         if isinstance(self._topics, Exception):
@@ -358,56 +366,62 @@ class ScriptedAdmin:
         return SimpleNamespace(topics=topics)
 
     def describe_configs(self, resources: Sequence[Any], request_timeout: float) -> dict[Any, Future[Any]]:
-        return {resource: self._answer(resource.name) for resource in resources}
+        return {resource: self._response(resource.name) for resource in resources}
 
-    def _answer(self, topic: str) -> Future[Any]:
-        answer: Future[Any] = Future()
-        told = self._told[topic]
-        if isinstance(told, Exception):
-            answer.set_exception(told)
+    def _response(self, topic: str) -> Future[Any]:
+        response: Future[Any] = Future()
+        config = self._configs[topic]
+        if isinstance(config, Exception):
+            response.set_exception(config)
         else:
-            answer.set_result({name: SimpleNamespace(value=value) for name, value in told.items()})
-        return answer
+            response.set_result({name: SimpleNamespace(value=value) for name, value in config.items()})
+        return response
 
 
-def kept(policy: str = "delete", size: int = 1_048_588) -> dict[str, str]:
+def config(policy: str = "delete", size: int = 1_048_588) -> dict[str, str]:
     return {"cleanup.policy": policy, "max.message.bytes": str(size), "retention.ms": "1"}
 
 
-UNTOLD = KafkaException(KafkaError(KafkaError._TIMED_OUT))
+UNAVAILABLE = KafkaException(KafkaError(KafkaError._TIMED_OUT))
 
 
-def answers(topics: Mapping[str, int] | Exception, letters: Any, messages: Any) -> list[CheckResult]:
-    admin: Any = ScriptedAdmin(topics, {"data-topic.dlq": letters, "data-topic": messages})
+def check(topics: Mapping[str, int] | Exception, dead_letters: Any, data: Any) -> list[CheckResult]:
+    admin: Any = ScriptedAdmin(topics, {"data-topic.dlq": dead_letters, "data-topic": data})
     return DeadLetterTopic(SETTINGS, producer=Factory(), admin=lambda _settings: admin).check()
 
 
 @pytest.mark.parametrize(
-    ("topics", "letters", "messages", "fine", "text"),
+    ("topics", "dead_letters", "data", "ok", "text"),
     [
-        ({"data-topic.dlq": 3}, kept(size=1_114_124), kept(), [True, True, True], "3 partition"),
-        ({"data-topic.dlq": 3}, kept(), kept(), [True, True, False], "set it to 1114124"),
-        ({"data-topic.dlq": 3}, kept("compact", 1_114_124), kept(), [True, False, True], "cleanup.policy is compact"),
-        ({"data-topic.dlq": 3}, kept("delete,compact"), UNTOLD, [True, False], "set it to delete"),
-        ({"data-topic.dlq": 3}, UNTOLD, kept(), [True, True], "not told"),
-        ({"data-topic": 3}, kept(), kept(), [False], "not there"),
-        ({"data-topic.dlq": 0}, kept(), kept(), [False], "not there"),
-        (UNTOLD, kept(), kept(), [False], "not told"),
+        ({"data-topic.dlq": 3}, config(size=1_114_124), config(), [True, True, True], "3 partition"),
+        ({"data-topic.dlq": 3}, config(), config(), [True, True, False], "set it to 1114124"),
+        (
+            {"data-topic.dlq": 3},
+            config("compact", 1_114_124),
+            config(),
+            [True, False, True],
+            "cleanup.policy is compact",
+        ),
+        ({"data-topic.dlq": 3}, config("delete,compact"), UNAVAILABLE, [True, False], "set cleanup.policy=delete"),
+        ({"data-topic.dlq": 3}, UNAVAILABLE, config(), [True, True], "does not return"),
+        ({"data-topic": 3}, config(), config(), [False], "does not exist"),
+        ({"data-topic.dlq": 0}, config(), config(), [False], "does not exist"),
+        (UNAVAILABLE, config(), config(), [False], "no metadata"),
     ],
 )
-def test_the_check_says_what_would_hinder_parking(
-    topics: Any, letters: Any, messages: Any, fine: list[bool], text: str
+def test_the_check_reports_what_would_prevent_dead_lettering(
+    topics: Any, dead_letters: Any, data: Any, ok: list[bool], text: str
 ) -> None:
-    found = answers(topics, letters, messages)
+    results = check(topics, dead_letters, data)
 
-    assert [answer.ok for answer in found] == fine
-    assert text in " ".join(answer.text for answer in found)
+    assert [result.ok for result in results] == ok
+    assert text in " ".join(result.text for result in results)
 
 
-def test_a_broker_that_tells_no_settings_is_no_fault(broker: EmbeddedBroker, settings: KafkaSettings) -> None:
+def test_a_broker_that_returns_no_configuration_passes(broker: EmbeddedBroker, settings: KafkaSettings) -> None:
     broker.create_topic(settings.dead_letter_topic, 1)
 
-    found = DeadLetterTopic(settings).check(timeout=SHORT)
+    results = DeadLetterTopic(settings).check(timeout=SHORT)
 
-    assert [answer.ok for answer in found] == [True, True]
-    assert "not told" in found[-1].text
+    assert [result.ok for result in results] == [True, True]
+    assert "does not return" in results[-1].text

@@ -48,12 +48,12 @@ class Topic(Protocol):
 class DeadLettersContract:
     """A subclass provides the fixture `topic`, which is empty."""
 
-    def test_what_was_sent_is_in_the_topic_when_send_returns(self, topic: Topic) -> None:
+    def test_dead_letters_are_in_the_topic_when_send_returns(self, topic: Topic) -> None:
         topic.dead_letters.send(rejections("a", "b", "c"))
 
         assert topic.names() == {"a", "b", "c"}
 
-    def test_to_send_nothing_succeeds_even_in_an_outage(self, topic: Topic) -> None:
+    def test_sending_nothing_succeeds_even_in_an_outage(self, topic: Topic) -> None:
         topic.dead_letters.send(rejections("a"))
         topic.fail()
 
@@ -61,7 +61,7 @@ class DeadLettersContract:
 
         assert topic.names() == {"a"}
 
-    def test_what_is_not_confirmed_is_named_and_the_rest_is_in_the_topic(self, topic: Topic) -> None:
+    def test_unconfirmed_dead_letters_are_reported_and_the_others_are_in_the_topic(self, topic: Topic) -> None:
         topic.dead_letters.send(rejections("a"))
         topic.fail()
 
@@ -74,7 +74,7 @@ class DeadLettersContract:
         assert unconfirmed == sorted(set(unconfirmed) & {0, 1, 2})
         assert {"a", *("bcd"[index] for index in range(3) if index not in unconfirmed)} <= topic.names()
 
-    def test_one_dead_letter_that_is_not_confirmed_is_named(self, topic: Topic) -> None:
+    def test_a_single_unconfirmed_dead_letter_is_reported(self, topic: Topic) -> None:
         topic.dead_letters.send(rejections("a"))
         topic.fail()
 
@@ -83,7 +83,7 @@ class DeadLettersContract:
 
         assert list(caught.value.unconfirmed) == [0]
 
-    def test_after_an_outage_what_was_not_confirmed_can_be_sent_again(self, topic: Topic) -> None:
+    def test_after_an_outage_unconfirmed_dead_letters_can_be_sent_again(self, topic: Topic) -> None:
         topic.dead_letters.send(rejections("a"))
         topic.fail()
         with pytest.raises(DeadLetterError) as caught:

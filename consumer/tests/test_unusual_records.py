@@ -24,8 +24,9 @@ from local.broker import EmbeddedBroker
 from local.raw_producer import RawRecord, produce_raw
 from src.audit.__main__ import Audit
 from src.consumer import DataConsumer
-from src.dead_letters.__main__ import Streams, main
-from src.dead_letters.letter import OFFSET, PARTITION, TOPIC, own_headers, read_note
+from src.dead_letters.__main__ import main
+from src.dead_letters.commands import Streams
+from src.dead_letters.dead_letter import OFFSET, PARTITION, TOPIC, original_headers, read_replay_marker
 from src.kafka.topic_reader import TopicReader
 from src.model.header_names import as_bytes
 from src.model.record import Record
@@ -137,7 +138,9 @@ class World:
         topic = self.settings.kafka.dead_letter_topic
         with TopicReader(self.settings.kafka) as reader:
             records = reader.read(topic, reader.offset_ranges(topic, [0]))
-            return [(record.key, record.value, raw_headers(record)) for record in records if not read_note(record)]
+            return [
+                (record.key, record.value, raw_headers(record)) for record in records if not read_replay_marker(record)
+            ]
 
     def dead_letters(self, command: str, *options: str) -> list[Any]:
         return [json.loads(line) for line in self._run(command, "--json", *options).splitlines()]
@@ -209,7 +212,7 @@ def test_the_dead_letter_topic_may_hold_any_record_of_another_program(world: Wor
     world.replay("--any-topic")
 
     states = Counter(entry["state"] for entry in world.dead_letters("list", "--all"))
-    assert states == {"sent back": 1, "foreign": len(foreign) + len(TIMESTAMPS)}
+    assert states == {"replayed": 1, "foreign": len(foreign) + len(TIMESTAMPS)}
     world.assert_all_is_stored_but(dead_lettered=1)
 
 
@@ -274,7 +277,7 @@ def origin(topic: bytes, offset: int = 0) -> RawHeaders:
 
 
 def raw_headers(letter: Record) -> RawHeaders:
-    return tuple((as_bytes(name), content) for name, content in own_headers(letter.headers))
+    return tuple((as_bytes(name), content) for name, content in original_headers(letter.headers))
 
 
 def eventually(action: Callable[[], object]) -> None:

@@ -18,7 +18,7 @@ from threading import Event
 from urllib.parse import urlsplit, urlunsplit
 
 from src.audit.ledger import EXAMPLES, Example, Expiry, Findings, Ledger, Place
-from src.dead_letters.letter import read_note, read_origin, read_time
+from src.dead_letters.dead_letter import original_position, original_timestamp, read_replay_marker
 from src.kafka.topic_reader import OffsetRange, TopicReader
 from src.model.errors import ConsumerError, SourceError
 from src.settings import DEFAULT_FILE, VERSION, MongoSettings, Settings, load_settings
@@ -135,9 +135,9 @@ class Audit:
 
     def _letters(self, spans: Mapping[int, OffsetRange]) -> Iterator[tuple[Place, Place | None]]:
         for record in self._snapshot.read(self._settings.kafka.dead_letter_topic, spans):
-            if read_note(record) is None:
-                origin = read_origin(record.headers)
-                parked = origin and Place(*origin, read_time(record.headers))
+            if read_replay_marker(record) is None:
+                origin = original_position(record.headers)
+                parked = origin and Place(*origin, original_timestamp(record.headers))
                 yield Place(record.topic, record.partition, record.offset), parked
 
     def _documents(self) -> Iterator[tuple[object, Place | None]]:

@@ -1,1 +1,1 @@
-"""Messages that could not be stored: parked with the reason, listed, shown, and sent back."""
+"""Messages that cannot be stored: written to the dead-letter topic with the reason, listed, shown and replayed."""

@@ -1,50 +1,56 @@
-"""The dead-letter topic as people see it: one entry a message, however often it was parked. No Kafka here."""
+"""The dead-lettered messages: one entry for each, however many dead letters it has. No Kafka here."""
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import NamedTuple
 
-from src.dead_letters.letter import REASON, Origin, Replays, identity, read_note, read_origin, read_replays, text_of
+from src.dead_letters.dead_letter import (
+    REASON,
+    Replays,
+    header_text,
+    message_identity,
+    original_position,
+    read_replay_marker,
+    read_replays,
+)
+from src.model.position import MessagePosition
 from src.model.record import Record
 
-BEGINNING = 200  # bytes of the value that an entry keeps: all the entries are in memory at once
+VALUE_PREFIX_BYTES = 200  # an entry keeps no more of a value, because all entries are in memory
 
 
 class State(StrEnum):
     WAITING = "waiting"
-    SENT_BACK = "sent back"
+    """Not replayed."""
+    REPLAYED = "replayed"
     FOREIGN = "foreign"
-    """Another program's, or from another topic."""
-
-
-class Place(NamedTuple):
-    """Where a letter lies in the dead-letter topic."""
-
-    partition: int
-    offset: int
+    """Written by another program, or from another topic."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A parked message; `place` and `parked_at` (milliseconds since 1970) are those of its last letter."""
+    """A dead-lettered message.
+
+    `dead_letter` and `dead_lettered_at` (milliseconds since the epoch) are those of its last dead letter.
+    """
 
     identity: str
     state: State
     reason: str
-    origin: Origin | None
-    place: Place
-    parked_at: int | None
+    position: MessagePosition | None
+    dead_letter: MessagePosition
+    dead_lettered_at: int | None
     key: bytes | None
-    value: bytes | None
-    size: int
+    value_prefix: bytes | None
+    value_size: int
     replays: Replays
-    letters: int = 1
+    copies: int = 1
+    """The number of its dead letters."""
 
 
 @dataclass(frozen=True)
-class Selection:
-    """Which entries are meant. `partition` and `offset` are those of the message, not of its letter."""
+class Filter:
+    """`partition` and `offset` are those of the original message; times are seconds since the epoch."""
 
     states: Collection[State]
     reasons: Sequence[str] = ()
@@ -53,55 +59,57 @@ class Selection:
     partition: int | None = None
     offset: int | None = None
 
-    def of(self, entries: Iterable[Entry]) -> list[Entry]:
-        """Those that are meant, in the order in which they were parked."""
-        return sorted(filter(self._means, entries), key=lambda entry: (entry.parked_at or 0, entry.place))
+    def apply(self, entries: Iterable[Entry]) -> list[Entry]:
+        """The matching entries, oldest first."""
+        return sorted(
+            filter(self._matches, entries), key=lambda entry: (entry.dead_lettered_at or 0, entry.dead_letter)
+        )
 
-    def _means(self, entry: Entry) -> bool:
+    def _matches(self, entry: Entry) -> bool:
+        partition, offset = entry.position[1:] if entry.position else (None, None)
         return (
             entry.state in self.states
             and (not self.reasons or entry.reason in self.reasons)
-            and self._means_time(entry.parked_at)
-            and (self.partition is None or (entry.origin is not None and entry.origin.partition == self.partition))
-            and (self.offset is None or (entry.origin is not None and entry.origin.offset == self.offset))
+            and self._matches_time(entry.dead_lettered_at)
+            and self.partition in (None, partition)
+            and self.offset in (None, offset)
         )
 
-    def _means_time(self, parked_at: int | None) -> bool:
+    def _matches_time(self, dead_lettered_at: int | None) -> bool:
         if self.since is None and self.until is None:
             return True
-        if parked_at is None:
+        if dead_lettered_at is None:
             return False
-        seconds = parked_at / 1000
+        seconds = dead_lettered_at / 1000
         return (self.since is None or seconds >= self.since) and (self.until is None or seconds < self.until)
 
 
-def entries(records: Iterable[Record], topic: str) -> list[Entry]:
-    """What the records of the dead-letter topic say of the messages of a topic, and what else lies there."""
-    found: dict[str, Entry] = {}
-    sent_back: set[str] = set()
+def read_entries(records: Iterable[Record], topic: str) -> list[Entry]:
+    """The entries of all records in the dead-letter topic. Those from topics other than `topic` are foreign."""
+    entries: dict[str, Entry] = {}
+    replayed: set[str] = set()
     for record in records:
-        noted = read_note(record)
-        if noted is not None:
-            sent_back.add(noted)
+        identity = read_replay_marker(record)
+        if identity is not None:
+            replayed.add(identity)
             continue
         entry = _entry(record, topic)
-        before = found.get(entry.identity)
-        found[entry.identity] = replace(entry, letters=before.letters + 1) if before else entry
-    return [replace(e, state=State.SENT_BACK) if e.identity in sent_back else e for e in found.values()]
+        previous = entries.get(entry.identity)
+        entries[entry.identity] = replace(entry, copies=previous.copies + 1) if previous else entry
+    return [replace(e, state=State.REPLAYED) if e.identity in replayed else e for e in entries.values()]
 
 
 def _entry(record: Record, topic: str) -> Entry:
-    origin = read_origin(record.headers)
-    place = Place(record.partition, record.offset)
+    position = original_position(record.headers)
     return Entry(
-        identity=identity(record.headers) or f"letter {place.partition}:{place.offset}",
-        state=State.WAITING if origin is not None and origin.topic == topic else State.FOREIGN,
-        reason=text_of(record.headers, REASON) or "",
-        origin=origin,
-        place=place,
-        parked_at=record.timestamp,
+        identity=message_identity(record.headers) or f"foreign {record.partition}:{record.offset}",
+        state=State.WAITING if position is not None and position.topic == topic else State.FOREIGN,
+        reason=header_text(record.headers, REASON) or "",
+        position=position,
+        dead_letter=record.position,
+        dead_lettered_at=record.timestamp,
         key=record.key,
-        value=None if record.value is None else record.value[:BEGINNING],
-        size=len(record.value or b""),
+        value_prefix=None if record.value is None else record.value[:VALUE_PREFIX_BYTES],
+        value_size=len(record.value or b""),
         replays=read_replays(record.headers),
     )

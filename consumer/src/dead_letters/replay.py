@@ -1,4 +1,4 @@
-"""Sends parked messages back to where they came from, and notes in the dead-letter topic that it was done."""
+"""Produces dead-lettered messages to their original topics, and writes a replay marker for each."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from threading import Event
@@ -6,82 +6,82 @@ from typing import Protocol
 
 from confluent_kafka import KafkaError
 
-from src.dead_letters.letter import identity, note, read_origin, sent_back
+from src.dead_letters.dead_letter import message_identity, original_position, replay_headers, replay_marker
 from src.kafka.confirmed_producer import ProducerRecord
 from src.model.errors import ConsumerError
 from src.model.record import Record
 
-AT_ONCE = 100  # messages: what a crash sends twice at most
-BYTES_AT_ONCE = 8 * 1024 * 1024
+BATCH_SIZE = 100  # messages: if the process is killed, so many at most are replayed twice
+BATCH_BYTES = 8 * 1024 * 1024
 
 
-class Delivery(Protocol):
-    def deliver(self, parcels: Sequence[ProducerRecord]) -> Mapping[int, KafkaError]:
-        """What was not confirmed, by position."""
+class Producer(Protocol):
+    def deliver(self, records: Sequence[ProducerRecord]) -> Mapping[int, KafkaError]:
+        """Returns the errors of what was not confirmed, by index."""
 
     def explain(self, error: KafkaError) -> str: ...
 
 
 class ReplayError(ConsumerError):
-    """Not all could be sent back. What was noted is not sent again by the next replay."""
+    """Not all messages were replayed. Those with a replay marker are not replayed again."""
 
 
-class Replay:
-    """A message that was confirmed is noted before the next ones are sent."""
+class Replayer:
+    """Writes the replay markers of each batch before it produces the next one."""
 
-    def __init__(self, delivery: Delivery, dead_letter_topic: str, *, stop: Event) -> None:
-        self._delivery = delivery
+    def __init__(self, producer: Producer, dead_letter_topic: str, *, stop: Event) -> None:
+        self._producer = producer
         self._dead_letter_topic = dead_letter_topic
         self._stop = stop
 
-    def send(self, letters: Iterable[Record]) -> int:
-        """How many were sent back; fewer than given only where it was asked to stop. Raises ReplayError."""
-        sent = 0
-        for some in _portions(letters):
+    def replay(self, dead_letters: Iterable[Record]) -> int:
+        """The number of messages replayed: fewer than given only after a stop. Raises ReplayError."""
+        replayed = 0
+        for batch in _batches(dead_letters):
             if self._stop.is_set():
                 break
-            sent += self._send_portion(some, sent)
-        return sent
+            replayed += self._replay_batch(batch, replayed)
+        return replayed
 
-    def _send_portion(self, letters: Sequence[Record], sent: int) -> int:
-        failures = self._delivery.deliver([_message(letter) for letter in letters])
-        confirmed = [letter for position, letter in enumerate(letters) if position not in failures]
-        self._note(confirmed)
+    def _replay_batch(self, batch: Sequence[Record], replayed_before: int) -> int:
+        failures = self._producer.deliver([_original_message(dead_letter) for dead_letter in batch])
+        confirmed = [dead_letter for index, dead_letter in enumerate(batch) if index not in failures]
+        self._write_markers(confirmed)
         if failures:
-            error = self._delivery.explain(next(iter(failures.values())))
-            raise ReplayError(f"{sent + len(confirmed)} sent back, the next was refused: {error}")
+            error = self._producer.explain(next(iter(failures.values())))
+            raise ReplayError(f"{replayed_before + len(confirmed)} replayed, then a message was not confirmed: {error}")
         return len(confirmed)
 
-    def _note(self, letters: Sequence[Record]) -> None:
-        failures = self._delivery.deliver([self._noted(letter) for letter in letters]) if letters else {}
+    def _write_markers(self, dead_letters: Sequence[Record]) -> None:
+        failures = self._producer.deliver([self._marker(each) for each in dead_letters]) if dead_letters else {}
         if failures:
-            error = self._delivery.explain(next(iter(failures.values())))
+            error = self._producer.explain(next(iter(failures.values())))
             raise ReplayError(
-                f"{len(failures)} sent back, but {self._dead_letter_topic} did not take the note of it,"
-                f" so the next replay sends them again (which the store keeps once): {error}"
+                f"{len(failures)} replayed without a replay marker in {self._dead_letter_topic}: the next replay"
+                f" produces them again, and the store keeps one copy each: {error}"
             )
 
-    def _noted(self, letter: Record) -> ProducerRecord:
-        """In the letter's own partition, behind it: retention takes the letter first."""
-        key, value, headers = note(identity(letter.headers) or "")
-        return ProducerRecord(self._dead_letter_topic, key, value, headers, letter.partition)
+    def _marker(self, dead_letter: Record) -> ProducerRecord:
+        """In the partition of the dead letter, after it: retention deletes the dead letter first."""
+        key, value, headers = replay_marker(message_identity(dead_letter.headers) or "")
+        return ProducerRecord(self._dead_letter_topic, key, value, headers, dead_letter.partition)
 
 
-def _message(letter: Record) -> ProducerRecord:
-    origin = read_origin(letter.headers)
-    if origin is None:
-        raise ValueError("a record without an origin can't be sent back")
-    return ProducerRecord(origin.topic, letter.key, letter.value, sent_back(letter.headers))
+def _original_message(dead_letter: Record) -> ProducerRecord:
+    position = original_position(dead_letter.headers)
+    if position is None:
+        raise ValueError("cannot replay a record without the position of its original message")
+    return ProducerRecord(position.topic, dead_letter.key, dead_letter.value, replay_headers(dead_letter.headers))
 
 
-def _portions(letters: Iterable[Record]) -> Iterator[list[Record]]:
-    portion: list[Record] = []
+def _batches(dead_letters: Iterable[Record]) -> Iterator[list[Record]]:
+    batch: list[Record] = []
     size = 0
-    for letter in letters:
-        portion.append(letter)
-        size += len(letter.value or b"")
-        if len(portion) == AT_ONCE or size >= BYTES_AT_ONCE:
-            yield portion
-            portion, size = [], 0
-    if portion:
-        yield portion
+    for dead_letter in dead_letters:
+        batch.append(dead_letter)
+        size += len(dead_letter.value or b"")
+        if len(batch) == BATCH_SIZE or size >= BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch

@@ -1,63 +1,58 @@
-"""Dead letters on a terminal, or as JSON lines. No byte of a payload reaches the terminal as a control character."""
+"""Dead letters as text for people, or as JSON lines. Control characters in a message are always escaped."""
 
 import base64
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from src.dead_letters.entries import Entry
-from src.dead_letters.letter import (
+from src.dead_letters.dead_letter import (
     ATTEMPTS,
-    EXCEPTION,
+    EXCEPTION_CLASS,
+    EXCEPTION_MESSAGE,
     FIRST_FAILURE,
     LAST_FAILURE,
     REASON,
+    STACKTRACE,
     STAGE,
-    TEXT,
     TIMESTAMP,
-    TRACE,
-    Origin,
-    own_headers,
-    read_origin,
+    header_text,
+    original_headers,
+    original_position,
+    original_timestamp,
     read_replays,
-    text_of,
-    utc,
 )
+from src.dead_letters.entries import Entry
 from src.model.header_names import as_bytes
+from src.model.position import MessagePosition
 from src.model.record import Record
+from src.utils.text import printable, utc_text
 
 KEY_WIDTH = 36  # a UUID
 VALUE_WIDTH = 60
 
-_COLUMNS = ("PARKED AT", "STATE", "REASON", "ORIGIN", "LETTER", "LETTERS", "REPLAYS", "KEY", "VALUE")
+_COLUMNS = ("DEAD-LETTERED AT", "STATE", "REASON", "MESSAGE", "DEAD LETTER", "COPIES", "REPLAYS", "KEY", "VALUE")
 
 
-def escaped(text: str) -> str:
-    """The text in one line, with an escape for whatever a terminal would obey instead of showing."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
-
-
-def shown(content: bytes | None) -> str:
+def quoted(content: bytes | None) -> str:
     return "null" if content is None else f'"{_text(content)}"'
 
 
 def table(entries: Sequence[Entry]) -> Iterator[str]:
-    """A line an entry, under a line of names."""
+    """A heading, and one line per entry."""
     rows = [_COLUMNS, *(_row(entry) for entry in entries)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
     for row in rows:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
-def page(record: Record) -> Iterator[str]:
-    """Everything that a letter says."""
-    for name, text in _facts(record):
+def details(record: Record) -> Iterator[str]:
+    """The whole dead letter."""
+    for name, text in _fields(record):
         yield f"{name:<14}{text}"
-    yield from _section(
-        "own headers", (f"{_text(as_bytes(name))}: {shown(text)}" for name, text in own_headers(record.headers))
-    )
-    trace = (text_of(record.headers, TRACE) or "").strip("\n")
-    yield from _section("trace", map(escaped, trace.split("\n")) if trace else ())
+    headers = original_headers(record.headers)
+    yield from _section("headers", (f"{_text(as_bytes(name))}: {quoted(content)}" for name, content in headers))
+    stacktrace = (header_text(record.headers, STACKTRACE) or "").strip("\n")
+    yield from _section("stacktrace", map(printable, stacktrace.split("\n")) if stacktrace else ())
 
 
 def entry_as_json(entry: Entry) -> str:
@@ -65,64 +60,74 @@ def entry_as_json(entry: Entry) -> str:
         {
             "state": entry.state,
             "reason": entry.reason or None,
-            **_origin(entry.origin),
-            "parked_at": _time(entry.parked_at),
-            "dead_letter": entry.place._asdict(),
-            "letters": entry.letters,
+            **_position_as_json(entry.position),
+            "dead_lettered_at": _time(entry.dead_lettered_at),
+            "dead_letter": {"partition": entry.dead_letter.partition, "offset": entry.dead_letter.offset},
+            "copies": entry.copies,
             "replays": entry.replays.times,
-            "first_failure": entry.replays.since or None,
+            "first_failure": entry.replays.first_failure or None,
             "key": _content(entry.key),
-            "value_begins": _content(entry.value),
-            "value_bytes": entry.size,
+            "value_prefix": _content(entry.value_prefix),
+            "value_bytes": entry.value_size,
         }
     )
 
 
 def record_as_json(record: Record) -> str:
-    replays = read_replays(record.headers)
-    texts = {"reason": REASON, "stage": STAGE, "exception": EXCEPTION, "text": TEXT, "attempts": ATTEMPTS}
-    times = {"first_failure": FIRST_FAILURE, "last_failure": LAST_FAILURE, "timestamp_ms": TIMESTAMP, "trace": TRACE}
+    texts = {
+        "reason": REASON,
+        "stage": STAGE,
+        "exception_class": EXCEPTION_CLASS,
+        "exception_message": EXCEPTION_MESSAGE,
+        "stacktrace": STACKTRACE,
+        "attempts": ATTEMPTS,
+        "first_failure": FIRST_FAILURE,
+        "last_failure": LAST_FAILURE,
+        "timestamp_ms": TIMESTAMP,
+    }
+    headers = original_headers(record.headers)
     return _json(
         {
-            **_origin(read_origin(record.headers)),
-            **{name: text_of(record.headers, header) for name, header in (texts | times).items()},
-            "parked_at": _time(record.timestamp),
+            **_position_as_json(original_position(record.headers)),
+            **{name: header_text(record.headers, header) for name, header in texts.items()},
+            "dead_lettered_at": _time(record.timestamp),
             "dead_letter": {"partition": record.partition, "offset": record.offset},
-            "replays": replays.times,
+            "replays": read_replays(record.headers).times,
             "key": _content(record.key),
             "value": _content(record.value),
-            "headers": [[_content(as_bytes(name)), _content(content)] for name, content in own_headers(record.headers)],
+            "headers": [[_content(as_bytes(name)), _content(content)] for name, content in headers],
         }
     )
 
 
 def _row(entry: Entry) -> tuple[str, ...]:
     return (
-        _time(entry.parked_at) or "-",
+        _time(entry.dead_lettered_at) or "-",
         entry.state,
-        _cut(entry.reason or "-", VALUE_WIDTH),
-        _place(entry.origin),
-        f"{entry.place.partition}:{entry.place.offset}",
-        str(entry.letters),
+        _truncated(entry.reason or "-", VALUE_WIDTH),
+        _position(entry.position),
+        f"{entry.dead_letter.partition}:{entry.dead_letter.offset}",
+        str(entry.copies),
         str(entry.replays.times),
-        _cut(shown(entry.key), KEY_WIDTH + 2),
-        _cut(shown(entry.value), VALUE_WIDTH),
+        _truncated(quoted(entry.key), KEY_WIDTH + 2),
+        _truncated(quoted(entry.value_prefix), VALUE_WIDTH),
     )
 
 
-def _facts(record: Record) -> Iterator[tuple[str, str]]:
-    def said(name: str) -> str:
-        return escaped(text_of(record.headers, name) or "-")
+def _fields(record: Record) -> Iterator[tuple[str, str]]:
+    def header(name: str) -> str:
+        return printable(header_text(record.headers, name) or "-")
 
     replays = read_replays(record.headers)
+    message = _position(original_position(record.headers))
     yield "dead letter", f"{record.topic} {record.partition}:{record.offset}, {_time(record.timestamp) or '-'}"
-    yield "origin", f"{_place(read_origin(record.headers))}, {_instant(text_of(record.headers, TIMESTAMP))}"
-    yield "reason", f"{said(REASON)}, stage {said(STAGE)}"
-    yield "error", f"{said(EXCEPTION)}: {said(TEXT)}"
-    yield "attempts", f"{said(ATTEMPTS)}, first failure {said(FIRST_FAILURE)}, last failure {said(LAST_FAILURE)}"
-    yield "replays", f"{replays.times}, first failure {escaped(replays.since)}" if replays.times else "0"
-    yield "key", shown(record.key)
-    yield "value", shown(record.value)
+    yield "message", f"{message}, {_time(original_timestamp(record.headers)) or 'no timestamp'}"
+    yield "reason", f"{header(REASON)}, stage {header(STAGE)}"
+    yield "error", f"{header(EXCEPTION_CLASS)}: {header(EXCEPTION_MESSAGE)}"
+    yield "attempts", f"{header(ATTEMPTS)}, first failure {header(FIRST_FAILURE)}, last failure {header(LAST_FAILURE)}"
+    yield "replays", f"{replays.times}, first failure {printable(replays.first_failure)}" if replays.times else "0"
+    yield "key", quoted(record.key)
+    yield "value", quoted(record.value)
 
 
 def _section(title: str, lines: Iterable[str]) -> Iterator[str]:
@@ -132,39 +137,37 @@ def _section(title: str, lines: Iterable[str]) -> Iterator[str]:
         yield f"  {line}".rstrip()
 
 
-def _place(origin: Origin | None) -> str:
-    return f"{_cut(origin.topic, VALUE_WIDTH)} {origin.partition}:{origin.offset}" if origin else "-"
-
-
-def _instant(milliseconds: str | None) -> str:
-    return _time(int(milliseconds)) or "-" if milliseconds and milliseconds.isdecimal() else "no time"
+def _position(position: MessagePosition | None) -> str:
+    if position is None:
+        return "-"
+    return f"{_truncated(position.topic, VALUE_WIDTH)} {position.partition}:{position.offset}"
 
 
 def _time(milliseconds: int | None) -> str | None:
-    """The instant; its number where no calendar holds it, for a producer may write anything."""
+    """As text; as the number itself outside of the years 1 to 9999, because a producer may write any timestamp."""
     if milliseconds is None:
         return None
     try:
-        return utc(milliseconds / 1000)
+        return utc_text(milliseconds / 1000)
     except (ValueError, OverflowError, OSError):
         return str(milliseconds)
 
 
 def _text(content: bytes) -> str:
-    return escaped(content.decode(errors="backslashreplace"))
+    return printable(content.decode(errors="backslashreplace"))
 
 
-def _cut(text: str, width: int) -> str:
-    text = escaped(text)
+def _truncated(text: str, width: int) -> str:
+    text = printable(text)
     return text if len(text) <= width else f"{text[: width - 1]}…"
 
 
-def _origin(origin: Origin | None) -> dict[str, Any]:
-    return {"topic": None, "partition": None, "offset": None} if origin is None else origin._asdict()
+def _position_as_json(position: MessagePosition | None) -> dict[str, Any]:
+    return {"topic": None, "partition": None, "offset": None} if position is None else position._asdict()
 
 
 def _content(content: bytes | None) -> str | dict[str, str] | None:
-    """Text where it is text, else base64 under a name that says so."""
+    """Text, or base64 for what is not UTF-8."""
     if content is None:
         return None
     try:

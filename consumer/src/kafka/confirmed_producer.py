@@ -78,14 +78,14 @@ class ConfirmedProducer:
         self._producer = self._new_producer()
 
     def deliver(self, records: Sequence[ProducerRecord]) -> Mapping[int, KafkaError]:
-        """Returns what Kafka has not confirmed within the timeout, by position; what timed out may be in the topic."""
+        """Returns the errors of what Kafka has not confirmed, by index; what timed out may be in the topic."""
         self._last_error = ""
         unreported = KafkaError(KafkaError._TIMED_OUT, "no delivery report")
         reports: dict[int, KafkaError | None] = dict.fromkeys(range(len(records)), unreported)
-        for position, record in enumerate(records):
-            self._produce(record, partial(_keep_report, reports, position))
+        for index, record in enumerate(records):
+            self._produce(record, partial(_keep_report, reports, index))
         self._wait_for_reports()
-        failures = {position: error for position, error in reports.items() if error is not None}
+        failures = {index: error for index, error in reports.items() if error is not None}
         if any(error.fatal() or error.code() == KafkaError._FATAL for error in failures.values()):
             self._producer = self._new_producer()  # a producer with a fatal error sends nothing more
         return failures
@@ -147,6 +147,6 @@ class ConfirmedProducer:
 
 
 def _keep_report(
-    reports: dict[int, KafkaError | None], position: int, error: KafkaError | None, _message: Message | None
+    reports: dict[int, KafkaError | None], index: int, error: KafkaError | None, _message: Message | None
 ) -> None:
-    reports[position] = error
+    reports[index] = error

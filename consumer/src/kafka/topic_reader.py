@@ -74,13 +74,13 @@ class TopicReader:
 
     def committed(self, topic: str, partitions: Sequence[int]) -> dict[int, int | None]:
         """The group's offsets; None where it has committed none."""
-        asked = [TopicPartition(topic, partition) for partition in partitions]
+        requested = [TopicPartition(topic, partition) for partition in partitions]
         with self._translating():
-            answers = self._retry_coordinator(self._consumer.committed, asked, timeout=self._request_timeout)
-        for answer in answers:
-            if answer.error:
-                raise SourceError(f"no committed offset for {topic}[{answer.partition}]: {answer.error}")
-        return {answer.partition: answer.offset if answer.offset >= 0 else None for answer in answers}
+            responses = self._retry_coordinator(self._consumer.committed, requested, timeout=self._request_timeout)
+        for response in responses:
+            if response.error:
+                raise SourceError(f"no committed offset for {topic}[{response.partition}]: {response.error}")
+        return {response.partition: response.offset if response.offset >= 0 else None for response in responses}
 
     def offset_ranges(self, topic: str, partitions: Sequence[int]) -> dict[int, OffsetRange]:
         """From the oldest message to the last stable offset, as of now; open transactions lie behind it."""

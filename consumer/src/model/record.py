@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from src.model.position import MessagePosition
+
 Header = tuple[str, bytes | None]
 Headers = tuple[Header, ...]
 """In their order, with repeats and nulls."""
@@ -23,6 +25,10 @@ class Record(NamedTuple):
     headers: Sequence[Header] = ()
     timestamp: int | None = None
     assignment: int = 0
+
+    @property
+    def position(self) -> MessagePosition:
+        return MessagePosition(self.topic, self.partition, self.offset)
 
 
 class Rejection(NamedTuple):

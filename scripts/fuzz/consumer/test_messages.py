@@ -20,19 +20,19 @@ from fuzz.plugin import MONGODB
 from fuzz.strategies import KafkaMessage, kafka_messages, objects
 from src.data_processor import REASONS as INVALID
 from src.data_processor import DataProcessor
-from src.dead_letters.letter import (
-    HEADROOM,
+from src.dead_letters.dead_letter import (
+    MAX_OVERHEAD_BYTES,
     REASON,
-    Letter,
-    Origin,
-    letter,
-    own_headers,
-    read_origin,
+    DeadLetter,
+    dead_letter_of,
+    header_text,
+    original_headers,
+    original_position,
     read_replays,
-    sent_back,
-    text_of,
+    replay_headers,
 )
-from src.dead_letters.text import page, record_as_json
+from src.dead_letters.text import details, record_as_json
+from src.model.position import MessagePosition
 from src.model.record import Record, Rejection
 from src.pipeline.batch_writer import BatchWriter, Result, WriterOptions
 from src.settings import MongoSettings, StoreUri
@@ -145,42 +145,43 @@ def _as_json(document: Document) -> str:
 
 
 def _check_dead_letter(rejection: Rejection) -> None:
-    record, first = rejection.record, letter(rejection)
+    record, first = rejection.record, dead_letter_of(rejection)
     assert (first.key, first.value) == (record.key, record.value)
-    assert own_headers(first.headers) == own_headers(record.headers)
+    assert original_headers(first.headers) == original_headers(record.headers)
     if not any(name.startswith(("__dead_letter.", "__connect.errors.")) for name, _ in record.headers):
-        assert own_headers(first.headers) == record.headers
-    assert read_origin(first.headers) == (record.topic, record.partition, record.offset)
-    assert text_of(first.headers, REASON) == rejection.reason
-    assert _size(first) - _size(Letter(record.key, record.value, tuple(record.headers))) <= HEADROOM
+        assert original_headers(first.headers) == record.headers
+    assert original_position(first.headers) == record.position
+    assert header_text(first.headers, REASON) == rejection.reason
+    assert _size(first) - _size(DeadLetter(record.key, record.value, tuple(record.headers))) <= MAX_OVERHEAD_BYTES
     _check_replays(rejection, first)
     _check_output(record, first)
 
 
-def _check_replays(rejection: Rejection, first: Letter) -> None:
+def _check_replays(rejection: Rejection, first: DeadLetter) -> None:
     """A message that is replayed and dead-lettered three times keeps its headers and does not grow."""
     sizes, current = [_size(first)], first
     for _ in range(3):
-        headers = sent_back(current.headers)
-        current = letter(rejection._replace(record=rejection.record._replace(headers=headers)))
-        assert own_headers(current.headers) == own_headers(rejection.record.headers)
+        headers = replay_headers(current.headers)
+        current = dead_letter_of(rejection._replace(record=rejection.record._replace(headers=headers)))
+        assert original_headers(current.headers) == original_headers(rejection.record.headers)
         sizes.append(_size(current))
     before = read_replays(rejection.record.headers).times
     assert read_replays(current.headers).times == before + 3
     assert max(sizes[2:]) - sizes[1] <= len(str(before + 3)), sizes
 
 
-def _check_output(record: Record, first: Letter) -> None:
+def _check_output(record: Record, first: DeadLetter) -> None:
     """The text for a terminal has no control characters, the JSON has every byte."""
     dead_letter = Record("data-topic.dlq", 0, 7, first.key, first.value, first.headers, record.timestamp)
-    assert all(line.isprintable() for line in page(dead_letter))
+    assert all(line.isprintable() for line in details(dead_letter))
     text = record_as_json(dead_letter)
     assert text.isascii()
     assert text.isprintable()
     shown = json.loads(text)
     assert (_bytes(shown["key"]), _bytes(shown["value"])) == (record.key, record.value)
-    assert [(name, _bytes(content)) for name, content in shown["headers"]] == list(own_headers(record.headers))
-    assert Origin(shown["topic"], shown["partition"], shown["offset"]) == read_origin(first.headers)
+    assert [(name, _bytes(content)) for name, content in shown["headers"]] == list(original_headers(record.headers))
+    position = MessagePosition(shown["topic"], shown["partition"], shown["offset"])
+    assert position == original_position(first.headers)
 
 
 def _bytes(shown: Any) -> bytes | None:
@@ -189,6 +190,6 @@ def _bytes(shown: Any) -> bytes | None:
     return b64decode(shown["base64"]) if isinstance(shown, dict) else str(shown).encode()
 
 
-def _size(dead_letter: Letter) -> int:
+def _size(dead_letter: DeadLetter) -> int:
     headers = sum(len(name.encode()) + len(content or b"") for name, content in dead_letter.headers)
     return headers + len(dead_letter.key or b"") + len(dead_letter.value or b"")

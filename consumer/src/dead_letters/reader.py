@@ -1,0 +1,54 @@
+"""Reads the dead-letter topic as it is now."""
+
+from collections.abc import Iterable, Iterator
+
+from src.dead_letters.dead_letter import original_position, read_replay_marker
+from src.dead_letters.entries import Entry, read_entries
+from src.kafka.topic_reader import OffsetRange, TopicReader
+from src.model.errors import SourceError
+from src.model.position import MessagePosition
+from src.model.record import Record
+from src.settings import KafkaSettings
+
+
+class DeadLetterReader:
+    """Raises SourceError if the topic does not exist or cannot be read. What is written meanwhile is not read."""
+
+    def __init__(self, settings: KafkaSettings, reader: TopicReader) -> None:
+        self._settings = settings
+        self._topic = settings.dead_letter_topic
+        self._reader = reader
+        self._ranges = reader.offset_ranges(self._topic, self._partitions())
+
+    def entries(self) -> list[Entry]:
+        return read_entries(self._read(self._ranges), self._settings.topic)
+
+    def dead_letters_of(self, partition: int, offset: int) -> list[Record]:
+        """Those of the message at this position of its topic: several, if it was dead-lettered again after a crash."""
+        position = MessagePosition(self._settings.topic, partition, offset)
+        return [record for record in self._read(self._ranges) if original_position(record.headers) == position]
+
+    def dead_letter_at(self, partition: int, offset: int) -> list[Record]:
+        """The dead letter at this position of the dead-letter topic, if there is one."""
+        available = self._ranges.get(partition, OffsetRange(0, 0))
+        exists = available.first <= offset < available.end
+        records = self._read({partition: OffsetRange(offset, offset + 1)} if exists else {})
+        return [record for record in records if read_replay_marker(record) is None]
+
+    def records(self, positions: Iterable[MessagePosition]) -> Iterator[Record]:
+        """The records at these positions of the dead-letter topic."""
+        requested = set(positions)
+        ranges: dict[int, OffsetRange] = {}
+        for _, partition, offset in requested:
+            first, end = ranges.get(partition, OffsetRange(offset, offset))
+            ranges[partition] = OffsetRange(min(first, offset), max(end, offset + 1))
+        return (record for record in self._read(ranges) if record.position in requested)
+
+    def _partitions(self) -> list[int]:
+        partitions = self._reader.partitions(self._topic)
+        if not partitions:
+            raise SourceError(f"there is no topic {self._topic} at {self._settings.servers}")
+        return partitions
+
+    def _read(self, ranges: dict[int, OffsetRange]) -> Iterator[Record]:
+        return self._reader.read(self._topic, ranges)

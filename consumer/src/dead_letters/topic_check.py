@@ -1,0 +1,62 @@
+"""Checks the dead-letter topic before the consumer starts."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient, ConfigResource
+
+from src.dead_letters.dead_letter import MAX_OVERHEAD_BYTES
+from src.model.check_result import CheckResult
+
+TopicConfig = Mapping[str, str]
+
+
+def check(admin: AdminClient, dead_letter_topic: str, data_topic: str, timeout: float) -> Iterator[CheckResult]:
+    """`timeout` is for each request, in seconds."""
+    try:
+        topic = admin.list_topics(timeout=timeout).topics.get(dead_letter_topic)
+    except KafkaException as error:
+        yield CheckResult("dead-letter topic", False, f"{dead_letter_topic}: no metadata: {error.args[0].str()}")
+        return
+    if topic is None or topic.error is not None or not topic.partitions:
+        text = f"{dead_letter_topic} does not exist; create it, or set KAFKA_DEAD_LETTER_TOPIC"
+        yield CheckResult("dead-letter topic", False, text)
+        return
+    yield CheckResult("dead-letter topic", True, f"{dead_letter_topic} has {len(topic.partitions)} partition(s)")
+    configs = _describe_configs(admin, (dead_letter_topic, data_topic), timeout)
+    if dead_letter_topic not in configs:
+        text = f"the broker does not return the configuration of {dead_letter_topic}"
+        yield CheckResult("dead letters are kept", True, text)
+        return
+    yield _check_cleanup_policy(configs[dead_letter_topic])
+    if data_topic in configs:
+        yield _check_size(configs[dead_letter_topic], configs[data_topic])
+
+
+def _describe_configs(admin: AdminClient, topics: Sequence[str], timeout: float) -> dict[str, TopicConfig]:
+    """Without the topics whose configuration the broker does not return."""
+    resources = [ConfigResource("topic", topic) for topic in topics]
+    configs: dict[str, TopicConfig] = {}
+    for resource, response in admin.describe_configs(resources, request_timeout=timeout).items():
+        try:
+            configs[resource.name] = {name: entry.value or "" for name, entry in response.result(2 * timeout).items()}
+        except (KafkaException, TimeoutError):
+            continue
+    return configs
+
+
+def _check_cleanup_policy(config: TopicConfig) -> CheckResult:
+    policy = config["cleanup.policy"]
+    text = f"cleanup.policy is {policy}, retention.ms is {config['retention.ms']}"
+    if "compact" in policy:
+        text += "; compaction rejects dead letters without a key, and keeps one for each key: set cleanup.policy=delete"
+    return CheckResult("dead letters are kept", "compact" not in policy, text)
+
+
+def _check_size(dead_letters: TopicConfig, data: TopicConfig) -> CheckResult:
+    limit, data_limit = int(dead_letters["max.message.bytes"]), int(data["max.message.bytes"])
+    text = f"max.message.bytes is {limit:,}, that of the data topic is {data_limit:,}"
+    fits = limit >= data_limit + MAX_OVERHEAD_BYTES
+    if not fits:
+        text += f"; set it to {data_limit + 4 * MAX_OVERHEAD_BYTES} or more"
+    return CheckResult("dead letters fit", fits, text)
