@@ -293,8 +293,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m src.consumer",
         description="Stores every message of a Kafka topic in MongoDB, or sends it to the dead-letter topic.",
-        epilog="Settings come from the file, and from environment variables, which win; the README lists them."
-        " Exit codes: 0 asked to stop; 1 failed; 2 wrong configuration.",
+        epilog="Environment variables take precedence over the settings file; docs/configuration.md lists the settings."
+        " Exit codes: 0 stopped by a signal; 1 failed; 2 wrong configuration.",
     )
     parser.add_argument("--config", type=Path, default=DEFAULT_FILE, metavar="PATH", help="settings file (%(default)s)")
     parser.add_argument(

@@ -11,8 +11,8 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m src.producer",
         description="Generate messages at a configured rate and send them to Kafka, until SIGTERM or Ctrl-C. A message"
         " that Kafka does not acknowledge is written to the undelivered folder: see python -m src.undelivered --help.",
-        epilog="Environment variables take precedence over the settings file; the README lists them. Exit codes:"
-        " 0 stopped by a signal, or all messages delivered; 1 failed, or not all messages delivered; 2 wrong"
+        epilog="Environment variables take precedence over the settings file; docs/configuration.md lists the settings."
+        " Exit codes: 0 stopped by a signal, or all messages delivered; 1 failed, or not all delivered; 2 wrong"
         " configuration.",
     )
     parser.add_argument("--config", type=Path, default=DEFAULT_FILE, metavar="PATH", help="settings file (%(default)s)")
