@@ -12,25 +12,18 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCUMENTS = [
-    ROOT / name
-    for name in subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md"],
-        cwd=ROOT,
-        check=True,
-        text=True,
-        capture_output=True,
-    ).stdout.split()
-    if (ROOT / name).exists()
-]
+DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+ARCHITECTURE = ROOT / "docs" / "architecture.md"
 CONFIGURATION = ROOT / "docs" / "configuration.md"
+SERVICES = ("producer", "consumer")
+SOURCES = [path for service in SERVICES for path in (ROOT / service / "src").rglob("*.py")]
 MAX_LINE = 100
 NO_DEFAULT = ("None", "", "ClientSettings({})")
 
-# Prints the settings of the service in the current folder: what a reader needs to know of each.
+# Prints what the settings of the service in the current folder are; the packages of both services are named src.
 DESCRIBE_SETTINGS = """
 import json
-from msgspec import NODEFAULT, inspect
+from msgspec import inspect
 from src.settings import RESERVED, VARIABLES, Settings
 
 def settings(struct, path=()):
@@ -97,6 +90,24 @@ def table_of_settings(service: str) -> dict[str, list[str]]:
     return {quoted(row[0])[0]: row for section in sections for row in rows(CONFIGURATION, section)}
 
 
+def log_messages() -> list[str]:
+    """Every constant message of a logger call, as a pattern."""
+    calls = (node for path in SOURCES for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call))
+    return [
+        pattern_of(call.args[0])
+        for call in calls
+        if isinstance(call.func, ast.Attribute) and ast.unparse(call.func.value) == "logger" and call.args
+    ]
+
+
+def pattern_of(message: ast.expr) -> str:
+    if isinstance(message, ast.Constant):
+        return re.escape(str(message.value))
+    if isinstance(message, ast.JoinedStr):
+        return "".join(pattern_of(part) if isinstance(part, ast.Constant) else r"\w+" for part in message.values)
+    return "|".join(pattern_of(part) for part in ast.walk(message) if isinstance(part, ast.Constant))
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_relative_link_and_anchor_resolves(document: Path) -> None:
     text = "\n".join(line for _, line in lines_outside_code(document))
@@ -118,7 +129,7 @@ def test_no_line_of_prose_is_longer_than_100_columns(document: Path) -> None:
     assert too_long == []
 
 
-@pytest.mark.parametrize("service", ["producer", "consumer"])
+@pytest.mark.parametrize("service", SERVICES)
 def test_the_configuration_page_describes_every_setting_and_no_other(service: str) -> None:
     actual = settings_of(service)["settings"]
     documented = table_of_settings(service)
@@ -135,57 +146,48 @@ def test_the_configuration_page_describes_every_setting_and_no_other(service: st
             assert values == (f"up to {high:,}" if low is None else f"{low:,} to {high:,}"), name
 
 
-@pytest.mark.parametrize("service", ["producer", "consumer"])
-def test_the_configuration_page_lists_reserved_keys_secrets_and_the_variables_for_tls_and_sasl(service: str) -> None:
+@pytest.mark.parametrize("service", SERVICES)
+def test_the_configuration_page_lists_reserved_keys_and_the_variables_for_tls_and_sasl(service: str) -> None:
     actual = settings_of(service)
     reserved = [row for row in rows(CONFIGURATION, "librdkafka settings") if row[1] in ("both", service)]
-    secrets = CONFIGURATION.read_text().partition("## Secrets\n")[2].partition(" can also be")[0]
 
     assert sorted(key for row in reserved for key in quoted(row[0])) == sorted(actual["reserved"])
     assert {quoted(name)[0]: quoted(key)[0] for name, key in rows(CONFIGURATION, "TLS and SASL")} == actual["client"]
-    assert set(quoted(secrets)) >= set(actual["secrets"])
 
 
-def log_messages() -> list[str]:
-    """Every constant message of a logger call, as a pattern."""
-    sources = [path for service in ("producer", "consumer") for path in (ROOT / service / "src").rglob("*.py")]
-    calls = (node for path in sources for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call))
-    return [
-        pattern_of(call.args[0])
-        for call in calls
-        if isinstance(call.func, ast.Attribute) and ast.unparse(call.func.value) == "logger" and call.args
-    ]
+def test_the_configuration_page_lists_every_secret_that_a_file_may_contain() -> None:
+    listed = CONFIGURATION.read_text().partition("## Secrets\n")[2].partition(" can also be")[0]
 
-
-def pattern_of(message: ast.expr) -> str:
-    if isinstance(message, ast.Constant):
-        return re.escape(str(message.value))
-    if isinstance(message, ast.JoinedStr):
-        return "".join(pattern_of(part) if isinstance(part, ast.Constant) else r"\w+" for part in message.values)
-    return "|".join(pattern_of(part) for part in ast.walk(message) if isinstance(part, ast.Constant))
+    assert sorted(quoted(listed)) == sorted({name for service in SERVICES for name in settings_of(service)["secrets"]})
 
 
 def test_every_log_message_in_the_table_of_faults_exists() -> None:
     patterns = log_messages()
-    messages = [message for row in rows(ROOT / "docs" / "architecture.md", "Faults") for message in quoted(row[1])]
+    messages = [message for row in rows(ARCHITECTURE, "Faults") for message in quoted(row[1])]
 
     assert len(messages) > 15
     assert [message for message in messages if not any(re.fullmatch(each, message) for each in patterns)] == []
 
 
 def test_every_metric_in_the_table_of_faults_exists() -> None:
-    sources = "".join((ROOT / service / "src/utils/metrics.py").read_text() for service in ("producer", "consumer"))
-    cells = [row[2] for row in rows(ROOT / "docs" / "architecture.md", "Faults")]
-    metrics = {name for cell in cells for name in quoted(cell) if re.match(r"(producer|consumer)_", name)}
+    sources = "".join((ROOT / service / "src/utils/metrics.py").read_text() for service in SERVICES)
+    metrics = set(re.findall(r"`((?:producer|consumer)_\w+)`", ARCHITECTURE.read_text()))
 
     assert metrics
     assert [name for name in sorted(metrics) if f'"{name.removesuffix("_total")}"' not in sources] == []
 
 
-def test_every_module_that_the_architecture_names_exists() -> None:
-    text = (ROOT / "docs" / "architecture.md").read_text()
+def test_every_module_class_and_function_that_the_architecture_names_exists() -> None:
+    text = ARCHITECTURE.read_text()
     modules = set(re.findall(r"`([a-z_/]+\.py)`", text))
+    names = {part for name in re.findall(r"`([A-Z]\w+(?:\.\w+)?)`", text) for part in name.split(".")}
+    defined = re.findall(
+        r"^ *(?:class|def) (\w+)|^    ([A-Z]+) = ", "\n".join(map(Path.read_text, SOURCES)), re.MULTILINE
+    )
 
     assert modules
-    for module in modules:
-        assert any((ROOT / service / "src" / module).is_file() for service in ("producer", "consumer")), module
+    assert [
+        name for name in modules if not any((ROOT / service / "src" / name).is_file() for service in SERVICES)
+    ] == []
+    assert names
+    assert names - {"True", "False"} - {name for pair in defined for name in pair} == set()
