@@ -36,8 +36,8 @@ LENGTH = b"\x00\x00\x01\x00"
 
 def snapshot(**changes: object) -> Snapshot:
     rows = [
-        ConsumerRow("consumer-1", 11, "running", (0, 3), stored=1000, duplicates=0, dead_lettered=1),
-        ConsumerRow("consumer-2", 12, "killed", (), stored=234, duplicates=7, dead_lettered=0),
+        ConsumerRow("consumer-1", 11, "running", (0, 3), ConsumerMetrics(stored=1000, dead_lettered=1)),
+        ConsumerRow("consumer-2", 12, "killed", (), ConsumerMetrics(stored=234, duplicates=7)),
     ]
     values: dict[str, object] = {
         "elapsed": 2.0,
@@ -422,7 +422,7 @@ def test_only_the_user_can_read_the_settings(tmp_path: Path) -> None:
 
 def test_a_plain_line_has_every_number() -> None:
     assert line(snapshot()) == (
-        "  2.0 s  produced 1,240  stored 1,234  dead-lettered 1  lag 5  617 msg/s  p50 12 ms  p99 1.2 s"
+        "  2.0 s  produced 1,240  stored 1,234  dead-lettered 1  lag 5  msg/s 617  p50 12 ms  p99 1.2 s"
         "  partitions 0 3 | killed"
     )
 

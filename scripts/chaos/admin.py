@@ -1,6 +1,6 @@
 """What an administrator does to topics and collections during a trial."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from threading import Event
 from typing import Any
@@ -54,21 +54,16 @@ class Administrator:
         """Returns when it is gone."""
         deletion = self._admin.delete_topics([topic], operation_timeout=TIMEOUT)
         _wait(deletion, ignore=KafkaError.UNKNOWN_TOPIC_OR_PART)
-        for _ in range(round(TIMEOUT / RETRY_INTERVAL)):
-            if not self._exists(topic):
-                return
-            Event().wait(RETRY_INTERVAL)
-        raise CannotRun(f"Kafka has not deleted {topic} within {TIMEOUT:.0f} s")
+        self._retry(lambda: not self._exists(topic), f"Kafka has not deleted {topic}")
 
     def recreate_topic(self, topic: str, partitions: int) -> None:
         """With ZooKeeper the name stays in use for a while after the deletion."""
-        for _ in range(round(TIMEOUT / RETRY_INTERVAL)):
+
+        def create() -> bool:
             [creation] = self._admin.create_topics([NewTopic(topic, partitions)]).values()
-            error = creation.exception(2 * TIMEOUT)
-            if error is None:
-                return
-            Event().wait(RETRY_INTERVAL)
-        raise CannotRun(f"Kafka has not created {topic} within {TIMEOUT:.0f} s: {error}")
+            return creation.exception(2 * TIMEOUT) is None
+
+        self._retry(create, f"Kafka has not created {topic}")
 
     def add_partitions(self, partitions: int) -> None:
         _wait(self._admin.create_partitions([NewPartitions(self._names.topic, partitions)]))
@@ -101,6 +96,13 @@ class Administrator:
         if self._cluster.mongodb_uri:
             with self._database() as database:
                 database.drop_collection(self._names.collection)
+
+    def _retry(self, succeeds: Callable[[], bool], problem: str) -> None:
+        for _ in range(round(TIMEOUT / RETRY_INTERVAL)):
+            if succeeds():
+                return
+            Event().wait(RETRY_INTERVAL)
+        raise CannotRun(f"{problem} within {TIMEOUT:.0f} s")
 
     def _exists(self, topic: str) -> bool:
         with _metadata_errors():

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from local.options import kafka_servers, mongodb_uri, positive
+from local.options import command_line, kafka_servers, mongodb_uri, positive
 
 ACTIONS = ("kill", "stop", "start", "pause", "resume")
 SERVERS = ("kafka", "mongodb")
@@ -109,13 +109,7 @@ def _command_error(options: Options) -> str | None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        "scripts/chaos.sh",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = command_line("scripts/chaos.sh", _DESCRIPTION, _EPILOG)
     parser.add_argument("--list", action="store_true", help="list the scenarios, each with the protections it tests")
     parser.add_argument(
         "--only", action="append", metavar="NAME", help="run this scenario: its name, a prefix or a pattern; repeatable"

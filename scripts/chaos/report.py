@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -37,41 +37,28 @@ class Row:
     notes: tuple[str, ...] = ()
 
 
-_HEADINGS = (
-    "scenario",
-    "seed",
-    "messages",
-    "lost",
-    "twice",
-    "dead-lettered",
-    "repeated",
-    "progress after",
-    "rebalances",
-    "longest pause",
-    "exit codes",
-    "verdict",
-    "notes",
-)
+_COUNTS: Mapping[str, Callable[[Row], object]] = {
+    "messages": lambda row: f"{row.messages:,}",
+    "lost": lambda row: row.lost,
+    "twice": lambda row: row.twice,
+    "dead-lettered": lambda row: row.dead_lettered,
+    "repeated": lambda row: row.repeated,
+    "progress after": lambda row: seconds(row.progress_seconds),
+    "rebalances": lambda row: row.rebalances,
+    "longest pause": lambda row: seconds(row.longest_pause_seconds),
+    "exit codes": lambda row: row.exits,
+}
+_HEADINGS = ("scenario", "seed", *_COUNTS, "verdict", "notes")
+
+
+def counts(row: Row) -> list[str]:
+    """Empty for a trial that was not completed."""
+    return ["" if row.verdict in (SKIPPED, ERROR) else str(count(row)) for count in _COUNTS.values()]
 
 
 def cells(row: Row) -> tuple[str, ...]:
-    if row.verdict in (SKIPPED, ERROR):
-        return (row.scenario, str(row.seed), *[""] * (len(_HEADINGS) - 4), row.verdict, "; ".join(row.notes))
-    return (
-        row.scenario,
-        str(row.seed),
-        f"{row.messages:,}",
-        str(row.lost),
-        str(row.twice),
-        str(row.dead_lettered),
-        str(row.repeated),
-        seconds(row.progress_seconds),
-        str(row.rebalances),
-        seconds(row.longest_pause_seconds),
-        row.exits,
-        row.verdict,
-        "; ".join([*(f"without {protection}" for protection in row.without), *row.notes]),
-    )
+    notes = "; ".join([*(f"without {protection}" for protection in row.without), *row.notes])
+    return (row.scenario, str(row.seed), *counts(row), row.verdict, notes)
 
 
 def show(rows: Sequence[Row], console: Console) -> None:
@@ -84,9 +71,9 @@ def show(rows: Sequence[Row], console: Console) -> None:
 
 def line(row: Row) -> str:
     """Printed after each trial."""
-    counts = ", ".join(f"{name} {cell}" for name, cell in zip(_HEADINGS[2:11], cells(row)[2:11], strict=True) if cell)
+    numbers = ", ".join(f"{name} {cell}" for name, cell in zip(_COUNTS, counts(row), strict=True) if cell)
     duration = f"{row.seconds:.0f} s" if row.seconds else ""
-    details = "; ".join(text for text in (counts, duration, cells(row)[-1]) if text)
+    details = "; ".join(text for text in (numbers, duration, cells(row)[-1]) if text)
     return f"{row.verdict:<8} {row.scenario} {row.seed}: {details}"
 
 

@@ -1,6 +1,5 @@
 """`python -m fuzz`: the program behind scripts/fuzz.sh. It runs the property tests of both services with pytest."""
 
-import argparse
 import os
 import signal
 import subprocess
@@ -11,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from fuzz import plugin
-from local.options import mongodb_uri, positive
+from local.options import command_line, mongodb_uri, positive
 from local.plan import ROOT
 
 SERVICES = ("consumer", "producer")
@@ -57,13 +56,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def parse(arguments: Sequence[str]) -> Options:
     """The options of a command line. Exits with an error message if one is invalid."""
-    parser = argparse.ArgumentParser(
-        "scripts/fuzz.sh",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = command_line("scripts/fuzz.sh", _DESCRIPTION, _EPILOG)
     budget = parser.add_mutually_exclusive_group()
     budget.add_argument("--examples", type=positive, metavar="N", help=f"examples per test (default: {EXAMPLES})")
     budget.add_argument("--seconds", type=positive, metavar="N", help="run rounds of new examples for this long")

@@ -33,15 +33,19 @@ class Options:
     keep: bool = False
 
 
-def parse(arguments: Sequence[str]) -> Options:
-    """The options of a command line. Exits with an error message if one is invalid."""
-    parser = argparse.ArgumentParser(
-        "scripts/local.sh",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
+def command_line(program: str, description: str, epilog: str) -> argparse.ArgumentParser:
+    return argparse.ArgumentParser(
+        program,
+        description=description,
+        epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+
+
+def parse(arguments: Sequence[str]) -> Options:
+    """The options of a command line. Exits with an error message if one is invalid."""
+    parser = command_line("scripts/local.sh", _DESCRIPTION, _EPILOG)
     parser.add_argument("--messages", type=positive, metavar="N", help="stop after N messages (default: at Ctrl-C)")
     parser.add_argument(
         "--rate",

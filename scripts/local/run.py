@@ -181,20 +181,11 @@ class Monitor:
             p50=self._recent.quantile(0.5),
             p99=self._recent.quantile(0.99),
             producer=self._producer.state,
-            consumers=[self._row(consumer) for consumer in self._consumers],
+            consumers=[
+                ConsumerRow(child.name, child.pid, child.state, child.partitions, self._metrics[child.name])
+                for child in self._consumers
+            ],
             last=last,
-        )
-
-    def _row(self, consumer: Child) -> ConsumerRow:
-        metrics = self._metrics[consumer.name]
-        return ConsumerRow(
-            name=consumer.name,
-            pid=consumer.pid,
-            state=consumer.state,
-            partitions=consumer.partitions,
-            stored=metrics.stored,
-            duplicates=metrics.duplicates,
-            dead_lettered=metrics.dead_lettered,
         )
 
     def _print_ended(self) -> None:

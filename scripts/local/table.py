@@ -9,6 +9,8 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 
+from local.metrics import ConsumerMetrics
+
 LINE_INTERVAL = 2.0  # seconds
 
 
@@ -18,9 +20,7 @@ class ConsumerRow:
     pid: int
     state: str
     partitions: tuple[int, ...]
-    stored: int
-    duplicates: int
-    dead_lettered: int
+    metrics: ConsumerMetrics
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class LiveTable:
         self._live = Live(console=console, auto_refresh=False, transient=False)
 
     def show(self, snapshot: Snapshot) -> None:
-        self._live.update(Group(_totals(snapshot), _consumers(snapshot)), refresh=True)
+        self._live.update(Group(_run_table(snapshot), _consumer_table(snapshot)), refresh=True)
 
     def print(self, line: str) -> None:
         self._live.console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -94,11 +94,20 @@ def line(snapshot: Snapshot) -> str:
     consumers = " | ".join(
         _numbers(row.partitions) if row.state == "running" else row.state for row in snapshot.consumers
     )
-    return (
-        f"{snapshot.elapsed:5.1f} s  produced {snapshot.produced:,}  stored {snapshot.stored:,}"
-        f"  dead-lettered {snapshot.dead_lettered:,}  lag {snapshot.lag:,}  {snapshot.rate:,.0f} msg/s"
-        f"  p50 {seconds(snapshot.p50)}  p99 {seconds(snapshot.p99)}  partitions {consumers}"
-    )
+    totals = "  ".join(f"{name} {total}" for name, total in _totals(snapshot).items())
+    return f"{snapshot.elapsed:5.1f} s  {totals}  partitions {consumers}"
+
+
+def _totals(snapshot: Snapshot) -> dict[str, str]:
+    return {
+        "produced": f"{snapshot.produced:,}",
+        "stored": f"{snapshot.stored:,}",
+        "dead-lettered": f"{snapshot.dead_lettered:,}",
+        "lag": f"{snapshot.lag:,}",
+        "msg/s": f"{snapshot.rate:,.0f}",
+        "p50": seconds(snapshot.p50),
+        "p99": seconds(snapshot.p99),
+    }
 
 
 def seconds(value: float | None) -> str:
@@ -107,45 +116,19 @@ def seconds(value: float | None) -> str:
     return f"{value * 1000:.0f} ms" if value < 1 else f"{value:.1f} s"
 
 
-def _totals(snapshot: Snapshot) -> Table:
-    return _table(
-        ("elapsed", "produced", "stored", "dead-lettered", "lag", "msg/s", "p50", "p99", "producer"),
-        (
-            f"{snapshot.elapsed:.0f} s",
-            f"{snapshot.produced:,}",
-            f"{snapshot.stored:,}",
-            f"{snapshot.dead_lettered:,}",
-            f"{snapshot.lag:,}",
-            f"{snapshot.rate:,.0f}",
-            seconds(snapshot.p50),
-            seconds(snapshot.p99),
-            snapshot.producer,
-        ),
-    )
+def _run_table(snapshot: Snapshot) -> Table:
+    cells = {"elapsed": f"{snapshot.elapsed:.0f} s", **_totals(snapshot), "producer": snapshot.producer}
+    table = Table(*cells)
+    table.add_row(*cells.values())
+    return table
 
 
-def _consumers(snapshot: Snapshot) -> Table:
-    return _table(
-        ("consumer", "pid", "state", "partitions", "stored", "duplicates", "dead-lettered"),
-        *(
-            (
-                row.name,
-                str(row.pid),
-                row.state,
-                _numbers(row.partitions),
-                f"{row.stored:,}",
-                f"{row.duplicates:,}",
-                f"{row.dead_lettered:,}",
-            )
-            for row in snapshot.consumers
-        ),
-    )
-
-
-def _table(headings: Sequence[str], *rows: Sequence[str]) -> Table:
-    table = Table(*headings)
-    for row in rows:
-        table.add_row(*row)
+def _consumer_table(snapshot: Snapshot) -> Table:
+    table = Table("consumer", "pid", "state", "partitions", "stored", "duplicates", "dead-lettered")
+    for row in snapshot.consumers:
+        counts = (row.metrics.stored, row.metrics.duplicates, row.metrics.dead_lettered)
+        cells = (f"{count:,}" for count in counts)
+        table.add_row(row.name, str(row.pid), row.state, _numbers(row.partitions), *cells)
     return table
 
 

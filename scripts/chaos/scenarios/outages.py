@@ -1,7 +1,10 @@
 """Kafka or MongoDB is killed, stopped, frozen or slow."""
 
+from collections.abc import Callable
+
 from chaos import faults
 from chaos.scenarios.scenario import scenario
+from chaos.servers import Server
 from chaos.trial import Trial
 
 STOPPED, FROZEN, RESTART = 90.0, 30.0, 5.0  # seconds
@@ -12,58 +15,37 @@ WRITE_DELAY = 2.0  # seconds
 @scenario("undelivered-folder", requires=("kafka.kill",))
 def kafka_killed(trial: Trial) -> None:
     """Kafka is killed and restarted."""
-    _start_load_during_outage(trial)
-    with faults.killed(trial.cluster.kafka):
-        trial.hold(RESTART)
-    trial.healed()
+    _kafka_outage(trial, faults.killed, RESTART)
 
 
 @scenario("undelivered-folder", requires=("kafka.stop",))
 def kafka_stopped(trial: Trial) -> None:
     """Kafka is stopped for 90 s, longer than the producer's delivery timeout."""
-    _start_load_during_outage(trial)
-    with faults.stopped(trial.cluster.kafka):
-        trial.hold(STOPPED, quick=STOPPED_QUICK)
-    trial.healed()
+    _kafka_outage(trial, faults.stopped, STOPPED, STOPPED_QUICK)
 
 
 @scenario("undelivered-folder", requires=("kafka.pause",))
 def kafka_frozen(trial: Trial) -> None:
     """Kafka is frozen for 30 s; its connections stay open."""
-    _start_load_during_outage(trial)
-    with faults.frozen(trial.cluster.kafka):
-        trial.hold(FROZEN, quick=FROZEN_QUICK)
-    trial.healed()
+    _kafka_outage(trial, faults.frozen, FROZEN, FROZEN_QUICK)
 
 
 @scenario("retry-while-unavailable", requires=("mongodb", "mongodb.kill"))
 def mongodb_killed(trial: Trial) -> None:
     """MongoDB is killed and restarted."""
-    trial.start_load()
-    with faults.killed(trial.cluster.mongodb):
-        _expect_not_ready(trial)
-        trial.hold(RESTART)
-    trial.healed()
+    _mongodb_outage(trial, faults.killed, RESTART)
 
 
 @scenario("retry-while-unavailable", requires=("mongodb", "mongodb.stop"))
 def mongodb_stopped(trial: Trial) -> None:
     """MongoDB is stopped for 90 s, longer than max.poll.interval.ms."""
-    trial.start_load()
-    with faults.stopped(trial.cluster.mongodb):
-        _expect_not_ready(trial)
-        trial.hold(STOPPED, quick=STOPPED_QUICK)
-    trial.healed()
+    _mongodb_outage(trial, faults.stopped, STOPPED, STOPPED_QUICK)
 
 
 @scenario("retry-while-unavailable", requires=("mongodb", "mongodb.pause"))
 def mongodb_frozen(trial: Trial) -> None:
     """MongoDB is frozen for 30 s; its connections stay open."""
-    trial.start_load()
-    with faults.frozen(trial.cluster.mongodb):
-        _expect_not_ready(trial)
-        trial.hold(FROZEN, quick=FROZEN_QUICK)
-    trial.healed()
+    _mongodb_outage(trial, faults.frozen, FROZEN, FROZEN_QUICK)
 
 
 @scenario("mongodb-timeout", "retry-while-unavailable", requires=("mongodb",))
@@ -92,11 +74,22 @@ def mongodb_connection_lost_mid_bulk(trial: Trial) -> None:
     trial.healed()
 
 
-def _start_load_during_outage(trial: Trial) -> None:
+def _kafka_outage(
+    trial: Trial, fault: Callable[[Server], faults.Fault], seconds: float, quick: float | None = None
+) -> None:
     trial.repeats_allowed = True  # an unconfirmed dead letter may have been written
     trial.start_load()
     trial.processes.allow_exit(trial.processes.producers[0], 0, 1)  # undelivered messages are resent at the end
+    with fault(trial.cluster.kafka):
+        trial.hold(seconds, quick=quick)
+    trial.healed()
 
 
-def _expect_not_ready(trial: Trial) -> None:
-    trial.expect(lambda: any(map(trial.not_ready, trial.consumers)), "/ready of a consumer fails", 45)
+def _mongodb_outage(
+    trial: Trial, fault: Callable[[Server], faults.Fault], seconds: float, quick: float | None = None
+) -> None:
+    trial.start_load()
+    with fault(trial.cluster.mongodb):
+        trial.expect(lambda: any(map(trial.not_ready, trial.consumers)), "/ready of a consumer fails", 45)
+        trial.hold(seconds, quick=quick)
+    trial.healed()
