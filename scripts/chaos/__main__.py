@@ -2,16 +2,15 @@
 
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from types import FrameType
 
 from chaos import scenarios
 from chaos.options import Options, parse, selected
 from chaos.scenarios.scenario import Scenario
 from chaos.suite import run
-from local.__main__ import INTERRUPTED, stop_signals
-from local.errors import CannotRun
+from local.errors import exit_status
+from local.signals import stop_signals
 
 
 def main(arguments: Sequence[str], run: Callable[[Options, Sequence[Scenario]], int] = run) -> int:
@@ -24,32 +23,19 @@ def main(arguments: Sequence[str], run: Callable[[Options, Sequence[Scenario]], 
         for scenario in chosen:
             print(f"{scenario.name}\n  {scenario.description}\n  tests: {', '.join(scenario.protections)}")
         return 0
-    try:
-        with _interrupted_by_signals():
+
+    def run_until_interrupted() -> int:
+        with stop_signals(_interrupt):
             return run(options, chosen if options.only else scenarios.ALL)
-    except CannotRun as error:
-        print(f"chaos.sh: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("Interrupted.", file=sys.stderr)
-        return INTERRUPTED
+
+    return exit_status("chaos.sh", run_until_interrupted)
 
 
-@contextmanager
-def _interrupted_by_signals() -> Iterator[None]:
-    """KeyboardInterrupt, so that servers and processes are stopped; for SIGHUP once: a closed terminal may send two."""
-
-    def interrupt(number: int, _frame: FrameType | None) -> None:
-        if number == signal.SIGHUP:
-            signal.signal(number, signal.SIG_IGN)
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, interrupt) for number in stop_signals()}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _interrupt(number: int, _frame: FrameType | None) -> None:
+    """So that servers and processes are stopped. For SIGHUP once: a terminal that is closed may send it twice."""
+    if number == signal.SIGHUP:
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

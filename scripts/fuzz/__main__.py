@@ -10,13 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from fuzz import plugin
+from local.errors import CannotRun, exit_status
 from local.options import command_line, mongodb_uri, positive
 from local.plan import ROOT
 
 SERVICES = ("consumer", "producer")
 EXAMPLES, EXAMPLES_PER_ROUND = 1000, 500
 NO_TESTS = 5  # pytest's exit status if no test is selected
-INTERRUPTED = 130  # the exit status of a program that Ctrl-C has ended
 
 _DESCRIPTION = """\
 Random and malformed input for every parser: messages for the consumer's processing, stores and dead letters; input
@@ -47,11 +47,7 @@ class Options:
 
 def main(arguments: Sequence[str]) -> int:
     options = parse(arguments)
-    try:
-        return run(options)
-    except KeyboardInterrupt:
-        print("Interrupted.", file=sys.stderr)
-        return INTERRUPTED
+    return exit_status("fuzz.sh", lambda: run(options))
 
 
 def parse(arguments: Sequence[str]) -> Options:
@@ -75,8 +71,7 @@ def run(options: Options) -> int:
         with ThreadPoolExecutor() as executor:
             statuses = list(executor.map(lambda service: _test(service, options), SERVICES))
         if all(status == NO_TESTS for status in statuses):
-            print(f"fuzz.sh: no test matches {options.tests!r}", file=sys.stderr)
-            return 2
+            raise CannotRun(f"no test matches {options.tests!r}")
         if not set(statuses) <= {0, NO_TESTS}:
             print("FAIL: see the failing examples above")
             return 1

@@ -2,37 +2,26 @@
 
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from threading import Event
 from types import FrameType
 
-from local.errors import CannotRun
+from local.errors import exit_status
 from local.options import Options, parse
 from local.run import run
-
-INTERRUPTED = 130  # the exit status of a program that Ctrl-C has ended
+from local.signals import stop_signals
 
 
 def main(arguments: Sequence[str], run: Callable[[Options, Event], int] = run) -> int:
     """The exit status of a run with these arguments."""
     options = parse(arguments)
-    try:
-        with _stopping_on_signals() as stop:
-            return run(options, stop)
-    except CannotRun as error:
-        print(f"local.sh: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("Interrupted: no audit was made.", file=sys.stderr)
-        return INTERRUPTED
+    return exit_status("local.sh", lambda: _run_until_stopped(options, run))
 
 
-@contextmanager
-def _stopping_on_signals() -> Iterator[Event]:
-    """The first signal sets the event for a graceful stop; the second raises KeyboardInterrupt, unless it is SIGHUP.
+def _run_until_stopped(options: Options, run: Callable[[Options, Event], int]) -> int:
+    """The first signal stops the run gracefully, the second at once, unless it is SIGHUP.
 
-    A terminal that is closed may send SIGHUP twice. It stays ignored where it was, as under `nohup`.
+    A terminal that is closed may send SIGHUP twice.
     """
     stop = Event()
 
@@ -41,17 +30,8 @@ def _stopping_on_signals() -> Iterator[Event]:
             raise KeyboardInterrupt
         stop.set()
 
-    before = {number: signal.signal(number, request_stop) for number in stop_signals()}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def stop_signals() -> list[signal.Signals]:
-    hangup = [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]
-    return [signal.SIGINT, signal.SIGTERM, *hangup]
+    with stop_signals(request_stop):
+        return run(options, stop)
 
 
 if __name__ == "__main__":
