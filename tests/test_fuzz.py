@@ -63,14 +63,14 @@ def test_a_hang_that_cannot_be_interrupted_ends_the_process_with_a_traceback(tmp
     assert done.returncode == 1
     assert "Timeout" in done.stderr
     assert "test_it.py" in done.stderr
-    assert (tmp_path / "last-example").read_text().startswith("test_it.test_property () {'number': ")
+    assert (tmp_path / "last-example").read_text().startswith("test_it.test_property {'number': ")
 
 
 def test_the_last_example_is_known_after_a_crash(tmp_path: Path) -> None:
     done = fuzzed("os.kill(os.getpid(), signal.SIGSEGV)", tmp_path)
 
     assert done.returncode == -signal.SIGSEGV
-    assert (tmp_path / "last-example").read_text().startswith("test_it.test_property () {'number': ")
+    assert (tmp_path / "last-example").read_text().startswith("test_it.test_property {'number': ")
 
 
 @pytest.mark.parametrize(

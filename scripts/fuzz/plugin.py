@@ -51,7 +51,7 @@ def last_example(environment: Mapping[str, str]) -> Path:
 def _limited(test: Callable[..., None], timeout: float, path: Path) -> Callable[..., None]:
     @functools.wraps(test)
     def run(*args: Any, **kwargs: Any) -> None:
-        path.write_text(f"{test.__module__}.{test.__qualname__} {args[1:]!r} {kwargs!r}\n", encoding="utf-8")
+        path.write_text(f"{test.__module__}.{test.__qualname__} {kwargs!r}\n", encoding="utf-8")
         with _time_limit(timeout):
             test(*args, **kwargs)
 
