@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole system on this machine, in one command; --help says more.
+# Runs the whole system on this machine; see --help.
 case $- in *p*) ;; *) exec env -u SHELLOPTS -u BASHOPTS bash -p "$0" "$@" ;; esac
 set -euo pipefail
 root="$(dirname "$(dirname "$(readlink -f "$0")")")"

@@ -122,7 +122,7 @@ def test_the_list_describes_each_scenario_and_the_protections_it_tests(capsys: p
     assert capsys.readouterr().out == (
         "consumer-frozen\n"
         "  A consumer is frozen for longer than its session timeout, and then continues.\n"
-        "  tests: assignment-numbers\n"
+        "  protections: assignment-numbers\n"
     )
 
 

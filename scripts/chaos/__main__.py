@@ -21,7 +21,7 @@ def main(arguments: Sequence[str], run: Callable[[Options, Sequence[Scenario]], 
     chosen = [scenario for scenario in known if scenario.name in selected(options, names)]
     if options.list:
         for scenario in chosen:
-            print(f"{scenario.name}\n  {scenario.description}\n  tests: {', '.join(scenario.protections)}")
+            print(f"{scenario.name}\n  {scenario.description}\n  protections: {', '.join(scenario.protections)}")
         return 0
 
     def run_until_interrupted() -> int:

@@ -77,7 +77,7 @@ def committed_offset_expired(trial: Trial) -> None:
 
 
 @scenario("stop-on-offset-gap", requires=("real kafka", "mongodb"))
-def topic_recreated(trial: Trial) -> None:
+def topic_recreated_while_running(trial: Trial) -> None:
     """The topic is recreated under running consumers: none of its messages is skipped silently."""
     trial.start_consumers()
     _produce_and_settle(trial)
@@ -87,7 +87,7 @@ def topic_recreated(trial: Trial) -> None:
 
 
 @scenario("topic-id-check", requires=("real kafka", "mongodb"))
-def topic_recreated_with_more_messages(trial: Trial) -> None:
+def topic_recreated_while_frozen(trial: Trial) -> None:
     """While a consumer is frozen the topic is recreated with more messages: the first ones are not skipped."""
     [consumer] = trial.start_consumers(1, session=LONG_SESSION)
     _produce_and_settle(trial)
