@@ -159,11 +159,11 @@ def test_the_default_stream_is_standard_output(stream: io.StringIO, capsys: pyte
 def test_a_repeated_warning_is_logged_once_a_minute_with_the_number_suppressed() -> None:
     clock = Clock()
     repeated = RepeatedWarnings(clock)
-    first = repeated.filter(record("broker 1 away after 3 ms"))
-    more = [repeated.filter(record(f"broker 2 away after {n}.5 ms")) for n in range(3)]
+    first = repeated.filter(record("broker 1 unreachable after 3 ms"))
+    more = [repeated.filter(record(f"broker 2 unreachable after {n}.5 ms")) for n in range(3)]
 
     clock.now = REPEAT_INTERVAL
-    again = record("broker 1 away after 9 ms")
+    again = record("broker 1 unreachable after 9 ms")
 
     assert (first, more, repeated.filter(again)) == (True, [False] * 3, True)
     assert again.__dict__["suppressed"] == 3
@@ -173,7 +173,7 @@ def test_text_has_the_number_suppressed_too(stream: io.StringIO) -> None:
     configure(service="s", version="1", style="text", stream=stream)
     handler = logging.getLogger().handlers[0]
 
-    print(handler.format(record("away", levelname="WARNING", suppressed=3)), file=stream)
+    print(handler.format(record("unreachable", levelname="WARNING", suppressed=3)), file=stream)
 
     assert "(3 similar suppressed)" in stream.getvalue()
 
@@ -216,7 +216,7 @@ def test_a_repeated_warning_is_suppressed_in_the_file_too(stream: io.StringIO, t
     configure(service="s", version="1", stream=stream, log_dir=str(tmp_path))
 
     for _ in range(3):
-        ORDINARY.warning("away")
+        ORDINARY.warning("unreachable")
 
     assert len(written(tmp_path / "s-1.jsonl")) == len(logged(stream)) == 1
 
