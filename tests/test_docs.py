@@ -191,3 +191,15 @@ def test_every_module_class_and_function_that_the_architecture_names_exists() ->
     ] == []
     assert names
     assert names - {"True", "False"} - {name for pair in defined for name in pair} == set()
+
+
+def test_every_script_and_program_that_a_document_names_exists() -> None:
+    text = "\n".join(document.read_text() for document in DOCUMENTS)
+    scripts = set(re.findall(r"scripts/\w+\.sh", text))
+    programs = {name.replace(".", "/") for name in re.findall(r"python -m (src\.\w+)", text)}
+
+    assert scripts
+    assert [name for name in scripts if not (ROOT / name).is_file()] == []
+    assert programs
+    for name in programs:
+        assert any(ROOT.glob(f"*er/{name}.py")) or any(ROOT.glob(f"*er/{name}/__main__.py")), name
