@@ -83,7 +83,7 @@ class DataStorage:
         return save_once(self._store, documents)
 
     def scan(self) -> Iterator[StoredMessage]:
-        """The origin of every stored document, in constant memory. Raises StorageUnavailable."""
+        """The id, position and timestamp of every stored document, in constant memory. Raises StorageUnavailable."""
         return self._store.scan()
 
     def ping(self) -> None:

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from src.model.errors import StorageUnavailable
+from src.model.position import MessagePosition
 from src.model.verdict import Outcome
 from src.storage import DataStorage, StoredMessage, UnsupportedQuery
 from src.stores.document import epoch_milliseconds
@@ -369,7 +370,7 @@ class StorageContract:
 
     # -- administration
 
-    def test_a_scan_returns_the_origin_of_every_document(self, storage: DataStorage) -> None:
+    def test_a_scan_returns_the_position_of_every_document(self, storage: DataStorage) -> None:
         storage.save_many(
             [
                 message("1", kafka=origin(7, partition=2)),
@@ -380,10 +381,10 @@ class StorageContract:
         )
 
         assert sorted(storage.scan()) == [
-            StoredMessage("1", "t", 2, 7, epoch_milliseconds(DAY)),
-            StoredMessage("2", None, None, None, None),
-            StoredMessage("3", None, None, None, None),
-            StoredMessage("4", None, None, None, None),
+            StoredMessage("1", MessagePosition("t", 2, 7), epoch_milliseconds(DAY)),
+            StoredMessage("2"),
+            StoredMessage("3"),
+            StoredMessage("4"),
         ]
 
     def test_indexes_can_be_ensured_repeatedly(self, storage: DataStorage) -> None:

@@ -1,4 +1,4 @@
-"""The audit as people start it, on the embedded broker and a SQLite store that were prepared for each verdict."""
+"""The command `python -m src.audit`, on the embedded broker and a SQLite store."""
 
 import argparse
 import json
@@ -15,8 +15,12 @@ from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 
 from local.broker import RETENTION_BYTES, EmbeddedBroker
 from src.audit import __main__ as audit
-from src.audit.__main__ import FAILED, IMPOSSIBLE, INTERRUPTED, PASSED, Audit, Report, as_json, as_table
-from src.audit.ledger import Example, Findings, Ledger
+from src.audit.__main__ import CANNOT_RUN, FAILED, INTERRUPTED, PASSED
+from src.audit.comparison import Audit
+from src.audit.findings import Example, Findings
+from src.audit.ledger import Ledger
+from src.audit.progress import Progress
+from src.audit.report import Report, as_json, as_table, notes
 from src.dead_letters.dead_letter import DeadLetter, dead_letter_of, replay_marker
 from src.kafka.topic_reader import OffsetRange, TopicReader
 from src.model.errors import InvalidMessage, SourceError
@@ -28,13 +32,13 @@ from src.utils.secret import ClientSettings
 from tests.fake_kafka import FakeMessage
 
 DAY = 86_400.0
-FETCH, OFFSET_FETCH = 1, 9  # Kafka's numbers for these requests
+FETCH, OFFSET_FETCH = 1, 9  # API keys of these requests
 NUMBERS = count()
 CLIENT: dict[str, str | int | float | bool] = {"fetch.wait.max.ms": 20}
 
 
 class World:
-    """A topic, its dead letters, a group and a store. The broker makes a topic when something is sent to it."""
+    """A topic, its dead letters, a group and a store. The first message creates a topic."""
 
     def __init__(self, name: str, broker: EmbeddedBroker, producer: Producer, folder: Path) -> None:
         self.kafka = KafkaSettings(
@@ -67,27 +71,29 @@ class World:
         for partition, sent in enumerate(self._sent):
             self.commit(sent, partition)
 
-    def park(self, offset: int, *, partition: int = 0, topic: str | None = None, timestamp: int | None = None) -> None:
-        record = Record(topic or self.kafka.topic, partition, offset, None, b"{", timestamp=timestamp)
+    def dead_letter(self, offset: int, *, topic: str | None = None, timestamp: int | None = None) -> None:
+        record = Record(topic or self.kafka.topic, 0, offset, None, b"{", timestamp=timestamp)
         error = InvalidMessage("not_json", "not JSON")
         self._put(dead_letter_of(Rejection(record, error.reason, "process", error, 1, 0.0, 0.0)))
 
-    def note_a_replay(self) -> None:
+    def mark_as_replayed(self) -> None:
         self._put(replay_marker(f"{self.kafka.topic}/0/0/-"))
 
-    def _put(self, letter: DeadLetter) -> None:
-        self._producer.produce(self.kafka.dead_letter_topic, letter.value, letter.key, headers=list(letter.headers))
+    def _put(self, dead_letter: DeadLetter) -> None:
+        self._producer.produce(
+            self.kafka.dead_letter_topic, dead_letter.value, dead_letter.key, headers=list(dead_letter.headers)
+        )
         self._producer.flush()
 
-    def put_a_foreign_letter(self) -> None:
+    def dead_letter_of_another_program(self) -> None:
         self._put(DeadLetter(None, b"hello", ()))
 
     def store(
         self, message: dict[str, Any], offset: int | None, *, partition: int = 0, timestamp: str | None = None
     ) -> None:
-        origin = {"topic": self.kafka.topic, "partition": partition, "offset": offset, "timestamp": timestamp}
+        position = {"topic": self.kafka.topic, "partition": partition, "offset": offset, "timestamp": timestamp}
         with DataStorage(self.mongodb) as storage:
-            assert storage.save(message if offset is None else {**message, "kafka": origin})
+            assert storage.save(message if offset is None else {**message, "kafka": position})
 
     def report(self, capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, dict[str, Any]]:
         code = audit.main(["--config", str(self.config), "--json", *options])
@@ -123,7 +129,7 @@ def world(broker: EmbeddedBroker, producer: Producer, tmp_path: Path) -> World:
 
 
 @pytest.fixture(autouse=True)
-def _logging_as_before() -> Iterator[None]:
+def _log_as_before() -> Iterator[None]:
     root, client = logging.getLogger(), logging.getLogger("librdkafka")
     handlers, level, client_level = root.handlers[:], root.level, client.level
     yield
@@ -134,7 +140,7 @@ def _logging_as_before() -> Iterator[None]:
 
 
 def counts(report: dict[str, Any]) -> dict[str, int]:
-    """The verdicts that are not zero."""
+    """Those that are not zero."""
     names = ("stored", "duplicates", "dead_lettered", "pending", "lost", "twice", "repeated", "expired", "foreign")
     return {name: report[name] for name in names if report[name]}
 
@@ -143,7 +149,7 @@ def test_a_clean_system_passes(world: World, capsys: pytest.CaptureFixture[str])
     world.send(message("a"), b"{")
     world.send(message("b"), partition=1)
     world.store(message("a"), 0)
-    world.park(1)
+    world.dead_letter(1)
     world.store(message("b"), 0, partition=1)
     world.commit_all()
 
@@ -155,7 +161,7 @@ def test_a_clean_system_passes(world: World, capsys: pytest.CaptureFixture[str])
     assert report["passed"]
 
 
-def test_a_message_that_is_committed_and_in_neither_place_is_lost(
+def test_a_committed_message_that_is_neither_stored_nor_dead_lettered_is_lost(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
     world.send(message("a"), message("b"))
@@ -171,10 +177,10 @@ def test_a_message_that_is_committed_and_in_neither_place_is_lost(
     ]
 
 
-def test_stored_and_parked_from_one_offset_is_twice(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+def test_stored_and_dead_lettered_from_one_offset_is_twice(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     world.send(message("a"))
     world.store(message("a"), 0)
-    world.park(0)
+    world.dead_letter(0)
     world.commit_all()
 
     code, report = world.report(capsys)
@@ -193,9 +199,7 @@ def test_two_documents_from_one_offset_are_twice(world: World, capsys: pytest.Ca
     assert (code, counts(report)) == (FAILED, {"stored": 1, "twice": 1})
 
 
-def test_a_consumer_that_makes_random_ids_is_caught_at_its_first_document(
-    world: World, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_document_with_a_random_id_is_twice(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     world.send(message("a"))
     world.store(message("4f1f0a52-3f0e-4a2c-8a39-7d2e1c3f5b60"), 0)
     world.commit_all()
@@ -206,12 +210,14 @@ def test_a_consumer_that_makes_random_ids_is_caught_at_its_first_document(
     assert report["twice_first"][0]["problem"] == "stored under another id"
 
 
-def test_what_a_former_topic_of_this_name_left_is_foreign(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+def test_documents_and_dead_letters_of_a_recreated_topic_are_foreign(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
     world.send(message("a"), b"{broken")
     world.store(message("of the former topic"), 0, timestamp="2023-07-15T12:34:56.789Z")
-    world.park(0, timestamp=1_689_424_496_789)
+    world.dead_letter(0, timestamp=1_689_424_496_789)
     world.store(message("a"), 0)
-    world.park(1)
+    world.dead_letter(1)
     world.commit_all()
 
     code, report = world.report(capsys)
@@ -219,10 +225,10 @@ def test_what_a_former_topic_of_this_name_left_is_foreign(world: World, capsys: 
     assert (code, counts(report)) == (PASSED, {"stored": 1, "dead_lettered": 1, "foreign": 2})
 
 
-def test_an_id_conflict_that_was_parked_is_not_twice(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dead_lettered_id_conflict_is_not_twice(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     world.send(message("a", name="x"), message("a", name="y"))
     world.store(message("a", name="x"), 0)
-    world.park(1)
+    world.dead_letter(1)
     world.commit_all()
 
     code, report = world.report(capsys)
@@ -230,12 +236,12 @@ def test_an_id_conflict_that_was_parked_is_not_twice(world: World, capsys: pytes
     assert (code, counts(report)) == (PASSED, {"stored": 1, "dead_lettered": 1})
 
 
-def test_a_message_parked_again_after_a_crash_is_repeated_and_passes(
+def test_a_message_dead_lettered_again_after_a_crash_is_repeated_and_passes(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
     world.send(b"{")
-    world.park(0)
-    world.park(0)
+    world.dead_letter(0)
+    world.dead_letter(0)
     world.commit_all()
 
     code, report = world.report(capsys)
@@ -245,8 +251,8 @@ def test_a_message_parked_again_after_a_crash_is_repeated_and_passes(
 
 def test_a_replayed_message_is_stored_from_its_new_offset(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     world.send(message("a"), message("a"))
-    world.park(0)
-    world.note_a_replay()
+    world.dead_letter(0)
+    world.mark_as_replayed()
     world.store(message("a"), 1)
     world.commit_all()
 
@@ -255,7 +261,7 @@ def test_a_replayed_message_is_stored_from_its_new_offset(world: World, capsys: 
     assert (code, counts(report)) == (PASSED, {"stored": 1, "dead_lettered": 1})
 
 
-def test_what_the_group_has_not_committed_is_pending_wherever_it_is(
+def test_uncommitted_messages_are_pending_whether_stored_or_not(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
     world.send(message("a"), message("b"), message("c"))
@@ -288,44 +294,48 @@ def test_a_message_sent_again_is_a_duplicate(world: World, capsys: pytest.Captur
     assert (code, counts(report)) == (PASSED, {"stored": 1, "duplicates": 1})
 
 
-def test_what_retention_took_is_expired_and_not_lost(world: World, capsys: pytest.CaptureFixture[str]) -> None:
-    for _ in range(9):  # a batch each, so that the broker can let go of the oldest ones
+def test_messages_deleted_by_retention_are_expired_and_not_lost(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(9):  # one batch each, so that the broker can delete the oldest ones
         world.send(b" " * (RETENTION_BYTES // 8))
     world.commit_all()
 
     code, report = world.report(capsys)
 
-    assert code == FAILED  # nothing of what is left has a home either
+    assert code == FAILED  # the remaining messages are lost
     assert report["expired_offsets"] > 0
     assert report["expired_offsets"] + report["lost"] == 9
 
 
-def test_documents_that_the_ttl_took_are_expired(world: World) -> None:
+def test_documents_deleted_by_the_ttl_are_expired(world: World) -> None:
     world.send(message("a"), message("b"))
     world.store(message("b"), 1)
     world.commit_all()
 
-    report = audited(world, store=Forgetful(world.mongodb), now=lambda: time.time() + 2 * DAY)
+    report = run_audit(world, store=StoreWithTtl(world.mongodb), now=lambda: time.time() + 2 * DAY)
 
     assert report.passed
     assert (report.findings.expired, report.findings.stored, report.findings.lost) == (1, 1, 0)
 
 
-def test_a_message_younger_than_the_ttl_can_not_have_expired(world: World) -> None:
+def test_a_message_younger_than_the_ttl_is_not_expired(world: World) -> None:
     world.send(message("a"))
     world.commit_all()
 
-    report = audited(world, store=Forgetful(world.mongodb))
+    report = run_audit(world, store=StoreWithTtl(world.mongodb))
 
     assert (report.findings.expired, report.findings.lost) == (0, 1)
 
 
-def test_what_is_not_ours_is_counted_and_left_alone(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+def test_documents_and_dead_letters_of_other_programs_are_foreign(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
     world.send(message("a"))
     world.store(message("a"), 0)
     world.store(message("by hand"), None)
-    world.put_a_foreign_letter()
-    world.park(0, topic="another-topic")
+    world.dead_letter_of_another_program()
+    world.dead_letter(0, topic="another-topic")
     world.commit_all()
 
     code, report = world.report(capsys)
@@ -334,7 +344,7 @@ def test_what_is_not_ours_is_counted_and_left_alone(world: World, capsys: pytest
     assert (report["foreign_documents"], report["foreign_dead_letters"]) == (1, 2)
 
 
-def test_without_a_dead_letter_topic_nothing_is_parked(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_dead_letter_topic_has_no_dead_letters(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     world.send(message("a"))
     world.store(message("a"), 0)
     world.commit_all()
@@ -344,7 +354,7 @@ def test_without_a_dead_letter_topic_nothing_is_parked(world: World, capsys: pyt
     assert (code, counts(report)) == (PASSED, {"stored": 1})
 
 
-def test_it_reads_only(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_audit_changes_nothing(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     world.send(message("a"), message("b"))
     world.store(message("a"), 0)
     world.commit(1)
@@ -364,13 +374,13 @@ def test_waiting_ends_when_the_group_has_committed_everything(world: World) -> N
         pauses.append(seconds)
         world.commit_all()
 
-    report = audited(world, wait=60.0, pause=commit_meanwhile)
+    report = run_audit(world, wait=60.0, pause=commit_meanwhile)
 
     assert report.pending == 0
     assert len(pauses) == 1
 
 
-def test_waiting_is_for_the_messages_that_were_there_at_its_start(world: World) -> None:
+def test_waiting_ignores_messages_produced_after_its_start(world: World) -> None:
     world.send(message("a"))
     world.store(message("a"), 0)
     pauses: list[float] = []
@@ -380,23 +390,23 @@ def test_waiting_is_for_the_messages_that_were_there_at_its_start(world: World) 
         world.commit_all()
         world.send(message("b"))
 
-    report = audited(world, wait=60.0, pause=commit_and_send)
+    report = run_audit(world, wait=60.0, pause=commit_and_send)
 
     assert report.pending == 1
     assert len(pauses) == 1
 
 
-def test_waiting_ends_when_the_time_is_over(world: World) -> None:
+def test_waiting_ends_after_the_given_time(world: World) -> None:
     world.send(message("a"))
     clock = Clock()
 
-    report = audited(world, wait=5.0, clock=clock, pause=clock.forward)
+    report = run_audit(world, wait=5.0, clock=clock, pause=clock.forward)
 
     assert report.pending == 1
     assert clock.now == 5.0
 
 
-def test_the_table_names_what_was_compared_and_every_verdict(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_has_every_count(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     world.send(message("a"), message("b\x1b[31m"))
     world.store(message("a"), 0)
     world.commit_all()
@@ -424,7 +434,7 @@ def test_the_table_names_what_was_compared_and_every_verdict(world: World, capsy
     assert lines[-1] == "FAIL: 1 lost, 0 twice."
 
 
-def test_a_clean_table_ends_in_pass(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_table_without_problems_ends_with_pass(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     world.send(message("a"))
 
     code = audit.main(["--config", str(world.config)])
@@ -433,66 +443,64 @@ def test_a_clean_table_ends_in_pass(world: World, capsys: pytest.CaptureFixture[
     assert capsys.readouterr().out.splitlines()[-1].startswith("PASS: ")
 
 
-def test_a_topic_that_is_not_there_is_said_in_one_sentence(world: World, capsys: pytest.CaptureFixture[str]) -> None:
-    other = {**_plain(world.settings)["kafka"], "topic": "nobody-made-this-either"}
+def test_a_missing_topic_is_one_line(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    other = {**_plain(world.settings)["kafka"], "topic": "no-such-topic"}
     world.config.write_text(json.dumps({**_plain(world.settings), "kafka": other}))
 
     code = audit.main(["--config", str(world.config)])
 
-    assert code == IMPOSSIBLE
-    complaint = capsys.readouterr().err
-    assert complaint.startswith("audit: there is no topic nobody-made-this-either at 127.0.0.1:")
-    assert complaint.count("\n") == 1
+    assert code == CANNOT_RUN
+    error = capsys.readouterr().err
+    assert error.startswith("audit: there is no topic no-such-topic at 127.0.0.1:")
+    assert error.count("\n") == 1
 
 
-def test_a_setting_that_is_wrong_is_said_in_one_sentence(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_setting_is_named(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     world.config.write_text('{"kafka": {"topik": "x"}}')
 
     code = audit.main(["--config", str(world.config)])
 
-    assert code == IMPOSSIBLE
+    assert code == CANNOT_RUN
     assert "topik" in capsys.readouterr().err
 
 
-def test_a_client_key_that_librdkafka_does_not_know_is_said_in_one_sentence(
-    world: World, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_unknown_librdkafka_key_is_named(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     kafka = {**_plain(world.settings)["kafka"], "client": {"no.such.key": 1}}
     world.config.write_text(json.dumps({**_plain(world.settings), "kafka": kafka}))
 
     code = audit.main(["--config", str(world.config)])
 
-    assert code == IMPOSSIBLE
+    assert code == CANNOT_RUN
     assert "no.such.key" in capsys.readouterr().err
 
 
-def test_a_broker_that_is_not_there_is_named_with_the_reason() -> None:
+def test_an_unreachable_broker_is_named_with_the_reason() -> None:
     kafka = KafkaSettings(bootstrap_servers=f"127.0.0.1:{a_closed_port()}")
 
     with (
-        TopicReader(kafka, request_timeout=0.5) as snapshot,
+        TopicReader(kafka, request_timeout=0.5) as reader,
         pytest.raises(SourceError, match=r"^broker 127\.0\.0\.1:.* refused"),
     ):
-        snapshot.partitions("any")
+        reader.partitions("any")
 
 
-def test_a_fault_of_the_audit_itself_is_no_verdict(capsys: pytest.CaptureFixture[str]) -> None:
-    def faulty(options: argparse.Namespace) -> Report:
+def test_a_bug_in_the_audit_is_not_a_result(capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(options: argparse.Namespace) -> Report:
         raise ZeroDivisionError
 
-    assert audit.main([], audited=faulty) == IMPOSSIBLE
+    assert audit.main([], run=fail) == CANNOT_RUN
     assert "ZeroDivisionError" in capsys.readouterr().err
 
 
-def test_an_audit_that_is_broken_off_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    def broken_off(options: argparse.Namespace) -> Report:
+def test_an_interrupted_audit_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupt(options: argparse.Namespace) -> Report:
         raise KeyboardInterrupt
 
-    assert audit.main([], audited=broken_off) == INTERRUPTED
+    assert audit.main([], run=interrupt) == INTERRUPTED
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_store_that_is_not_there_is_said_in_one_sentence(
+def test_an_unreachable_store_is_an_error_without_credentials(
     world: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MONGODB_URI", f"mongodb://someone:s3cret@127.0.0.1:{a_closed_port()}/")
@@ -500,117 +508,117 @@ def test_a_store_that_is_not_there_is_said_in_one_sentence(
 
     code = audit.main(["--config", str(world.config)])
 
-    complaint = capsys.readouterr().err
-    assert code == IMPOSSIBLE
-    assert complaint.startswith("audit: ")
-    assert "s3cret" not in complaint
+    error = capsys.readouterr().err
+    assert code == CANNOT_RUN
+    assert error.startswith("audit: ")
+    assert "s3cret" not in error
 
 
-def test_a_broker_that_falls_silent_while_it_is_read_is_not_waited_for_for_ever(tmp_path: Path) -> None:
+def test_a_broker_that_becomes_unavailable_during_reading_is_an_error(tmp_path: Path) -> None:
     with EmbeddedBroker({}) as broker:
-        world = World("silent", broker, a_producer(broker), tmp_path)
+        world = World("unavailable", broker, a_producer(broker), tmp_path)
         world.send(message("a"))
-        with TopicReader(world.kafka, read_timeout=0.0) as snapshot:
+        with TopicReader(world.kafka, read_timeout=0.0) as reader:
             broker.go_down()
 
             with pytest.raises(SourceError, match=r"^broker 127\.0\.0\.1:"):
-                list(snapshot.read(world.kafka.topic, {0: OffsetRange(0, 1)}))
+                list(reader.read(world.kafka.topic, {0: OffsetRange(0, 1)}))
 
 
-def test_a_span_that_reaches_beyond_the_topic_ends_where_the_topic_does(world: World) -> None:
+def test_a_range_beyond_the_end_of_the_topic_ends_with_the_topic(world: World) -> None:
     world.send(message("a"))
 
-    with TopicReader(world.kafka) as snapshot:
-        records = list(snapshot.read(world.kafka.topic, {0: OffsetRange(0, 100)}))
+    with TopicReader(world.kafka) as reader:
+        records = list(reader.read(world.kafka.topic, {0: OffsetRange(0, 100)}))
 
     assert [record.value for record in records] == [b'{"id": "a"}']
 
 
-def test_a_replica_that_ends_before_the_topic_does_is_not_believed(world: World) -> None:
+def test_a_lagging_replica_does_not_end_the_reading(world: World) -> None:
     world.send(message("a"))
 
-    with TopicReader(world.kafka, consumer=EndingEarly) as snapshot:
-        records = list(snapshot.read(world.kafka.topic, {0: OffsetRange(0, 1)}))
+    with TopicReader(world.kafka, consumer=LaggingReplica) as reader:
+        records = list(reader.read(world.kafka.topic, {0: OffsetRange(0, 1)}))
 
     assert [record.value for record in records] == [b'{"id": "a"}']
 
 
-def test_what_arrives_after_the_snapshot_is_left_alone(world: World) -> None:
+def test_messages_beyond_the_range_are_not_read(world: World) -> None:
     world.send(message("a"), message("b"))
     world.send(message("c"), partition=1)
 
-    with TopicReader(world.kafka) as snapshot:
-        records = list(snapshot.read(world.kafka.topic, {0: OffsetRange(0, 1), 1: OffsetRange(0, 1)}))
+    with TopicReader(world.kafka) as reader:
+        records = list(reader.read(world.kafka.topic, {0: OffsetRange(0, 1), 1: OffsetRange(0, 1)}))
 
     assert sorted((record.partition, record.offset) for record in records) == [(0, 0), (1, 0)]
 
 
-def test_a_partition_that_is_not_there_is_an_error_and_no_silence(world: World) -> None:
+def test_a_missing_partition_is_an_error(world: World) -> None:
     world.send(message("a"))
 
     with (
-        TopicReader(world.kafka, read_timeout=1.0) as snapshot,
+        TopicReader(world.kafka, read_timeout=1.0) as reader,
         pytest.raises(SourceError, match=r"^broker 127\.0\.0\.1:.*\[17\]"),
     ):
-        list(snapshot.read(world.kafka.topic, {17: OffsetRange(0, 1)}))
+        list(reader.read(world.kafka.topic, {17: OffsetRange(0, 1)}))
 
 
-def test_a_topic_that_may_not_be_read_is_an_error(tmp_path: Path) -> None:
+def test_a_topic_without_permission_is_an_error(tmp_path: Path) -> None:
     with EmbeddedBroker({}) as broker:
         world = World("secret", broker, a_producer(broker), tmp_path)
         world.send(message("a"))
         broker.fail_next(FETCH, *[KafkaError.TOPIC_AUTHORIZATION_FAILED] * 3)
 
         with (
-            TopicReader(world.kafka) as snapshot,
+            TopicReader(world.kafka) as reader,
             pytest.raises(SourceError, match="Kafka returned an error for secret"),
         ):
-            list(snapshot.read(world.kafka.topic, {0: OffsetRange(0, 1)}))
+            list(reader.read(world.kafka.topic, {0: OffsetRange(0, 1)}))
 
 
-def test_a_committed_offset_that_is_not_told_is_an_error(tmp_path: Path) -> None:
+def test_a_group_without_permission_is_an_error(tmp_path: Path) -> None:
     with EmbeddedBroker({}) as broker:
         world = World("secret", broker, a_producer(broker), tmp_path)
         broker.fail_next(OFFSET_FETCH, *[KafkaError.GROUP_AUTHORIZATION_FAILED] * 3)
 
-        with TopicReader(world.kafka) as snapshot, pytest.raises(SourceError, match="authoriz"):
-            snapshot.committed("secret", [0])
+        with TopicReader(world.kafka) as reader, pytest.raises(SourceError, match="authoriz"):
+            reader.committed("secret", [0])
 
 
-def test_a_group_whose_coordinator_moves_is_asked_again(tmp_path: Path) -> None:
+def test_a_request_to_a_moving_coordinator_is_retried(tmp_path: Path) -> None:
     with EmbeddedBroker({}) as broker:
         world = World("moving", broker, a_producer(broker), tmp_path)
         world.send(message("a"))
         broker.fail_next(OFFSET_FETCH, *[KafkaError.NOT_COORDINATOR] * 3)
 
-        with TopicReader(world.kafka) as snapshot:
-            assert snapshot.committed("moving", [0]) == {0: None}
+        with TopicReader(world.kafka) as reader:
+            assert reader.committed("moving", [0]) == {0: None}
 
 
-def test_a_group_whose_coordinator_never_settles_is_an_error(tmp_path: Path) -> None:
+def test_a_coordinator_that_keeps_moving_is_an_error(tmp_path: Path) -> None:
     with EmbeddedBroker({}) as broker:
         world = World("moving", broker, a_producer(broker), tmp_path)
         broker.fail_next(OFFSET_FETCH, *[KafkaError.NOT_COORDINATOR] * 50)
 
-        with TopicReader(world.kafka, read_timeout=0.5) as snapshot, pytest.raises(SourceError, match="oordinator"):
-            snapshot.committed("moving", [0])
+        with TopicReader(world.kafka, read_timeout=0.5) as reader, pytest.raises(SourceError, match="oordinator"):
+            reader.committed("moving", [0])
 
 
-def test_a_reader_is_told_what_limits_the_numbers() -> None:
-    progress = audit.Progress({0: 5, 1: 2, 2: None}, {0: OffsetRange(0, 3), 1: OffsetRange(7, 9), 2: OffsetRange(4, 9)})
+def test_notes_explain_the_limits_of_the_numbers() -> None:
+    progress = Progress({0: 5, 1: 2, 2: None}, {0: OffsetRange(0, 3), 1: OffsetRange(7, 9), 2: OffsetRange(4, 9)})
 
-    notes = list(audit._notes(progress, {0: OffsetRange(3, 9)}, in_memory=True))
+    texts = list(notes(progress, {0: OffsetRange(3, 9)}, in_memory=True))
 
-    assert notes == [
-        "partition 0 ends at 3, before the group's 5: was the topic made again?",
-        "partition 1: offsets 2 to 6 were gone before the group read them",
-        "3 dead letters are gone from their topic; a message whose letter is gone counts as lost",
-        "no temporary file could be made, so the audit was kept in memory: about 200 bytes a message",
+    assert texts == [
+        "partition 0 ends at 3, before the group's committed offset 5: was the topic recreated?",
+        "partition 1: offsets 2 to 6 were deleted before the group read them",
+        "3 dead letters were deleted from their topic; their messages may count as lost",
+        "no temporary file could be created, so the audit used memory: about 200 bytes per message",
     ]
 
 
 @pytest.mark.parametrize(
-    ("uri", "shown"),
+    ("uri", "address"),
     [
         ("mongodb://user:s3cret@a:1,b:2/admin?replicaSet=rs&x=s3cret", "mongodb://a:1,b:2/pubsub.messages"),
         ("mongodb://user:p@ss@a:1/", "mongodb://a:1/pubsub.messages"),
@@ -618,38 +626,38 @@ def test_a_reader_is_told_what_limits_the_numbers() -> None:
         ("sqlite:///run/store.db", "sqlite:///run/store.db"),
     ],
 )
-def test_the_store_is_shown_without_its_secrets(uri: str, shown: str) -> None:
+def test_the_address_of_the_store_has_no_credentials(uri: str, address: str) -> None:
     report = json.loads(as_json(Report(Settings(mongodb=MongoSettings(uri=StoreUri(uri))), NOTHING, 0, 0)))
 
-    assert report["store"] == shown
+    assert report["store"] == address
 
 
-def test_many_examples_are_cut_and_the_table_says_so() -> None:
+def test_the_table_says_that_there_are_more_examples() -> None:
     found = Findings(**{**vars(NOTHING), "lost": 21, "lost_first": (Example(0, 1, None, "gone"),)})
 
-    table = as_table(Report(Settings(), found, 0, 0, notes=("mind this",)))
+    table = as_table(Report(Settings(), found, 0, 0, notes=("this is a note",)))
 
     assert "  lost: data-topic[0] offset 1, no id: gone\n  (the first 20 of each)\n" in table
-    assert "Note: mind this.\n" in table
+    assert "Note: this is a note.\n" in table
 
 
 with Ledger("t") as _ledger:
     NOTHING = _ledger.findings()
 
 
-class EndingEarly(Consumer):
-    """Says once that the partition ends where it begins, as one does that reads from a replica which lags."""
+class LaggingReplica(Consumer):
+    """Reports the end of the partition too early, once, like a lagging replica."""
 
-    said = False
+    has_reported = False
 
     def poll(self, timeout: float = 0.0) -> Any:
-        if self.said:
+        if self.has_reported:
             return super().poll(timeout)
-        self.said = True
+        self.has_reported = True
         return FakeMessage(0, error=KafkaError(KafkaError._PARTITION_EOF))
 
 
-class Forgetful(SqliteStore):
+class StoreWithTtl(SqliteStore):
     """A store with a TTL of a day."""
 
     def ttl_seconds(self) -> float | None:
@@ -667,7 +675,7 @@ class Clock:
         self.now += seconds
 
 
-def audited(
+def run_audit(
     world: World,
     *,
     store: SqliteStore | None = None,
@@ -676,10 +684,10 @@ def audited(
     now: Callable[[], float] = time.time,
     pause: Callable[[float], object] = lambda seconds: None,
 ) -> Report:
-    with TopicReader(world.kafka) as snapshot, DataStorage(world.mongodb, store=store) as storage:
-        work = Audit(world.settings, snapshot, storage, clock=clock, now=now, pause=pause)
-        work.wait(wait)
-        return work.run()
+    with TopicReader(world.kafka) as reader, DataStorage(world.mongodb, store=store) as storage:
+        comparison = Audit(world.settings, reader, storage, clock=clock, now=now, pause=pause)
+        comparison.wait(wait)
+        return comparison.run()
 
 
 def a_producer(broker: EmbeddedBroker) -> Producer:

@@ -22,7 +22,7 @@ from prometheus_client import CollectorRegistry
 
 from local.broker import EmbeddedBroker
 from local.raw_producer import RawRecord, produce_raw
-from src.audit.__main__ import Audit
+from src.audit.comparison import Audit
 from src.consumer import DataConsumer
 from src.dead_letters.__main__ import main
 from src.dead_letters.commands import Streams

@@ -13,7 +13,7 @@ from confluent_kafka import Producer
 from prometheus_client import CollectorRegistry
 
 from local.broker import EmbeddedBroker
-from src.audit.__main__ import Audit
+from src.audit.comparison import Audit
 from src.consumer import DataConsumer
 from src.dead_letters.topic import DeadLetterTopic
 from src.kafka.topic_reader import TopicReader

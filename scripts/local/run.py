@@ -39,7 +39,8 @@ DRAIN_TIMEOUT = 120.0  # seconds after Ctrl-C
 _COUNT_STORED = (
     "import json, sys; from src.storage import DataStorage; settings = json.load(open(sys.argv[1]));"
     " messages = DataStorage(settings['mongodb']).scan();"
-    " print(sum(message.topic == settings['kafka']['topic'] for message in messages))"
+    " positions = (message.position for message in messages);"
+    " print(sum(position is not None and position.topic == settings['kafka']['topic'] for position in positions))"
 )
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from src.model.errors import InvalidMessage
+from src.model.position import MessagePosition
 from src.utils.text import utc_text
 
 Document = Mapping[str, Any]
@@ -22,27 +23,22 @@ _FINER_THAN_MICROSECONDS = re.compile(r"(\.\d{6})\d+", re.ASCII)
 
 
 class StoredMessage(NamedTuple):
-    """What the audit needs to know of a stored document; None where its `kafka` field does not say."""
+    """The id of a stored document, and the position and timestamp of its message; None if `kafka` does not tell."""
 
     id: str
-    topic: str | None
-    partition: int | None
-    offset: int | None
-    time: int | None
-    """The record's timestamp, in milliseconds since 1970."""
+    position: MessagePosition | None = None
+    timestamp: int | None = None
+    """In milliseconds since the epoch."""
 
     @classmethod
     def of(cls, document_id: object, kafka: object) -> "StoredMessage":
         """`kafka` may be anything: other programs may have written the document."""
-        origin = kafka if isinstance(kafka, Mapping) else {}
-        topic, partition, offset = (origin.get(name) for name in ("topic", "partition", "offset"))
-        return cls(
-            str(document_id),
-            topic if isinstance(topic, str) else None,
-            partition if type(partition) is int else None,
-            offset if type(offset) is int else None,
-            epoch_milliseconds(origin.get("timestamp")),
-        )
+        fields = kafka if isinstance(kafka, Mapping) else {}
+        topic, partition, offset = (fields.get(name) for name in ("topic", "partition", "offset"))
+        position = None
+        if isinstance(topic, str) and type(partition) is int and type(offset) is int:
+            position = MessagePosition(topic, partition, offset)
+        return cls(str(document_id), position, epoch_milliseconds(fields.get("timestamp")))
 
 
 def canonical_json(document: Document) -> bytes:

@@ -17,6 +17,7 @@ import msgspec
 
 from src.model.check_result import CheckResult
 from src.model.errors import StorageUnavailable
+from src.model.position import MessagePosition
 from src.model.verdict import DUPLICATE_KEY, STORED, Outcome, Verdict
 from src.settings import MongoSettings
 from src.stores.document import Document, StoredMessage, convert_dates, dates_as_text, epoch_milliseconds
@@ -44,7 +45,7 @@ CREATE_INDEX = "CREATE INDEX IF NOT EXISTS {index} ON {table} ({columns})"
 INSERT = "INSERT INTO {table} VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING"
 DOCUMENTS = "SELECT document FROM {table}"
 DOCUMENT = "SELECT document FROM {table} WHERE id = ?"
-ORIGINS = """
+POSITIONS = """
 SELECT id, topic, "partition", "offset", json_extract(document, '$.kafka.timestamp') FROM {table}
 """
 
@@ -98,8 +99,9 @@ class SqliteStore:
 
     def scan(self) -> Iterator[StoredMessage]:
         with _translated_errors():
-            for identifier, topic, partition, offset, time in self._connection().execute(self._sql(ORIGINS)):
-                yield StoredMessage(identifier, topic, partition, offset, epoch_milliseconds(time))
+            for identifier, *position, timestamp in self._connection().execute(self._sql(POSITIONS)):
+                known = MessagePosition(*position) if None not in position else None
+                yield StoredMessage(str(identifier), known, epoch_milliseconds(timestamp))
 
     def ping(self) -> None:
         with _translated_errors():
@@ -198,7 +200,7 @@ def _row(document: Document) -> tuple[Any, ...]:
         epoch_milliseconds(document.get("created_at")),
         text_or_none(document.get("name")),
         text_or_none(metadata.get("source")) if isinstance(metadata, dict) else None,
-        *StoredMessage.of(document["id"], document.get("kafka"))[1:4],
+        *(StoredMessage.of(document["id"], document.get("kafka")).position or (None, None, None)),
         msgspec.json.encode(dates_as_text(document)).decode(),
     )
 

@@ -1,0 +1,97 @@
+"""Compares a topic, as far as a group has committed it, with its dead letters and its store."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from threading import Event
+
+from src.audit.ledger import DeadLetteredMessage, Expiry, Ledger
+from src.audit.progress import Progress
+from src.audit.report import Report, deleted_by_retention, notes
+from src.dead_letters.dead_letter import original_position, original_timestamp, read_replay_marker
+from src.kafka.topic_reader import OffsetRange, TopicReader
+from src.model.errors import SourceError
+from src.settings import Settings
+from src.storage import DataStorage
+
+WAIT_INTERVAL = 1.0  # seconds
+
+
+def _pause(seconds: float) -> None:
+    Event().wait(seconds)
+
+
+class Audit:
+    """Reads only, in this order: committed offsets, topic, dead letters, store.
+
+    What is committed must therefore be in the dead-letter topic or the store, however much is settled meanwhile.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        reader: TopicReader,
+        storage: DataStorage,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
+        pause: Callable[[float], object] = _pause,
+    ) -> None:
+        self._settings = settings
+        self._topic = settings.kafka.topic
+        self._reader = reader
+        self._storage = storage
+        self._clock = clock
+        self._now = now
+        self._pause = pause
+
+    def wait(self, seconds: float) -> None:
+        """Until the group has committed every message that is in the topic now, or the time is over."""
+        deadline = self._clock() + seconds
+        ends = {partition: available.end for partition, available in self._progress().available.items()}
+        while self._clock() < deadline and self._has_pending_messages(ends):
+            self._pause(WAIT_INTERVAL)
+
+    def run(self) -> Report:
+        """Raises ConsumerError if Kafka or the store cannot be read."""
+        with Ledger(self._topic) as ledger:
+            progress = self._progress()
+            ledger.add_produced(self._reader.read(self._topic, progress.settled))
+            pending = sum(1 for _ in self._reader.read(self._topic, progress.pending))
+            expired_offsets = deleted_by_retention(self._offset_ranges(self._topic))
+            dead_letters = self._offset_ranges(self._settings.kafka.dead_letter_topic)
+            ledger.add_dead_lettered(self._dead_lettered(dead_letters))
+            ledger.add_stored(self._storage.scan())
+            findings = ledger.findings(self._expiry())
+            remarks = notes(progress, dead_letters, in_memory=ledger.in_memory)
+            return Report(self._settings, findings, pending, expired_offsets, tuple(remarks))
+
+    def _progress(self) -> Progress:
+        partitions = self._reader.partitions(self._topic)
+        if not partitions:
+            raise SourceError(f"there is no topic {self._topic} at {self._settings.kafka.servers}")
+        committed = self._reader.committed(self._topic, partitions)
+        return Progress(committed, self._reader.offset_ranges(self._topic, partitions))
+
+    def _has_pending_messages(self, ends: Mapping[int, int]) -> bool:
+        """Reads, because the last offsets may be those of transaction markers, which are never committed."""
+        ranges = {
+            partition: OffsetRange(pending.first, min(pending.end, ends.get(partition, 0)))
+            for partition, pending in self._progress().pending.items()
+        }
+        with closing(self._reader.read(self._topic, ranges)) as records:
+            return next(records, None) is not None
+
+    def _offset_ranges(self, topic: str) -> dict[int, OffsetRange]:
+        return self._reader.offset_ranges(topic, self._reader.partitions(topic))
+
+    def _dead_lettered(self, ranges: Mapping[int, OffsetRange]) -> Iterator[DeadLetteredMessage]:
+        for record in self._reader.read(self._settings.kafka.dead_letter_topic, ranges):
+            if read_replay_marker(record) is None:
+                yield DeadLetteredMessage(
+                    record.position, original_position(record.headers), original_timestamp(record.headers)
+                )
+
+    def _expiry(self) -> Expiry | None:
+        ttl = self._storage.ttl_seconds
+        return None if ttl is None else Expiry(self._now() - ttl, ttl)

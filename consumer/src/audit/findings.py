@@ -1,0 +1,36 @@
+"""What the audit has found."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+MAX_EXAMPLES = 20  # of lost messages, and of messages that are there twice
+
+
+class Example(NamedTuple):
+    """A message with a problem."""
+
+    partition: int
+    offset: int
+    id: str | None
+    problem: str
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Every committed message is either stored, a duplicate, dead-lettered, expired or lost.
+
+    `twice` and `repeated` count messages too: some of these, and others that retention has deleted from the topic.
+    """
+
+    produced: int
+    stored: int
+    duplicates: int
+    dead_lettered: int
+    expired: int
+    lost: int
+    twice: int
+    repeated: int
+    foreign_documents: int
+    foreign_dead_letters: int
+    lost_first: tuple[Example, ...] = ()
+    twice_first: tuple[Example, ...] = ()

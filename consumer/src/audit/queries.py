@@ -1,0 +1,79 @@
+"""The SQL of the ledger.
+
+A `position` is the partition and the offset of a message as one integer, see `ledger.py`; -1 is unknown. A `timestamp`
+is that of the message, in milliseconds since the epoch, or NULL if unknown.
+"""
+
+TABLES = """
+    CREATE TABLE produced (position INTEGER PRIMARY KEY, id, hash INTEGER, timestamp INTEGER);
+    CREATE TABLE dead_lettered (
+        position INTEGER, dead_letter INTEGER, timestamp INTEGER, PRIMARY KEY (position, dead_letter)) WITHOUT ROWID;
+    CREATE TABLE stored (position INTEGER, id, timestamp INTEGER, PRIMARY KEY (position, id)) WITHOUT ROWID;
+    CREATE TABLE missing (position INTEGER PRIMARY KEY, id, hash INTEGER, timestamp INTEGER, result TEXT);
+    CREATE TABLE twice (position INTEGER, problem TEXT);
+"""
+
+COUNT_PRODUCED = "SELECT count(*) FROM produced"
+COUNT_STORED = """
+    SELECT count(*) FROM produced
+     WHERE EXISTS (SELECT 1 FROM stored WHERE stored.position = produced.position)"""
+COUNT_DEAD_LETTERED = """
+    SELECT count(*) FROM produced
+     WHERE EXISTS (SELECT 1 FROM dead_lettered WHERE dead_lettered.position = produced.position)
+       AND NOT EXISTS (SELECT 1 FROM stored WHERE stored.position = produced.position)"""
+COUNT_REPEATED = "SELECT count(*) FROM (SELECT 1 FROM dead_lettered GROUP BY position, timestamp HAVING count(*) > 1)"
+
+# A topic that was recreated has other messages at the same positions: their timestamps differ.
+EXCLUDE_DOCUMENTS_OF_FORMER_TOPICS = """
+    UPDATE OR REPLACE stored SET position = -1 WHERE EXISTS (
+        SELECT 1 FROM produced
+         WHERE produced.position = stored.position AND produced.timestamp <> stored.timestamp)"""
+EXCLUDE_DEAD_LETTERS_OF_FORMER_TOPICS = """
+    DELETE FROM dead_lettered WHERE EXISTS (
+        SELECT 1 FROM produced
+         WHERE produced.position = dead_lettered.position AND produced.timestamp <> dead_lettered.timestamp)"""
+
+# Neither a document nor a dead letter has the position of the message.
+FIND_MISSING = """
+    INSERT INTO missing
+    SELECT position, id, hash, timestamp, 'lost' FROM produced
+     WHERE NOT EXISTS (SELECT 1 FROM stored WHERE stored.position = produced.position)
+       AND NOT EXISTS (SELECT 1 FROM dead_lettered WHERE dead_lettered.position = produced.position)"""
+INDEX_MISSING = "CREATE INDEX missing_id ON missing (id)"
+FIND_EXPIRED = "UPDATE missing SET result = 'expired' WHERE timestamp < :deleted_before"
+# The same message was sent before, while its document, which has expired since, existed.
+FIND_EXPIRED_DUPLICATES = """
+    UPDATE missing SET result = 'expired' WHERE position IN (
+        SELECT missing.position
+          FROM produced CROSS JOIN missing ON missing.id = produced.id
+         WHERE produced.timestamp < :deleted_before AND produced.hash = missing.hash
+           AND missing.timestamp BETWEEN produced.timestamp AND produced.timestamp + :ttl)"""
+# The same message, sent before or after, has a document. A message with the same id and other content is not the same;
+# if retention has deleted the message of the document, the contents cannot be compared.
+FIND_DUPLICATES = """
+    UPDATE missing SET result = 'duplicate' WHERE position IN (
+        SELECT missing.position
+          FROM stored CROSS JOIN missing ON missing.id = stored.id
+          LEFT JOIN produced ON produced.position = stored.position
+         WHERE produced.hash IS NULL OR produced.hash = missing.hash)"""
+COUNT_MISSING = "SELECT count(*) FROM missing WHERE result = ?"
+FIRST_LOST = """
+    SELECT position, id, 'neither stored nor dead-lettered' FROM missing
+     WHERE result = 'lost' ORDER BY position LIMIT ?"""
+
+FIND_TWICE = (
+    """
+    INSERT INTO twice SELECT DISTINCT position, 'stored and dead-lettered' FROM dead_lettered
+     WHERE EXISTS (SELECT 1 FROM stored WHERE stored.position = dead_lettered.position
+                      AND (stored.timestamp <> dead_lettered.timestamp) IS NOT TRUE)""",
+    """
+    INSERT INTO twice SELECT position, count(*) || ' documents' FROM stored
+     WHERE position >= 0 GROUP BY position, timestamp HAVING count(*) > 1""",
+    """
+    INSERT INTO twice SELECT DISTINCT position, 'stored under another id' FROM stored JOIN produced USING (position)
+     WHERE stored.id IS NOT produced.id""",
+)
+COUNT_TWICE = "SELECT count(DISTINCT position) FROM twice"
+FIRST_TWICE = """
+    SELECT position, produced.id, group_concat(problem, ', ') FROM twice LEFT JOIN produced USING (position)
+     GROUP BY position ORDER BY position LIMIT ?"""
