@@ -154,9 +154,9 @@ def test_a_stopped_run_is_audited_too(tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 def test_an_unreachable_kafka_is_an_error_message_and_status_2(capsys: pytest.CaptureFixture[str]) -> None:
-    with socket.socket() as nobody:
-        nobody.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{nobody.getsockname()[1]}"
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{unused.getsockname()[1]}"
 
         status = main(["--kafka", address], lambda options, stop: Topics(address, NAMES).create(1))
 

@@ -14,7 +14,7 @@ from chaos.options import ACTIONS, Options
 from chaos.proxy import kafka_proxy
 from chaos.servers import Action, Cluster, Server, kafka_server, mongodb_server
 from local.broker import EmbeddedBroker
-from local.connectivity import host_port, kafka_addresses, mongodb_addresses, require_reachable
+from local.connectivity import host_port, kafka_addresses, require_kafka_reachable, require_mongodb_reachable
 from local.errors import CannotRun
 from local.plan import ROOT
 
@@ -56,9 +56,8 @@ def _embedded() -> Iterator[Cluster]:
 @contextmanager
 def _controlled_by_commands(options: Options) -> Iterator[Cluster]:
     kafka, mongodb = options.kafka or "", options.mongodb or ""
-    addresses = mongodb_addresses(mongodb)
-    require_reachable("Kafka", kafka, kafka_addresses(kafka))
-    require_reachable("MongoDB", ", ".join(map(host_port, addresses)), addresses)
+    require_kafka_reachable(kafka)
+    require_mongodb_reachable(mongodb)
     yield Cluster(
         kafka,
         kafka_server(kafka, _commands(options, "kafka")),

@@ -10,10 +10,20 @@ Address = tuple[str, int]
 CONNECT_TIMEOUT = 5.0  # seconds
 
 
-def require_reachable(server: str, shown: str, addresses: Sequence[Address]) -> None:
-    """Raise CannotRun if none of the addresses accepts a connection. `shown` stands for them in the error text."""
+def require_kafka_reachable(servers: str) -> None:
+    """Raises CannotRun if none of the brokers accepts a connection."""
+    _require_one("Kafka", kafka_addresses(servers))
+
+
+def require_mongodb_reachable(uri: str) -> None:
+    """Raises CannotRun if none of the servers accepts a connection."""
+    _require_one("MongoDB", mongodb_addresses(uri))
+
+
+def _require_one(server: str, addresses: Sequence[Address]) -> None:
     errors = [connection_error(address) for address in addresses]
     if errors and all(errors):
+        shown = ",".join(map(host_port, addresses))
         raise CannotRun(f"cannot connect to {server} at {shown} ({errors[0]}): check that it runs and listens there")
 
 

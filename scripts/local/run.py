@@ -14,7 +14,7 @@ from rich.console import Console
 
 from local import plan
 from local.children import Child, run_program, write_settings
-from local.connectivity import host_port, mongodb_addresses, require_reachable
+from local.connectivity import require_mongodb_reachable
 from local.counts import Counts, with_audit
 from local.errors import CannotRun
 from local.folder import Folder, locked
@@ -48,36 +48,47 @@ def run(options: Options, stop: Event, path: Path = plan.FOLDER) -> int:
     """Run until the requested messages are settled, or until `stop` is set. Raises CannotRun."""
     names = plan.names(options, plan.timestamp())
     if options.mongodb:
-        addresses = mongodb_addresses(options.mongodb)
-        require_reachable("MongoDB", ", ".join(map(host_port, addresses)), addresses)
+        require_mongodb_reachable(options.mongodb)
     with locked(path) as folder, kafka(options, names) as broker:
         folder.prepare(keep=options.keep)
-        producer_file = write_settings(
-            path / "producer.json", plan.producer_settings(options, names, broker.address, path)
-        )
-        consumer_file = write_settings(
-            path / "consumer.json", plan.consumer_settings(options, names, broker.address, path)
-        )
+        producing = plan.producer_settings(options, names, broker.address, path)
+        consuming = plan.consumer_settings(options, names, broker.address, path)
+        producer_file = write_settings(path / "producer.json", producing)
+        consumer_file = write_settings(path / "consumer.json", consuming)
         _print_plan(options, names)
         if options.kafka or options.mongodb:
             _check_servers(consumer_file)
         broker.keep_topics()
-        with ExitStack() as processes:
-            start = _Starter(folder, processes)
-            consumers = [
-                start(f"consumer-{number}", "consumer", plan.command("src.consumer", consumer_file))
-                for number in range(1, options.consumers + 1)
-            ]
-            count = ["--count", str(options.messages)] if options.messages else []
-            producer = start("producer", "producer", plan.command("src.producer", producer_file, *count))
-            folder.record_processes([os.getpid(), producer.pid, *(consumer.pid for consumer in consumers)])
-            with LiveTable(Console()) if sys.stdout.isatty() else PlainLines() as view:
-                monitor = Monitor(broker, producer, consumers, view=view, settings=consumer_file)
-                settled = monitor.run(stop)
-            healthy = _stop_all(producer, consumers, stopped=stop.is_set())
-            correct = _audit(broker.progress(), consumers=monitor.metrics, settings=consumer_file)
+        correct = _run_services(options, stop, broker, folder, producer_file, consumer_file)
         _print_locations(options, names, consumer_file)
-        return 0 if settled and healthy and correct else 1
+        return 0 if correct else 1
+
+
+def _run_services(
+    options: Options, stop: Event, broker: Kafka, folder: Folder, producer_file: Path, consumer_file: Path
+) -> bool:
+    """Whether every message is accounted for, and no process failed."""
+    with ExitStack() as processes:
+
+        def start(name: str, service: str, command: Sequence[str]) -> Child:
+            log = folder.path / "logs" / f"{name}.log"
+            environment = plan.environment(os.environ)
+            child = Child(name, command, plan.ROOT / service, log, environment=environment, lock=folder.lock)
+            return processes.enter_context(child)
+
+        consumers = [
+            start(f"consumer-{number}", "consumer", plan.command("src.consumer", consumer_file))
+            for number in range(1, options.consumers + 1)
+        ]
+        count = ["--count", str(options.messages)] if options.messages else []
+        producer = start("producer", "producer", plan.command("src.producer", producer_file, *count))
+        folder.record_processes([os.getpid(), producer.pid, *(consumer.pid for consumer in consumers)])
+        with LiveTable(Console()) if sys.stdout.isatty() else PlainLines() as view:
+            monitor = Monitor(broker, producer, consumers, view=view, settings=consumer_file)
+            settled = monitor.run(stop)
+        healthy = _stop_all(producer, consumers, stopped=stop.is_set())
+        correct = _audit(broker.progress(), consumers=monitor.metrics, settings=consumer_file)
+        return settled and healthy and correct
 
 
 class Monitor:
@@ -219,25 +230,6 @@ def describe_end(consumer: Child) -> str:
 
 def describe_failure(child: Child) -> str:
     return "\n  ".join([f"{child.name} has {child.state}. The last lines of {child.log}:", *child.last_lines()])
-
-
-class _Starter:
-    """Starts processes that end with the run, even if the run itself is killed by an exception."""
-
-    def __init__(self, folder: Folder, processes: ExitStack) -> None:
-        self._folder = folder
-        self._processes = processes
-
-    def __call__(self, name: str, service: str, command: Sequence[str]) -> Child:
-        child = Child(
-            name,
-            command,
-            plan.ROOT / service,
-            self._folder.path / "logs" / f"{name}.log",
-            environment=plan.environment(os.environ),
-            lock=self._folder.lock,
-        )
-        return self._processes.enter_context(child)
 
 
 def _print_plan(options: Options, names: plan.Names) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
 
-from local.connectivity import connection_error, host_port, kafka_addresses, require_reachable
+from local.connectivity import connection_error, host_port, require_kafka_reachable
 from local.errors import CannotRun
 from local.offsets import KAFKA_TIMEOUT, OffsetReader, retry_while_retriable
 from local.plan import Names
@@ -31,7 +31,7 @@ class Topics:
 
         Returns the number of partitions of the data topic, which may have existed before.
         """
-        require_reachable("Kafka", self._kafka, kafka_addresses(self._kafka))
+        require_kafka_reachable(self._kafka)
         self._require_reachable_brokers()
         topic, dead_letter_topic = self._names.topic, self._names.dead_letter_topic
         self._create(NewTopic(topic, partitions))
