@@ -91,14 +91,14 @@ class KafkaSettings(Section, frozen=True):
             if key in RESERVED:
                 raise ValueError(f"client.{key} can't be set: {RESERVED[key]}")
         if self.topic == self.dead_letter_topic:
-            raise ValueError("dead_letter_topic is the topic itself: a parked message would come back at once")
+            raise ValueError("dead_letter_topic is the topic itself: the consumer would read its own dead letters")
 
 
 class ConsumerSettings(Section, frozen=True):
     batch_size: Annotated[int, Meta(ge=1, le=10_000)] = 500
     """Records that are stored in one call, at most."""
     max_retries: Annotated[int, Meta(ge=0, le=100)] = 3
-    """How often a message that fails on its own, for an unknown reason, is tried again before it is parked."""
+    """Retries of a message that fails alone, for an unknown reason, before it is dead-lettered."""
     dead_letter_storm_percent: Annotated[int, Meta(ge=1, le=100)] = 80
     """When more of the last 1,000 messages would be dead-lettered they are held instead; 100 lets any share through."""
     offset_commit_frequency_ms: Annotated[int, Meta(ge=10, le=3_600_000)] = 1000

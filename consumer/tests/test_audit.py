@@ -11,28 +11,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
+from confluent_kafka import Consumer, Producer, TopicPartition
 
 from local.broker import RETENTION_BYTES, EmbeddedBroker
 from src.audit import __main__ as audit
 from src.audit.__main__ import CANNOT_RUN, FAILED, INTERRUPTED, PASSED
 from src.audit.comparison import Audit
-from src.audit.findings import Example, Findings
-from src.audit.ledger import Ledger
-from src.audit.progress import Progress
-from src.audit.report import Report, as_json, as_table, notes
+from src.audit.report import Report
 from src.dead_letters.dead_letter import DeadLetter, dead_letter_of, replay_marker
-from src.kafka.topic_reader import OffsetRange, TopicReader
-from src.model.errors import InvalidMessage, SourceError
+from src.kafka.topic_reader import TopicReader
+from src.model.errors import InvalidMessage
 from src.model.record import Record, Rejection
 from src.settings import KafkaSettings, MongoSettings, Settings, StoreUri
 from src.storage import DataStorage
 from src.stores.sqlite import SqliteStore
 from src.utils.secret import ClientSettings
-from tests.fake_kafka import FakeMessage
 
 DAY = 86_400.0
-FETCH, OFFSET_FETCH = 1, 9  # API keys of these requests
 NUMBERS = count()
 CLIENT: dict[str, str | int | float | bool] = {"fetch.wait.max.ms": 20}
 
@@ -120,7 +115,7 @@ def broker() -> Iterator[EmbeddedBroker]:
 
 @pytest.fixture(scope="module")
 def producer(broker: EmbeddedBroker) -> Producer:
-    return a_producer(broker)
+    return Producer({"bootstrap.servers": broker.address, "linger.ms": 0}, logger=logging.getLogger("librdkafka"))
 
 
 @pytest.fixture
@@ -474,16 +469,6 @@ def test_an_unknown_librdkafka_key_is_named(world: World, capsys: pytest.Capture
     assert "no.such.key" in capsys.readouterr().err
 
 
-def test_an_unreachable_broker_is_named_with_the_reason() -> None:
-    kafka = KafkaSettings(bootstrap_servers=f"127.0.0.1:{a_closed_port()}")
-
-    with (
-        TopicReader(kafka, request_timeout=0.5) as reader,
-        pytest.raises(SourceError, match=r"^broker 127\.0\.0\.1:.* refused"),
-    ):
-        reader.partitions("any")
-
-
 def test_a_bug_in_the_audit_is_not_a_result(capsys: pytest.CaptureFixture[str]) -> None:
     def fail(options: argparse.Namespace) -> Report:
         raise ZeroDivisionError
@@ -503,7 +488,7 @@ def test_an_interrupted_audit_prints_nothing(capsys: pytest.CaptureFixture[str])
 def test_an_unreachable_store_is_an_error_without_credentials(
     world: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("MONGODB_URI", f"mongodb://someone:s3cret@127.0.0.1:{a_closed_port()}/")
+    monkeypatch.setenv("MONGODB_URI", f"mongodb://someone:s3cret@127.0.0.1:{unused_port()}/")
     monkeypatch.setenv("MONGODB_TIMEOUT_MS", "100")
 
     code = audit.main(["--config", str(world.config)])
@@ -512,149 +497,6 @@ def test_an_unreachable_store_is_an_error_without_credentials(
     assert code == CANNOT_RUN
     assert error.startswith("audit: ")
     assert "s3cret" not in error
-
-
-def test_a_broker_that_becomes_unavailable_during_reading_is_an_error(tmp_path: Path) -> None:
-    with EmbeddedBroker({}) as broker:
-        world = World("unavailable", broker, a_producer(broker), tmp_path)
-        world.send(message("a"))
-        with TopicReader(world.kafka, read_timeout=0.0) as reader:
-            broker.go_down()
-
-            with pytest.raises(SourceError, match=r"^broker 127\.0\.0\.1:"):
-                list(reader.read(world.kafka.topic, {0: OffsetRange(0, 1)}))
-
-
-def test_a_range_beyond_the_end_of_the_topic_ends_with_the_topic(world: World) -> None:
-    world.send(message("a"))
-
-    with TopicReader(world.kafka) as reader:
-        records = list(reader.read(world.kafka.topic, {0: OffsetRange(0, 100)}))
-
-    assert [record.value for record in records] == [b'{"id": "a"}']
-
-
-def test_a_lagging_replica_does_not_end_the_reading(world: World) -> None:
-    world.send(message("a"))
-
-    with TopicReader(world.kafka, consumer=LaggingReplica) as reader:
-        records = list(reader.read(world.kafka.topic, {0: OffsetRange(0, 1)}))
-
-    assert [record.value for record in records] == [b'{"id": "a"}']
-
-
-def test_messages_beyond_the_range_are_not_read(world: World) -> None:
-    world.send(message("a"), message("b"))
-    world.send(message("c"), partition=1)
-
-    with TopicReader(world.kafka) as reader:
-        records = list(reader.read(world.kafka.topic, {0: OffsetRange(0, 1), 1: OffsetRange(0, 1)}))
-
-    assert sorted((record.partition, record.offset) for record in records) == [(0, 0), (1, 0)]
-
-
-def test_a_missing_partition_is_an_error(world: World) -> None:
-    world.send(message("a"))
-
-    with (
-        TopicReader(world.kafka, read_timeout=1.0) as reader,
-        pytest.raises(SourceError, match=r"^broker 127\.0\.0\.1:.*\[17\]"),
-    ):
-        list(reader.read(world.kafka.topic, {17: OffsetRange(0, 1)}))
-
-
-def test_a_topic_without_permission_is_an_error(tmp_path: Path) -> None:
-    with EmbeddedBroker({}) as broker:
-        world = World("secret", broker, a_producer(broker), tmp_path)
-        world.send(message("a"))
-        broker.fail_next(FETCH, *[KafkaError.TOPIC_AUTHORIZATION_FAILED] * 3)
-
-        with (
-            TopicReader(world.kafka) as reader,
-            pytest.raises(SourceError, match="Kafka returned an error for secret"),
-        ):
-            list(reader.read(world.kafka.topic, {0: OffsetRange(0, 1)}))
-
-
-def test_a_group_without_permission_is_an_error(tmp_path: Path) -> None:
-    with EmbeddedBroker({}) as broker:
-        world = World("secret", broker, a_producer(broker), tmp_path)
-        broker.fail_next(OFFSET_FETCH, *[KafkaError.GROUP_AUTHORIZATION_FAILED] * 3)
-
-        with TopicReader(world.kafka) as reader, pytest.raises(SourceError, match="authoriz"):
-            reader.committed("secret", [0])
-
-
-def test_a_request_to_a_moving_coordinator_is_retried(tmp_path: Path) -> None:
-    with EmbeddedBroker({}) as broker:
-        world = World("moving", broker, a_producer(broker), tmp_path)
-        world.send(message("a"))
-        broker.fail_next(OFFSET_FETCH, *[KafkaError.NOT_COORDINATOR] * 3)
-
-        with TopicReader(world.kafka) as reader:
-            assert reader.committed("moving", [0]) == {0: None}
-
-
-def test_a_coordinator_that_keeps_moving_is_an_error(tmp_path: Path) -> None:
-    with EmbeddedBroker({}) as broker:
-        world = World("moving", broker, a_producer(broker), tmp_path)
-        broker.fail_next(OFFSET_FETCH, *[KafkaError.NOT_COORDINATOR] * 50)
-
-        with TopicReader(world.kafka, read_timeout=0.5) as reader, pytest.raises(SourceError, match="oordinator"):
-            reader.committed("moving", [0])
-
-
-def test_notes_explain_the_limits_of_the_numbers() -> None:
-    progress = Progress({0: 5, 1: 2, 2: None}, {0: OffsetRange(0, 3), 1: OffsetRange(7, 9), 2: OffsetRange(4, 9)})
-
-    texts = list(notes(progress, {0: OffsetRange(3, 9)}, in_memory=True))
-
-    assert texts == [
-        "partition 0 ends at 3, before the group's committed offset 5: was the topic recreated?",
-        "partition 1: offsets 2 to 6 were deleted before the group read them",
-        "3 dead letters were deleted from their topic; their messages may count as lost",
-        "no temporary file could be created, so the audit used memory: about 200 bytes per message",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("uri", "address"),
-    [
-        ("mongodb://user:s3cret@a:1,b:2/admin?replicaSet=rs&x=s3cret", "mongodb://a:1,b:2/pubsub.messages"),
-        ("mongodb://user:p@ss@a:1/", "mongodb://a:1/pubsub.messages"),
-        ("mongodb+srv://user:s3cret@cluster.example", "mongodb+srv://cluster.example/pubsub.messages"),
-        ("sqlite:///run/store.db", "sqlite:///run/store.db"),
-    ],
-)
-def test_the_address_of_the_store_has_no_credentials(uri: str, address: str) -> None:
-    report = json.loads(as_json(Report(Settings(mongodb=MongoSettings(uri=StoreUri(uri))), NOTHING, 0, 0)))
-
-    assert report["store"] == address
-
-
-def test_the_table_says_that_there_are_more_examples() -> None:
-    found = Findings(**{**vars(NOTHING), "lost": 21, "lost_first": (Example(0, 1, None, "gone"),)})
-
-    table = as_table(Report(Settings(), found, 0, 0, notes=("this is a note",)))
-
-    assert "  lost: data-topic[0] offset 1, no id: gone\n  (the first 20 of each)\n" in table
-    assert "Note: this is a note.\n" in table
-
-
-with Ledger("t") as _ledger:
-    NOTHING = _ledger.findings()
-
-
-class LaggingReplica(Consumer):
-    """Reports the end of the partition too early, once, like a lagging replica."""
-
-    has_reported = False
-
-    def poll(self, timeout: float = 0.0) -> Any:
-        if self.has_reported:
-            return super().poll(timeout)
-        self.has_reported = True
-        return FakeMessage(0, error=KafkaError(KafkaError._PARTITION_EOF))
 
 
 class StoreWithTtl(SqliteStore):
@@ -690,11 +532,7 @@ def run_audit(
         return comparison.run()
 
 
-def a_producer(broker: EmbeddedBroker) -> Producer:
-    return Producer({"bootstrap.servers": broker.address, "linger.ms": 0}, logger=logging.getLogger("librdkafka"))
-
-
-def a_closed_port() -> int:
+def unused_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]

@@ -81,19 +81,19 @@ class World:
 
     def committed(self, partitions: int = 4) -> int:
         """The sum of the group's committed offsets."""
-        with TopicReader(parse(Settings, self.config).kafka) as snapshot:
-            return sum(offset or 0 for offset in snapshot.committed(self.topic, range(partitions)).values())
+        with TopicReader(parse(Settings, self.config).kafka) as reader:
+            return sum(offset or 0 for offset in reader.committed(self.topic, range(partitions)).values())
 
-    def parked(self) -> list[bytes | None]:
+    def dead_letters(self) -> list[bytes | None]:
         consumer = Consumer(
             {"bootstrap.servers": self.topics.servers, "group.id": "reader", "enable.partition.eof": True}
         )
         consumer.assign([TopicPartition(f"{self.topic}.dlq", 0, 0)])
-        letters: list[bytes | None] = []
+        values: list[bytes | None] = []
         while (message := consumer.poll(PATIENCE)) is not None and message.error() is None:
-            letters.append(message.value())
+            values.append(message.value())
         consumer.close()
-        return letters
+        return values
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ def ids(count: int) -> set[str]:
     return {str(number) for number in range(count)}
 
 
-def test_valid_messages_are_stored_broken_ones_are_parked_and_all_are_committed(world: World) -> None:
+def test_valid_messages_are_stored_invalid_ones_dead_lettered_and_all_committed(world: World) -> None:
     world.make_topics()
     world.produce([*messages(500), b"{broken", *messages(500, start=500)])
 
@@ -119,7 +119,7 @@ def test_valid_messages_are_stored_broken_ones_are_parked_and_all_are_committed(
         world.wait(lambda: world.committed() == 1001)
 
     assert world.stored == ids(1000)
-    assert world.parked() == [b"{broken"]
+    assert world.dead_letters() == [b"{broken"]
 
 
 def test_the_next_consumer_goes_on_where_the_last_one_committed(world: World) -> None:
@@ -147,7 +147,7 @@ def test_consumers_that_come_and_go_store_everything_once(world: World) -> None:
         world.wait(lambda: world.committed() == 4000)
 
     assert world.stored == ids(4000)
-    assert world.parked() == []
+    assert world.dead_letters() == []
 
 
 def test_partitions_that_are_added_while_it_runs_are_read_from_their_beginning(world: World) -> None:

@@ -38,7 +38,7 @@ def test_a_client_key_that_would_undo_the_promise_is_refused_by_name(key: str) -
 
 
 def test_a_dead_letter_topic_of_its_own_is_needed() -> None:
-    with pytest.raises(ConfigurationError, match="would come back at once"):
+    with pytest.raises(ConfigurationError, match="read its own dead letters"):
         load_settings(DEFAULT_FILE, {"KAFKA_DEAD_LETTER_TOPIC": "data-topic"})
 
 

@@ -85,19 +85,19 @@ class World:
         return self.registry.get_sample_value("consumer_lag_messages", {"topic": TOPIC, "partition": "0"})
 
     def account(self) -> dict[str, int]:
-        with TopicReader(self.settings.kafka) as snapshot, DataStorage(self.settings.mongodb) as storage:
-            findings = Audit(self.settings, snapshot, storage).run().findings
+        with TopicReader(self.settings.kafka) as reader, DataStorage(self.settings.mongodb) as storage:
+            findings = Audit(self.settings, reader, storage).run().findings
         names = ("produced", "stored", "dead_lettered", "lost", "twice", "repeated")
         return {name: getattr(findings, name) for name in names}
 
 
 class Validated(FakeStore):
-    """A store with a rule that no message keeps, until it is mended."""
+    """A store with a rule that no message keeps, until it is fixed."""
 
-    mended = False
+    fixed = False
 
     def insert(self, documents: Sequence[Mapping[str, Any]]) -> list[Verdict]:
-        if self.mended:
+        if self.fixed:
             return super().insert(documents)
         return [refused("validation_failed")] * len(documents)
 
@@ -106,7 +106,7 @@ class Crash(Exception):
     """Stands for the end of the process."""
 
 
-class CrashesOnceParked(DeadLetterTopic):
+class CrashesAfterDeadLettering(DeadLetterTopic):
     def send(self, rejections: Sequence[Rejection]) -> None:
         super().send(rejections)
         raise Crash
@@ -122,7 +122,7 @@ def good(count: int) -> list[bytes]:
     return [json.dumps({"id": str(number)}).encode() for number in range(count)]
 
 
-def test_of_a_storm_every_message_is_accounted_for_once_through_a_stop_and_to_its_end(world: World) -> None:
+def test_a_storm_settles_every_message_once_even_if_the_consumer_stops(world: World) -> None:
     world.produce([b"{"] * 3000 + good(3000))
 
     with world.consuming(probe_interval=UNTIL_STOPPED) as consumer:
@@ -140,27 +140,27 @@ def test_of_a_storm_every_message_is_accounted_for_once_through_a_stop_and_to_it
     assert world.account() == {**NOTHING, "produced": 6000, "stored": 3000, "dead_lettered": 3000}
 
 
-def test_a_rule_of_the_store_that_is_mended_costs_only_what_was_parked_before(world: World) -> None:
+def test_after_a_store_rule_is_fixed_no_more_messages_are_dead_lettered(world: World) -> None:
     world.produce(good(2000))
     store = Validated()
     storage = DataStorage(world.settings.mongodb, store=store)
 
     with world.consuming(probe_interval=SOON, storage=storage) as consumer:
         world.wait(lambda: consumer.readiness_failures() and world.settled("dead_lettered") > 1000)
-        store.mended = True
+        store.fixed = True
         world.wait(lambda: world.lag() == 0)
         assert consumer.readiness_failures() == []
-        parked = world.settled("dead_lettered")
+        dead_lettered = world.settled("dead_lettered")
 
-    assert 1000 < parked < 2000
-    assert world.settled("stored") == len(store.documents) == 2000 - parked
+    assert 1000 < dead_lettered < 2000
+    assert world.settled("stored") == len(store.documents) == 2000 - dead_lettered
 
 
-def test_a_dead_letter_parked_again_after_a_crash_is_counted_as_repeated_and_never_as_two(world: World) -> None:
+def test_a_message_dead_lettered_again_after_a_crash_is_counted_as_repeated_and_not_twice(world: World) -> None:
     world.produce([*good(5), b"{"])
 
-    with world.consuming(dead_letters=CrashesOnceParked(world.settings.kafka)):
-        world.wait(lambda: letters(world) == 1)
+    with world.consuming(dead_letters=CrashesAfterDeadLettering(world.settings.kafka)):
+        world.wait(lambda: count_dead_letters(world) == 1)
     assert world.account() == NOTHING
     with world.consuming():
         world.wait(lambda: world.lag() == 0)
@@ -168,10 +168,11 @@ def test_a_dead_letter_parked_again_after_a_crash_is_counted_as_repeated_and_nev
     assert world.account() == {**NOTHING, "produced": 6, "stored": 5, "dead_lettered": 1, "repeated": 1}
 
 
-def letters(world: World) -> int:
+def count_dead_letters(world: World) -> int:
     topic = world.settings.kafka.dead_letter_topic
-    with TopicReader(world.settings.kafka) as snapshot:
-        return sum(span.end - span.first for span in snapshot.offset_ranges(topic, snapshot.partitions(topic)).values())
+    with TopicReader(world.settings.kafka) as reader:
+        ranges = reader.offset_ranges(topic, reader.partitions(topic)).values()
+    return sum(available.end - available.first for available in ranges)
 
 
 NOTHING = {"produced": 0, "stored": 0, "dead_lettered": 0, "lost": 0, "twice": 0, "repeated": 0}

@@ -28,7 +28,7 @@ class LedgerFull(ConsumerError):
 
 
 class DeadLetteredMessage(NamedTuple):
-    """The position of a dead letter, and the position and timestamp of its message, None if it does not tell."""
+    """The position of a dead letter, and the position and timestamp of its message, None if unknown."""
 
     dead_letter: MessagePosition
     position: MessagePosition | None = None

@@ -1,4 +1,4 @@
-"""A message as the stores keep it: its dates, its origin in Kafka, and when two messages are the same."""
+"""A message as the stores keep it: its dates, its position in Kafka, and when two messages are the same."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -23,7 +23,7 @@ _FINER_THAN_MICROSECONDS = re.compile(r"(\.\d{6})\d+", re.ASCII)
 
 
 class StoredMessage(NamedTuple):
-    """The id of a stored document, and the position and timestamp of its message; None if `kafka` does not tell."""
+    """The id of a stored document, and the position and timestamp of its message, None if unknown."""
 
     id: str
     position: MessagePosition | None = None
@@ -42,7 +42,7 @@ class StoredMessage(NamedTuple):
 
 
 def canonical_json(document: Document) -> bytes:
-    """Equal for equal messages, whatever their origin. 1, 1.0 and true differ; the order of keys does not matter."""
+    """Equal for equal messages, whatever their positions. 1, 1.0 and true differ; the order of keys does not matter."""
     message = {name: value for name, value in document.items() if name != "kafka"}
     return msgspec.json.encode(dates_as_text(message), order="sorted")
 
