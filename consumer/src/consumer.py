@@ -7,6 +7,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from threading import Event
 from typing import Any, Protocol, Self
@@ -20,9 +21,8 @@ from src.dead_letters.topic import DeadLetterTopic
 from src.kafka.group_member import GroupMember
 from src.model.errors import DeadLetterError, DeadLetterStorm, InvalidMessage
 from src.model.record import Record
-from src.pipeline import result_metrics, storage_writer
+from src.pipeline import dead_letter_writer, result_metrics, storage_writer
 from src.pipeline.batch_writer import PROBE_INTERVAL, BatchWriter, Result, WriterOptions
-from src.pipeline.dead_letter_writer import DeadLetters
 from src.pipeline.writer_thread import WriterThread
 from src.settings import DEFAULT_FILE, VERSION, Settings, load_settings
 from src.storage import DataStorage
@@ -40,6 +40,7 @@ DRAIN_TIMEOUT = 3.0  # seconds to settle the batches in flight before partitions
 STOP_TIMEOUT = 5.0  # seconds to settle the batches in flight when asked to stop
 LIVENESS_TIMEOUT = 60.0  # seconds without an iteration of the loop
 PING_INTERVAL = 10.0  # seconds without work after which the store is pinged
+LOOK_UP_INTERVAL = 1.0  # seconds until the dead-letter topic is looked up again
 REASONS = sorted({*data_processor.REASONS, *storage.REASONS, storage_writer.PROCESSING_FAILED})  # of dead letters
 
 
@@ -49,6 +50,17 @@ class Storage(storage_writer.Storage, Protocol):
     def save(self, data: Mapping[str, Any]) -> bool: ...
 
     def close(self) -> None: ...
+
+
+class DeadLetters(dead_letter_writer.DeadLetters, Protocol):
+    """What the consumer needs of a dead-letter topic; DeadLetterTopic is it."""
+
+    @property
+    def unavailable_reason(self) -> str | None:
+        """Why the topic has not been found; None once it has been."""
+
+    def look_up(self) -> None:
+        """Look for the topic, unless it was found before."""
 
 
 class DataConsumer:
@@ -98,7 +110,9 @@ class DataConsumer:
         self._waiting: deque[list[Record]] = deque()
         self._paused = False
         self._full_since: float | None = None
+        self._look_up: Future[None] | None = None
         self._last_iteration = self._last_work = clock()
+        self._last_look_up = clock() - LOOK_UP_INTERVAL
 
     def process_message(self, message: Mapping[str, Any]) -> bool:
         """Check one decoded message and store it; False if it is invalid or refused, or the store is unavailable."""
@@ -128,6 +142,7 @@ class DataConsumer:
                 self._settle(self._writer.results(self._result_timeout()))
                 self._member.update_lag_if_due()
                 self._member.commit_if_due()
+                self._look_up_dead_letter_topic()
                 self._ping_idle_store()
             logger.info("stopping", extra={"timeout_seconds": STOP_TIMEOUT})
             self._settle(self._writer.drain(STOP_TIMEOUT))
@@ -135,9 +150,12 @@ class DataConsumer:
         logger.info("stopped")
 
     def readiness_failures(self) -> list[str]:
-        """Why messages are not being settled; empty while the service is ready. Safe from any thread."""
-        blocked_by = self._writer.blocked_by
-        return self._member.readiness_failures() + ([f"{blocked_by.cause}: {blocked_by}"] if blocked_by else [])
+        """Why messages are not being settled; empty while the service is ready. Safe from any thread.
+
+        Kafka, the store and the dead-letter topic must each have answered once.
+        """
+        failures = (*self._member.readiness_failures(), self._writer_failure(), self._dead_letters.unavailable_reason)
+        return [failure for failure in failures if failure]
 
     def liveness_failures(self) -> list[str]:
         """Why the loop seems to have stalled; empty while it runs. Safe from any thread."""
@@ -154,6 +172,12 @@ class DataConsumer:
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+    def _writer_failure(self) -> str | None:
+        blocked_by, store_reached = self._writer.blocked_by, self._writer.store_reached
+        if blocked_by:
+            return f"{blocked_by.cause}: {blocked_by}"
+        return None if store_reached else f"store {self._settings.mongodb.uri}: not reached yet"
 
     def _fetch(self) -> None:
         """Poll, and submit what has arrived to the writer; while it is full, batches wait here."""
@@ -218,6 +242,15 @@ class DataConsumer:
         elif now - self._last_work >= PING_INTERVAL:
             self._last_work = now
             self._writer.ping()
+
+    def _look_up_dead_letter_topic(self) -> None:
+        """Until it has been found. In the writer's thread, because the loop must not wait for the answer."""
+        if self._dead_letters.unavailable_reason is None or not (self._look_up is None or self._look_up.done()):
+            return
+        now = self._clock()
+        if now - self._last_look_up >= LOOK_UP_INTERVAL:
+            self._last_look_up = now
+            self._look_up = self._writer.call(self._dead_letters.look_up)
 
     def _health_server(self) -> HealthServer:
         metrics = self._settings.metrics

@@ -27,6 +27,8 @@ class FakeDeadLetters:
         self.rejections: list[Rejection] = []
         self.outages = 0
         self.closed = False
+        self.exists = True
+        self.unavailable_reason: str | None = "dead-letter topic: not checked yet"
 
     @property
     def offsets(self) -> list[int]:
@@ -39,6 +41,12 @@ class FakeDeadLetters:
             self.rejections += rejections[:confirmed]
             raise DeadLetterError("unreachable", "connection refused", range(confirmed, len(rejections)))
         self.rejections += rejections
+        if rejections:
+            self.unavailable_reason = None
+
+    def look_up(self) -> None:
+        if self.exists:
+            self.unavailable_reason = None
 
     def close(self) -> None:
         self.closed = True

@@ -35,10 +35,16 @@ LARGE_BATCHES = {**CONFIG, "consumer": {"offset_commit_frequency_ms": 10}}
 class World:
     """A consumer among fakes. `until` runs its loop in a thread until a condition holds, then asks it to stop."""
 
-    def __init__(self, *values: bytes, config: dict[str, Any] = CONFIG, probe_interval: float = PROBE_INTERVAL) -> None:
+    def __init__(
+        self,
+        *values: bytes,
+        config: dict[str, Any] = CONFIG,
+        store: FakeStore | None = None,
+        probe_interval: float = PROBE_INTERVAL,
+    ) -> None:
         self.hours_passed = 0
         self.topic = FakeTopic({0: list(values)}, committed={0: (0, "")})
-        self.store = FakeStore()
+        self.store = store or FakeStore()
         self.dead_letters = FakeDeadLetters()
         self.registry = CollectorRegistry()
         self.stop = Event()
@@ -324,26 +330,59 @@ def test_a_stop_in_an_outage_leaves_the_batch_to_the_next_consumer() -> None:
     world = World(message(0))
     world.store.outages = 10**9
 
-    world.until(lambda: world.consumer.readiness_failures())
+    world.until(lambda: "unreachable: connection refused" in world.consumer.readiness_failures())
 
     assert world.committed == 0
     assert world.dead_letters.rejections == []
 
 
-def test_ready_gives_its_reasons_and_live_succeeds_while_the_loop_runs(caplog: pytest.LogCaptureFixture) -> None:
+class Unresponsive(FakeStore):
+    """Does not respond before `responds` is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.responds = Event()
+
+    def ping(self) -> None:
+        assert self.responds.wait(DEADLINE)
+        super().ping()
+
+
+def test_ready_fails_until_kafka_the_store_and_the_dead_letter_topic_have_answered(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     caplog.set_level("INFO")
-    world = World()
+    store = Unresponsive()
+    world = World(store=store)
     world.client.report_statistics(connected=False)
+    world.dead_letters.exists = False
+    broker, dead_letters = "broker kafka:9092: not connected yet", "dead-letter topic: not checked yet"
+    database = "store mongodb://mongodb:27017: not reached yet"
 
     with world.running():
         world.wait(lambda: "serving metrics and health" in caplog.messages)
         port = next(vars(line)["port"] for line in caplog.records if line.message == "serving metrics and health")
 
         assert get(port, "/live") == (200, {"ok": True, "reasons": []})
-        assert get(port, "/ready") == (503, {"ok": False, "reasons": ["broker kafka:9092: not connected yet"]})
+        assert get(port, "/ready") == (503, {"ok": False, "reasons": [broker, database, dead_letters]})
+        assert world.metric("consumer_healthy") == 0
         world.client.report_statistics()
-        assert get(port, "/ready") == (200, {"ok": True, "reasons": []})
+        assert get(port, "/ready") == (503, {"ok": False, "reasons": [database, dead_letters]})
+        store.responds.set()
+        world.wait(lambda: world.store.has_indexes)
+        assert get(port, "/ready") == (503, {"ok": False, "reasons": [dead_letters]})
+        world.dead_letters.exists = True
+        world.wait(lambda: get(port, "/ready") == (200, {"ok": True, "reasons": []}))
         assert world.metric("consumer_healthy") == 1
+
+
+def test_messages_are_stored_while_the_dead_letter_topic_has_not_been_found() -> None:
+    world = World(message(0))
+    world.dead_letters.exists = False
+
+    world.until(lambda: world.committed == 1)
+
+    assert world.consumer.readiness_failures() == ["dead-letter topic: not checked yet"]
 
 
 def test_live_fails_when_the_loop_has_stalled() -> None:

@@ -139,6 +139,16 @@ def test_an_unavailable_broker_is_an_error_after_the_timeout() -> None:
     dead_letters.close()
 
 
+def test_an_unreachable_broker_is_why_the_topic_is_not_found() -> None:
+    dead_letters = DeadLetterTopic(SETTINGS)
+
+    dead_letters.look_up()
+
+    assert (dead_letters.unavailable_reason or "").startswith("dead-letter topic data-topic.dlq: ")
+    assert "not checked yet" not in (dead_letters.unavailable_reason or "")
+    dead_letters.close()
+
+
 def test_after_an_outage_the_same_object_sends_again(broker: EmbeddedBroker, settings: KafkaSettings) -> None:
     dead_letters = DeadLetterTopic(settings, timeout=SHORT)
     broker.go_down()

@@ -16,10 +16,10 @@ from confluent_kafka.admin import (
 )
 
 from local.broker import EmbeddedBroker
+from src.consumer import DeadLetters
 from src.dead_letters.topic import DeadLetterTopic
 from src.model.errors import DeadLetterError, InvalidMessage
 from src.model.record import Record, Rejection
-from src.pipeline.dead_letter_writer import DeadLetters
 from src.settings import KafkaSettings
 from tests.fakes import DEADLINE, FakeDeadLetters
 from tests.kafka_server import PATIENCE, Topics, kafka_servers, topics
@@ -93,6 +93,21 @@ class DeadLettersContract:
         topic.dead_letters.send([rejections("b", "c")[index] for index in caught.value.unconfirmed])
 
         assert topic.names() == {"a", "b", "c"}
+
+    def test_a_topic_that_exists_is_found(self, topic: Topic) -> None:
+        before = topic.dead_letters.unavailable_reason
+
+        topic.dead_letters.look_up()
+
+        assert "not checked yet" in (before or "")
+        assert topic.dead_letters.unavailable_reason is None
+
+    def test_a_confirmed_dead_letter_proves_that_the_topic_exists(self, topic: Topic) -> None:
+        topic.dead_letters.send([])
+        before = topic.dead_letters.unavailable_reason
+        topic.dead_letters.send(rejections("a"))
+
+        assert (before is None, topic.dead_letters.unavailable_reason) == (False, None)
 
     def test_a_rejection_may_be_sent_again(self, topic: Topic) -> None:
         for _ in range(2):

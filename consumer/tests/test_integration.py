@@ -165,7 +165,7 @@ def test_partitions_that_are_added_while_it_runs_are_read_from_their_beginning(w
 
 def test_a_topic_that_is_created_later_is_read(world: World) -> None:
     with world.consuming() as consumer:
-        world.wait(lambda: any(world.topic in reason for reason in consumer.readiness_failures()))
+        world.wait(lambda: any(f"topic {world.topic}:" in reason for reason in consumer.readiness_failures()))
 
         world.make_topics()
         world.produce(messages(10))

@@ -15,6 +15,7 @@ from src.model.record import Rejection
 from src.settings import KafkaSettings
 
 CHECK_TIMEOUT = 5.0  # seconds for each request of `check`
+LOOK_UP_TIMEOUT = 1.0  # seconds
 
 _HINTS = {
     KafkaError.INVALID_RECORD: "; a compacted topic rejects messages without a key: set its cleanup.policy to delete",
@@ -39,6 +40,8 @@ class DeadLetterTopic:
         self._topic = settings.dead_letter_topic
         self._producer = ConfirmedProducer(settings, timeout=timeout, producer=producer)
         self._admin = admin
+        self.unavailable_reason: str | None = self._describe("not checked yet")
+        """Why the topic has not been found; None once it has been. Safe to read from any thread."""
 
     def send(self, rejections: Sequence[Rejection]) -> None:
         """Returns when Kafka has confirmed a dead letter for each. Raises DeadLetterError for those it has not."""
@@ -47,6 +50,14 @@ class DeadLetterTopic:
         self._send_smaller(dead_letters, failures)
         if failures:
             raise self._error(failures)
+        if rejections:
+            self.unavailable_reason = None
+
+    def look_up(self) -> None:
+        """Look for the topic, unless it was found before; `unavailable_reason` has the result."""
+        if self.unavailable_reason is not None:
+            error = self._producer.topic_error(self._topic, LOOK_UP_TIMEOUT)
+            self.unavailable_reason = None if error is None else self._describe(self._explain(error))
 
     def check(self, timeout: float = CHECK_TIMEOUT) -> list[CheckResult]:
         """Whether the topic exists, keeps dead letters, and accepts one for every message."""
@@ -70,8 +81,14 @@ class DeadLetterTopic:
 
     def _error(self, failures: dict[int, KafkaError]) -> DeadLetterError:
         error = next(iter(failures.values()))
-        text = f"dead-letter topic {self._topic}: {self._producer.explain(error)}{_HINTS.get(error.code(), '')}"
-        return DeadLetterError(error.name().strip("_").lower(), text, sorted(failures))
+        cause = error.name().strip("_").lower()
+        return DeadLetterError(cause, self._describe(self._explain(error)), sorted(failures))
+
+    def _explain(self, error: KafkaError) -> str:
+        return f"{self._producer.explain(error)}{_HINTS.get(error.code(), '')}"
+
+    def _describe(self, reason: str) -> str:
+        return f"dead-letter topic {self._topic}: {reason}"
 
 
 def _is_too_large(error: KafkaError) -> bool:

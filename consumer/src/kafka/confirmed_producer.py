@@ -90,6 +90,14 @@ class ConfirmedProducer:
             self._producer = self._new_producer()  # a producer with a fatal error sends nothing more
         return failures
 
+    def topic_error(self, topic: str, timeout: float) -> KafkaError | None:
+        """Why nothing can be sent to this topic; None if it exists. On some brokers, this creates it."""
+        try:
+            error: KafkaError | None = self._producer.list_topics(topic, timeout).topics[topic].error
+        except KafkaException as exception:
+            error = exception.args[0]
+        return error
+
     def explain(self, error: KafkaError) -> str:
         """The error's text, and what the client reported of the broker meanwhile."""
         return f"{error.str()} ({self._last_error})" if self._last_error else str(error.str())

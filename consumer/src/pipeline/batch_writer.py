@@ -88,6 +88,8 @@ class BatchWriter:
             probe_interval=options.probe_interval,
         )
         self._dead_letter_writer = DeadLetterWriter(dead_letters, self._retrier, is_assigned)
+        self.store_reached = False
+        """Whether a call to the store has succeeded since the start. Safe to read from any thread."""
 
     @property
     def blocked_by(self) -> Unavailable | None:
@@ -101,6 +103,8 @@ class BatchWriter:
 
     def prepare(self) -> None:
         """Wait until the store is available, and create its indexes. Raises WriterStopped."""
+        self._retrier.retry_until_available(self._storage.ping)
+        self.store_reached = True
         self._retrier.retry_until_available(self._storage.ensure_indexes)
 
     def ping(self) -> None:

@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from typing import Self
@@ -36,6 +36,11 @@ class WriterThread:
         return self._writer.blocked_by
 
     @property
+    def store_reached(self) -> bool:
+        """Whether a call to the store has succeeded since the start."""
+        return self._writer.store_reached
+
+    @property
     def full(self) -> bool:
         return len(self._in_flight) >= MAX_IN_FLIGHT
 
@@ -49,6 +54,10 @@ class WriterThread:
     def ping(self) -> None:
         """Have the store asked whether it is available; `blocked_by` shows the answer."""
         self._ping = self._executor.submit(self._writer.ping)
+
+    def call(self, function: Callable[[], None]) -> Future[None]:
+        """Run a short function in this thread, between batches."""
+        return self._executor.submit(function)
 
     def results(self, timeout: float = 0.0) -> list[Result]:
         """What is settled, in order; waits up to `timeout` seconds for the first batch to end. Raises its error."""

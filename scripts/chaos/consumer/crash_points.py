@@ -5,10 +5,9 @@ import signal
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from src.consumer import Storage
+from src.consumer import DeadLetters, Storage
 from src.model.record import Rejection
 from src.model.verdict import Verdict
-from src.pipeline.dead_letter_writer import DeadLetters
 
 STORING, STORED, DEAD_LETTERED = "storing", "stored", "dead-lettered"
 
@@ -72,6 +71,13 @@ class CrashingDeadLetters:
         self._dead_letters.send(rejections)
         if self._countdown():
             kill()
+
+    @property
+    def unavailable_reason(self) -> str | None:
+        return self._dead_letters.unavailable_reason
+
+    def look_up(self) -> None:
+        self._dead_letters.look_up()
 
     def close(self) -> None:
         self._dead_letters.close()
