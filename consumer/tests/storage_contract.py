@@ -377,6 +377,7 @@ class StorageContract:
                 message("2"),
                 message("3", kafka="odd"),
                 message("4", kafka={}),
+                message("5", kafka={"topic": "t", "partition": 2}),
             ]
         )
 
@@ -385,6 +386,7 @@ class StorageContract:
             StoredMessage("2"),
             StoredMessage("3"),
             StoredMessage("4"),
+            StoredMessage("5"),
         ]
 
     def test_indexes_can_be_ensured_repeatedly(self, storage: DataStorage) -> None:

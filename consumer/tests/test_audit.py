@@ -402,7 +402,7 @@ def test_waiting_ends_after_the_given_time(world: World) -> None:
 
 
 def test_the_table_has_every_count(world: World, capsys: pytest.CaptureFixture[str]) -> None:
-    world.send(message("a"), message("b\x1b[31m"))
+    world.send(message("a"), message("b\x1b\x7f"))
     world.store(message("a"), 0)
     world.commit_all()
 
@@ -425,7 +425,7 @@ def test_the_table_has_every_count(world: World, capsys: pytest.CaptureFixture[s
         "repeated",
         "foreign",
     ]
-    assert rf'  lost: {world.kafka.topic}[0] offset 1, id "b\u001b[31m": neither stored nor dead-lettered' in lines
+    assert rf'  lost: {world.kafka.topic}[0] offset 1, id "b\u001b\u007f": neither stored nor dead-lettered' in lines
     assert lines[-1] == "FAIL: 1 lost, 0 twice."
 
 

@@ -10,7 +10,6 @@ from src.audit.progress import Progress
 from src.audit.report import Report, deleted_by_retention, notes
 from src.dead_letters.dead_letter import original_position, original_timestamp, read_replay_marker
 from src.kafka.topic_reader import OffsetRange, TopicReader
-from src.model.errors import SourceError
 from src.settings import Settings
 from src.storage import DataStorage
 
@@ -67,9 +66,7 @@ class Audit:
             return Report(self._settings, findings, pending, expired_offsets, tuple(remarks))
 
     def _progress(self) -> Progress:
-        partitions = self._reader.partitions(self._topic)
-        if not partitions:
-            raise SourceError(f"there is no topic {self._topic} at {self._settings.kafka.servers}")
+        partitions = self._reader.existing_partitions(self._topic)
         committed = self._reader.committed(self._topic, partitions)
         return Progress(committed, self._reader.offset_ranges(self._topic, partitions))
 

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator
 from src.dead_letters.dead_letter import original_position, read_replay_marker
 from src.dead_letters.entries import Entry, read_entries
 from src.kafka.topic_reader import OffsetRange, TopicReader
-from src.model.errors import SourceError
 from src.model.position import MessagePosition
 from src.model.record import Record
 from src.settings import KafkaSettings
@@ -18,7 +17,7 @@ class DeadLetterReader:
         self._settings = settings
         self._topic = settings.dead_letter_topic
         self._reader = reader
-        self._ranges = reader.offset_ranges(self._topic, self._partitions())
+        self._ranges = reader.offset_ranges(self._topic, reader.existing_partitions(self._topic))
 
     def entries(self) -> list[Entry]:
         return read_entries(self._read(self._ranges), self._settings.topic)
@@ -43,12 +42,6 @@ class DeadLetterReader:
             first, end = ranges.get(partition, OffsetRange(offset, offset))
             ranges[partition] = OffsetRange(min(first, offset), max(end, offset + 1))
         return (record for record in self._read(ranges) if record.position in requested)
-
-    def _partitions(self) -> list[int]:
-        partitions = self._reader.partitions(self._topic)
-        if not partitions:
-            raise SourceError(f"there is no topic {self._topic} at {self._settings.servers}")
-        return partitions
 
     def _read(self, ranges: dict[int, OffsetRange]) -> Iterator[Record]:
         return self._reader.read(self._topic, ranges)

@@ -56,7 +56,7 @@ def details(record: Record) -> Iterator[str]:
 
 
 def entry_as_json(entry: Entry) -> str:
-    return _json(
+    return json.dumps(
         {
             "state": entry.state,
             "reason": entry.reason or None,
@@ -86,7 +86,7 @@ def record_as_json(record: Record) -> str:
         "timestamp_ms": TIMESTAMP,
     }
     headers = original_headers(record.headers)
-    return _json(
+    return json.dumps(
         {
             **_position_as_json(original_position(record.headers)),
             **{name: header_text(record.headers, header) for name, header in texts.items()},
@@ -174,7 +174,3 @@ def _content(content: bytes | None) -> str | dict[str, str] | None:
         return content.decode()
     except UnicodeDecodeError:
         return {"base64": base64.b64encode(content).decode()}
-
-
-def _json(value: dict[str, Any]) -> str:
-    return json.dumps(value).replace("\x7f", "\\u007f")

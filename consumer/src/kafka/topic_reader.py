@@ -72,6 +72,12 @@ class TopicReader:
             topics = self._consumer.list_topics(timeout=self._request_timeout).topics
         return sorted(topics[topic].partitions) if topic in topics else []
 
+    def existing_partitions(self, topic: str) -> list[int]:
+        """Raises SourceError if there is no such topic."""
+        if partitions := self.partitions(topic):
+            return partitions
+        raise SourceError(f"there is no topic {topic} at {self._servers}")
+
     def committed(self, topic: str, partitions: Sequence[int]) -> dict[int, int | None]:
         """The group's offsets; None where it has committed none."""
         requested = [TopicPartition(topic, partition) for partition in partitions]
