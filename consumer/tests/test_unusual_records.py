@@ -133,7 +133,7 @@ class World:
         assert (findings.stored, findings.dead_lettered) == (len(self._ids), dead_lettered)
         assert (findings.lost, findings.twice, findings.repeated) == (0, 0, 0)
 
-    def letters(self) -> list[tuple[bytes | None, bytes | None, RawHeaders]]:
+    def dead_lettered(self) -> list[tuple[bytes | None, bytes | None, RawHeaders]]:
         """Key, value and original headers of each dead letter."""
         topic = self.settings.kafka.dead_letter_topic
         with TopicReader(self.settings.kafka) as reader:
@@ -188,7 +188,7 @@ def test_headers_of_any_bytes_are_stored_or_dead_lettered_and_replayed(
     with world.consuming():
         world.wait_until_all_is_committed()
         world.assert_all_is_stored_but(dead_lettered=len(kind))
-        assert world.letters() == [(b"key \xff", b"{bad", headers) for headers in kind]
+        assert world.dead_lettered() == [(b"key \xff", b"{bad", headers) for headers in kind]
         for entry, headers in zip(world.dead_letters("list"), kind, strict=True):
             (shown,) = world.dead_letters("show", f"{entry['partition']}:{entry['offset']}")
             assert len(shown["headers"]) == len(headers)
@@ -197,13 +197,17 @@ def test_headers_of_any_bytes_are_stored_or_dead_lettered_and_replayed(
         world.wait_until_all_is_committed()
 
     world.assert_all_is_stored_but(dead_lettered=2 * len(kind))
-    assert world.letters() == 2 * [(b"key \xff", b"{bad", headers) for headers in kind]
+    assert world.dead_lettered() == 2 * [(b"key \xff", b"{bad", headers) for headers in kind]
 
 
 def test_the_dead_letter_topic_may_hold_any_record_of_another_program(world: World) -> None:
     world.put(RawRecord(world.good()), RawRecord(b"{bad"))
     world.consume_all()
-    foreign = [*SMALL, *map(origin, (b"", b"a\0b", b"a b", b"\xff", b"x" * 300)), origin(world.topic.encode(), 2**63)]
+    foreign = [
+        *SMALL,
+        *map(position_headers, (b"", b"a\0b", b"a b", b"\xff", b"x" * 300)),
+        position_headers(world.topic.encode(), 2**63),
+    ]
     for headers in foreign:
         world.put_dead_letter(RawRecord(b"{", None, headers))
     for timestamp in TIMESTAMPS:
@@ -233,7 +237,7 @@ def test_a_key_of_1_mb_and_missing_values_are_stored_or_dead_lettered(world: Wor
     world.consume_all()
 
     world.assert_all_is_stored_but(dead_lettered=4)
-    assert [letter[:2] for letter in world.letters()] == [
+    assert [message[:2] for message in world.dead_lettered()] == [
         (LARGE_KEY, b"{bad"),
         (None, None),
         (b"key", None),
@@ -268,16 +272,16 @@ def test_only_committed_transactions_are_stored_or_dead_lettered(world: World) -
     world.consume_all()
 
     world.assert_all_is_stored_but(dead_lettered=1)
-    assert [value for _, value, _ in world.letters()] == [b"{bad"]
+    assert [value for _, value, _ in world.dead_lettered()] == [b"{bad"]
 
 
-def origin(topic: bytes, offset: int = 0) -> RawHeaders:
+def position_headers(topic: bytes, offset: int = 0) -> RawHeaders:
     """Headers of a dead letter of another program."""
     return ((TOPIC.encode(), topic), (PARTITION.encode(), b"0"), (OFFSET.encode(), b"%d" % offset))
 
 
-def raw_headers(letter: Record) -> RawHeaders:
-    return tuple((as_bytes(name), content) for name, content in original_headers(letter.headers))
+def raw_headers(dead_letter: Record) -> RawHeaders:
+    return tuple((as_bytes(name), content) for name, content in original_headers(dead_letter.headers))
 
 
 def eventually(action: Callable[[], object]) -> None:

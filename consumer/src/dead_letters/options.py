@@ -8,7 +8,7 @@ from pathlib import Path
 from src.settings import DEFAULT_FILE
 
 _REPLAY_DESCRIPTION = """\
-Produces the original key, value and headers to the original topic, with the current time as timestamp and the header
+Produce the original key, value and headers to the original topic, with the current time as timestamp and the header
 __dead_letter.replays, a counter. For each message that Kafka has confirmed, a replay marker is written to the
 dead-letter topic, so that no later replay produces the message again, whatever its filters. If a replay is interrupted,
 run it again. (If it is killed, up to 100 messages are produced twice; the store keeps one copy of each.)
@@ -78,7 +78,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_filters(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--reason", action="append", default=[], help="can be repeated")
+    parser.add_argument("--reason", action="append", default=[], help="only with this reason; can be repeated")
     parser.add_argument(
         "--since", type=_time, metavar="TIME", help="dead-lettered at or after TIME (ISO 8601, UTC by default)"
     )
