@@ -11,9 +11,10 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, OFFSET_INVALID, KafkaError, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, OFFSET_INVALID, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AclOperation
 
-from src.kafka.topic_identity import NO_ID
+from src.kafka.topic_monitor import NO_ID
 from tests.fakes import TOPIC
 
 RebalanceCallback = Callable[[Any, list[TopicPartition]], None]
@@ -228,19 +229,26 @@ class FakeConsumer:
 
 
 class FakeAdmin:
-    """An admin client to which the broker gives this topic id; by default none, as old brokers."""
+    """An admin client to which the broker gives this topic id, by default none, as old brokers; or an error."""
 
     def __init__(self, topic_id: str = NO_ID) -> None:
         self.topic_id = topic_id
+        self.operations: Sequence[AclOperation] | None = None
+        """What the user is authorized to do with the topic; None as of old brokers."""
+        self.error: int | None = None
 
     def describe_topics(self, *_topics: object, **_options: object) -> Mapping[str, Future[Any]]:
         answer: Future[Any] = Future()
-        answer.set_result(_Description(self.topic_id))
+        if self.error is None:
+            answer.set_result(_Description(self.topic_id, self.operations))
+        else:
+            answer.set_exception(KafkaException(KafkaError(self.error)))
         return {TOPIC: answer}
 
 
 class _Description(NamedTuple):
     topic_id: str
+    authorized_operations: Sequence[AclOperation] | None
 
 
 def _at(partitions: Iterable[int]) -> list[TopicPartition]:

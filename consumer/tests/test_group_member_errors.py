@@ -7,9 +7,10 @@ from weakref import ReferenceType, ref
 
 import pytest
 from confluent_kafka import KafkaError
+from confluent_kafka.admin import AclOperation
 
 from src.kafka.group_member import Timing
-from src.kafka.topic_identity import NO_ID
+from src.kafka.topic_monitor import NO_ID, REQUEST_INTERVAL
 from src.model.errors import SourceError
 from src.settings import KafkaSettings
 from tests.fake_kafka import FakeAdmin, FakeMessage
@@ -24,11 +25,12 @@ class World:
     def __init__(self, kind: type[ScriptedClient] = ScriptedClient, **options: Any) -> None:
         self.now = 0.0
         self.clients: list[ScriptedClient] = []
+        self.admin = FakeAdmin()
         self._kind = kind
         member = Member(
             KafkaSettings(),
             client=self._new_client,
-            admin=lambda _settings: FakeAdmin(),
+            admin=lambda _settings: self.admin,
             clock=lambda: self.now,
             **options,
         )
@@ -113,6 +115,77 @@ def test_a_topic_that_does_not_exist_is_a_readiness_failure_and_not_fatal() -> N
     world.poll()
 
     assert world.member.readiness_failures() == ["topic data-topic: no such topic"]
+
+
+def refused(partition: int = 0) -> FakeMessage:
+    return FakeMessage(None, partition, error=KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED, "not authorized"))
+
+
+def test_a_right_that_was_taken_away_is_named_for_as_long_as_that_lasts() -> None:
+    world = World()
+    world.client.assign(0, 1)
+    world.report()
+    world.admin.error = KafkaError.TOPIC_AUTHORIZATION_FAILED
+    world.client.script.extend([refused(0), refused(1)])
+    world.poll()
+    world.poll()
+
+    world.client.revoke(0, 1)  # the group assigns nothing of a topic that this user cannot see
+    world.client.assign()
+    world.now += REQUEST_INTERVAL
+    world.poll()
+    world.poll()
+    [failure] = world.member.readiness_failures()
+    assert "topic data-topic: not authorized to describe it" in failure
+
+    world.admin.error, world.admin.operations = None, [AclOperation.READ]
+    world.now += REQUEST_INTERVAL
+    world.poll()
+    world.poll()
+    assert world.member.readiness_failures() == []
+
+
+def test_an_idle_topic_is_ready_again_once_it_may_be_read() -> None:
+    world = World()
+    world.client.assign(0)
+    world.report()
+    world.admin.operations = [AclOperation.DESCRIBE]
+    world.client.script.append(refused())
+    world.poll()
+    world.poll()
+    assert world.member.readiness_failures() == ["topic data-topic: not authorized to read it"]
+
+    world.admin.operations = [AclOperation.DESCRIBE, AclOperation.READ]
+    world.now += REQUEST_INTERVAL
+    world.poll()
+    world.poll()
+
+    assert world.member.readiness_failures() == []
+
+
+def test_the_end_of_a_partition_ends_its_error_where_the_broker_lists_no_operations() -> None:
+    world = World()
+    world.client.assign(0)
+    world.report()
+    world.client.script.append(refused())
+    world.poll()
+    assert world.member.readiness_failures() == ["topic data-topic: not authorized"]
+
+    world.client.script.append(FakeMessage(7, error=KafkaError(KafkaError._PARTITION_EOF)))
+    world.poll()
+
+    assert world.member.readiness_failures() == []
+
+
+def test_a_missing_right_on_the_group_is_named_as_the_groups() -> None:
+    world = World()
+    error = KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED, "JoinGroup failed: not authorized")
+    world.client.script.append(FakeMessage(None, -1, error=error))
+    world.report()
+
+    world.poll()
+
+    assert world.member.readiness_failures() == ["group data-consumer-group: JoinGroup failed: not authorized"]
 
 
 def test_the_admin_client_is_released_on_close() -> None:

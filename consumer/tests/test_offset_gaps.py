@@ -9,7 +9,7 @@ from confluent_kafka import OFFSET_BEGINNING, OFFSET_INVALID, KafkaError
 from prometheus_client import CollectorRegistry
 
 from src.kafka.group_member import LAG_INTERVAL, GroupMember
-from src.kafka.topic_identity import REQUEST_INTERVAL
+from src.kafka.topic_monitor import REQUEST_INTERVAL
 from src.model.record import Record
 from src.settings import ConsumerSettings, KafkaSettings
 from src.utils.metrics import ConsumerMetrics

@@ -21,7 +21,7 @@ from src.kafka.membership import CLOSE_TIMEOUT, MembershipWatchdog, close_in_bac
 from src.kafka.messages import partition_of, reason, record_of
 from src.kafka.offset_reset import OffsetReset
 from src.kafka.statistics import ClusterStatistics
-from src.kafka.topic_identity import TopicIdentity
+from src.kafka.topic_monitor import UNREADABLE, TopicMonitor
 from src.model.errors import ConsumerError, SourceError
 from src.model.record import Record
 from src.settings import ConsumerSettings, KafkaSettings
@@ -83,12 +83,14 @@ class GroupMember:
         self._before_revoke: Callable[[], None] = _nothing
         self._abandoned: list[Thread] = []
         self._paused = False
+        self._client_error: str | None = None
         self._topic_error: str | None = None
+        self._refused = False
         self._failure: Exception | None = None
         self._last_lag = clock() - LAG_INTERVAL
         try:
             # its errors are not logged: the consumer reports the same ones
-            self._identity = TopicIdentity(admin({**kafka.client_settings, "log_level": 2}), kafka.topic, clock=clock)
+            self._topic_monitor = TopicMonitor(admin({**kafka.client_settings, "log_level": 2}), kafka.topic, clock=clock)
             self._open()
         except (KafkaException, ValueError, TypeError) as error:
             raise ConfigurationError(f"kafka.client: {reason(error)}") from error
@@ -119,6 +121,8 @@ class GroupMember:
             self._recreate_client()
         with self._keeping_failure():
             self._offset_reset.handle_gaps()
+            if self._refused and self._topic_monitor.readable:
+                self._clear_refusal()
             if self._paused:
                 self._lag.look_up_latest_if_due()
         first = self._client.poll(timeout)
@@ -169,7 +173,7 @@ class GroupMember:
             self._client.close()
         else:
             close_in_background(self._client, self._timing.close_timeout)
-        self._identity.close()
+        self._topic_monitor.close()
         if self._failure is not None:
             logger.error("error while leaving the group", extra={"reason": reason(self._failure)})
 
@@ -198,7 +202,7 @@ class GroupMember:
             client,
             assignment,
             fetcher,
-            self._identity,
+            self._topic_monitor,
             metrics,
             topic=topic,
             on_offset_gap=self._consumer.on_offset_gap,
@@ -208,7 +212,7 @@ class GroupMember:
             assignment,
             metrics,
             topic=topic,
-            topic_id=lambda: self._identity.known,
+            topic_id=lambda: self._topic_monitor.topic_id,
             interval=self._consumer.offset_commit_frequency_ms / 1000,
             clock=self._clock,
         )
@@ -241,7 +245,7 @@ class GroupMember:
         logger.warning("group membership lost, recreating the client", extra={"topic": self._topic})
         if partitions := self.assignment.partitions:
             self._lose(partitions)
-        self._topic_error = None
+        self._client_error = None
         self._abandoned.append(close_in_background(self._client))
         self._open()
         self.subscribe(self._before_revoke)
@@ -259,7 +263,7 @@ class GroupMember:
                 records.append(record_of(message, state.number or 0))
                 state.error = None
         if records:
-            self._topic_error = None
+            self._client_error = self._topic_error = None
         return records
 
     def _on_error_event(self, error: KafkaError, partition: int, offset: int | None) -> None:
@@ -268,6 +272,7 @@ class GroupMember:
         if code == KafkaError._PARTITION_EOF:
             if self._reads(partition):
                 self.assignment[partition].eof_offset = offset
+                self.assignment[partition].error = None
         elif error.fatal():
             raise SourceError(f"fatal error of the Kafka client: {error.str()}")
         elif code == KafkaError._AUTO_OFFSET_RESET:
@@ -278,20 +283,37 @@ class GroupMember:
             logger.error("unreadable message", extra={"topic": self._topic, "partition": partition, "reason": text})
             self._offset_reset.stop(partition, text)
         else:
-            self._keep_error(partition, f"topic {self._topic}: {error.str()}")
+            self._keep_error(error, partition)
             logger.warning("Kafka returned an error", extra={"topic": self._topic, "reason": error.str()})
 
-    def _keep_error(self, partition: int, text: str) -> None:
-        """Until a record arrives."""
-        if partition in self.assignment:
+    def _keep_error(self, error: KafkaError, partition: int) -> None:
+        """Until a record arrives, or the end of the partition: the client reports an error once, however long it lasts.
+
+        Whether a topic can be read again, the broker is asked.
+        """
+        code, text = error.code(), f"topic {self._topic}: {error.str()}"
+        if code in UNREADABLE:
+            self._refused = True
+            self._topic_monitor.invalidate()
+        if code == KafkaError.GROUP_AUTHORIZATION_FAILED:
+            self._client_error = f"group {self._kafka.group_id}: {error.str()}"
+        elif partition in self.assignment:
             self.assignment[partition].error = text
-        else:
+        elif code in UNREADABLE:
             self._topic_error = text
+        else:
+            self._client_error = text
+
+    def _clear_refusal(self) -> None:
+        self._refused = False
+        self._topic_error = None
+        self.assignment.clear_errors()
 
     @property
     def _errors(self) -> Sequence[str]:
-        topic_error = self._topic_error
-        return [*([topic_error] if topic_error else []), *self.assignment.errors]
+        failure = self._topic_monitor.failure
+        topic_errors = [failure] if failure else [self._topic_error, *self.assignment.errors]
+        return [error for error in dict.fromkeys([self._client_error, *topic_errors]) if error]
 
     def _reads(self, partition: int) -> bool:
         return partition in self.assignment and self.assignment[partition].gap is None
@@ -301,9 +323,10 @@ class GroupMember:
     def _on_assign(self, _client: Consumer, positions: list[TopicPartition]) -> None:
         with self._keeping_failure():
             self._statistics.joined = True
-            self._topic_error = None
-            self.assignment.clear_errors()
+            self._client_error = None
             partitions = _numbers(positions)
+            if partitions:
+                self._topic_error = None
             self._offset_reset.start(partitions)
             self._report("assigned", partitions)
 

@@ -13,7 +13,7 @@ from src.kafka.assignment import Assignment, Start
 from src.kafka.fetcher import Fetcher
 from src.kafka.offset_lookup import OffsetLookup
 from src.kafka.statistics import Watermarks
-from src.kafka.topic_identity import TopicIdentity, is_topic_id
+from src.kafka.topic_monitor import TopicMonitor, is_topic_id
 from src.utils.metrics import ConsumerMetrics
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ class OffsetReset:
         client: Consumer,
         assignment: Assignment,
         fetcher: Fetcher,
-        identity: TopicIdentity,
+        topic_monitor: TopicMonitor,
         metrics: ConsumerMetrics,
         *,
         topic: str,
@@ -41,7 +41,7 @@ class OffsetReset:
     ) -> None:
         self._assignment = assignment
         self._fetcher = fetcher
-        self._identity = identity
+        self._topic_monitor = topic_monitor
         self._metrics = metrics
         self._topic = topic
         self._on_offset_gap = on_offset_gap
@@ -50,15 +50,15 @@ class OffsetReset:
     def start(self, partitions: Sequence[int]) -> None:
         """Read newly assigned partitions from their committed offsets, or from their oldest messages."""
         self._start(self._lookup.committed(partitions))
-        self._identity.renew()
+        self._topic_monitor.renew()
         self._compare_identity(partitions)
 
     def handle_gaps(self) -> None:
         """To be called before each fetch: what was fetched is in flight by then, under the number it came with."""
-        self._identity.refresh()
+        self._topic_monitor.refresh()
         missing = self._out_of_range()
         if missing:
-            self._identity.renew()  # an offset may be gone with its topic
+            self._topic_monitor.renew()  # an offset may be gone with its topic
         self._compare_identity(self._assignment.partitions)
         for partition in missing:
             self._handle_out_of_range(partition)
@@ -89,7 +89,7 @@ class OffsetReset:
 
     def _compare_identity(self, partitions: Iterable[int]) -> None:
         """A recreated topic has other messages at the same offsets."""
-        current = self._identity.known
+        current = self._topic_monitor.topic_id
         if current is None:
             return
         recreated = [partition for partition in partitions if self._belongs_to_another_topic(partition, current)]

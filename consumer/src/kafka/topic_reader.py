@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from typing import NamedTuple, Self, cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
-from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from src.kafka.messages import reason, record_of
+from src.kafka.retriable import RETRY_TIMEOUT, retrying
+from src.kafka.topic_metadata import topic_metadata
 from src.kafka.statistics import ClusterStatistics
 from src.model.errors import SourceError
 from src.model.record import Record
@@ -19,12 +20,6 @@ from src.utils.config import ConfigurationError
 REQUEST_TIMEOUT = 10.0  # seconds
 READ_TIMEOUT = 30.0  # seconds without a message, before the end of the range
 BATCH = 5_000
-COORDINATOR_ERRORS = {
-    KafkaError.NOT_COORDINATOR,
-    KafkaError.COORDINATOR_NOT_AVAILABLE,
-    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-}
-"""Returned for a moment after a broker has started, and while the group moves to another coordinator."""
 
 
 class OffsetRange(NamedTuple):
@@ -48,6 +43,7 @@ class TopicReader:
         clock: Callable[[], float] = time.monotonic,
         request_timeout: float = REQUEST_TIMEOUT,
         read_timeout: float = READ_TIMEOUT,
+        retry_timeout: float = RETRY_TIMEOUT,
     ) -> None:
         self._statistics = ClusterStatistics(settings.servers, settings.topic)
         self._servers = settings.servers
@@ -55,22 +51,17 @@ class TopicReader:
         self._clock = clock
         self._request_timeout = request_timeout
         self._read_timeout = read_timeout
-        self._retry_coordinator = Retrying(
-            retry=retry_if_exception(_is_coordinator_error),
-            wait=wait_fixed(0.2),
-            stop=stop_after_delay(read_timeout),
-            reraise=True,
-        )
+        self._retry = retrying(retry_timeout)
         try:
             self._consumer = consumer(self._client_settings(settings), logger=logging.getLogger("librdkafka"))
         except (KafkaException, ValueError, TypeError) as error:
             raise ConfigurationError(f"kafka.client: {reason(error)}") from error
 
     def partitions(self, topic: str) -> list[int]:
-        """Empty if there is no such topic. All topics are requested: a request for one might create it."""
+        """Empty if there is no such topic."""
         with self._translating():
-            topics = self._consumer.list_topics(timeout=self._request_timeout).topics
-        return sorted(topics[topic].partitions) if topic in topics else []
+            metadata = self._retry(topic_metadata, self._consumer, topic, self._request_timeout)
+        return sorted(metadata.partitions) if metadata else []
 
     def existing_partitions(self, topic: str) -> list[int]:
         """Raises SourceError if there is no such topic."""
@@ -82,7 +73,7 @@ class TopicReader:
         """The group's offsets; None where it has committed none."""
         requested = [TopicPartition(topic, partition) for partition in partitions]
         with self._translating():
-            responses = self._retry_coordinator(self._consumer.committed, requested, timeout=self._request_timeout)
+            responses = self._retry(self._consumer.committed, requested, timeout=self._request_timeout)
         for response in responses:
             if response.error:
                 raise SourceError(f"no committed offset for {topic}[{response.partition}]: {response.error}")
@@ -134,7 +125,11 @@ class TopicReader:
     def _offset_range(self, topic: str, partition: int) -> OffsetRange:
         with self._translating():
             return OffsetRange(
-                *self._consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=self._request_timeout)
+                *self._retry(
+                    self._consumer.get_watermark_offsets,
+                    TopicPartition(topic, partition),
+                    timeout=self._request_timeout,
+                )
             )
 
     def _is_end_of_partition(self, topic: str, partition: int, offset: int) -> bool:
@@ -180,7 +175,3 @@ class TopicReader:
 
     def _describe(self, symptom: str) -> str:
         return f"broker {self._servers}: {self._last_error or symptom}"
-
-
-def _is_coordinator_error(error: BaseException) -> bool:
-    return isinstance(error, KafkaException) and error.args[0].code() in COORDINATOR_ERRORS

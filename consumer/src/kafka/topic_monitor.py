@@ -1,0 +1,117 @@
+"""What the broker says of the topic: its id, by which a recreated topic is recognised, and whether it can be read."""
+
+import re
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, Protocol, TypeGuard
+
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka.admin import AclOperation
+
+NO_ID = "A" * 22  # how an id of zeros is written
+REQUEST_INTERVAL = 10.0  # seconds
+RENEW_TIMEOUT = 2.0  # seconds to wait for an answer where it matters
+
+UNREADABLE = {
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: "not authorized to describe it: the user needs an ACL with Read",
+    KafkaError.UNKNOWN_TOPIC_OR_PART: "it does not exist",
+    KafkaError._UNKNOWN_TOPIC: "it does not exist",
+}
+"""The errors that last until an administrator changes the topic or its ACLs. A client reports them once."""
+
+_ID = re.compile(r"[A-Za-z0-9+/_-]{22}")
+
+
+def is_topic_id(text: str | None) -> TypeGuard[str]:
+    """Whether this is an id: other programs commit other metadata beside their offsets."""
+    return text is not None and _ID.fullmatch(text) is not None
+
+
+class Admin(Protocol):
+    """What is needed of confluent_kafka's AdminClient."""
+
+    def describe_topics(
+        self, topics: TopicCollection, /, *, include_authorized_operations: bool, request_timeout: float
+    ) -> dict[str, Future[Any]]: ...
+
+
+class TopicMonitor:
+    """Asks in the background, again and again; the attributes are of the last answer."""
+
+    def __init__(
+        self,
+        admin: Admin,
+        topic: str,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        renew_timeout: float = RENEW_TIMEOUT,
+    ) -> None:
+        self.topic_id: str | None = None
+        """None where the broker has no topic ids."""
+        self.failure: str | None = None
+        """Why the topic cannot be read, for as long as that lasts."""
+        self.readable = False
+        """Whether an answer said so: False too where the broker does not list authorized operations."""
+        self._admin = admin
+        self._topic = topic
+        self._clock = clock
+        self._renew_timeout = renew_timeout
+        self._last_request = -REQUEST_INTERVAL
+        self._answer: Future[Any] | None = None
+
+    def refresh(self) -> None:
+        """Take an answer that has arrived, and ask again when it is time. Does not wait."""
+        if self._answer is not None and self._answer.done():
+            self._receive(0.0)
+        if self._answer is None and self._clock() - self._last_request >= REQUEST_INTERVAL:
+            self._request()
+
+    def renew(self) -> None:
+        """Forget the id, which may be a deleted topic's, and wait a moment for a new answer."""
+        self.topic_id = None
+        self._request()
+        self._receive(self._renew_timeout)
+
+    def invalidate(self) -> None:
+        """The client has reported that the topic cannot be read: only an answer to a new request counts."""
+        self.readable = False
+        self._request()
+
+    def close(self) -> None:
+        """Release the client in this thread: collected in a thread of its own, it would abort the process."""
+        del self._admin
+
+    def _request(self) -> None:
+        self._last_request = self._clock()
+        answers = self._admin.describe_topics(
+            TopicCollection([self._topic]), include_authorized_operations=True, request_timeout=10
+        )
+        self._answer = answers[self._topic]
+
+    def _receive(self, timeout: float) -> None:
+        if self._answer is None:
+            return
+        try:
+            description = self._answer.result(timeout)
+        except TimeoutError:
+            return
+        except KafkaException as error:
+            self._on_error(error.args[0].code())
+        else:
+            self._on_description(description)
+        self._answer = None
+
+    def _on_description(self, description: Any) -> None:
+        if description.topic_id is not None and str(description.topic_id) != NO_ID:
+            self.topic_id = str(description.topic_id)
+        operations = description.authorized_operations or ()
+        self.readable = AclOperation.READ in operations
+        refused = operations and not self.readable
+        self.failure = f"topic {self._topic}: not authorized to read it" if refused else None
+
+    def _on_error(self, code: int) -> None:
+        """Any other error says nothing of the topic, and what was known stays."""
+        if code in UNREADABLE:
+            self.readable = False
+            self.failure = f"topic {self._topic}: {UNREADABLE[code]}"
