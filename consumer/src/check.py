@@ -2,25 +2,36 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
-from confluent_kafka.admin import ClusterMetadata
+from confluent_kafka.admin import AclOperation, AdminClient, ClusterMetadata, TopicMetadata
 
 from src.dead_letters.topic import DeadLetterTopic
 from src.kafka.group_member import client_settings
 from src.kafka.messages import reason
+from src.kafka.retriable import retrying
+from src.kafka.topic_check import check_group_operations, check_topic_operations, find_topic
 from src.model.check_result import CheckResult
 from src.settings import KafkaSettings, Settings
 from src.storage import DataStorage
 from src.utils.config import ConfigurationError
 
-TIMEOUT = 5.0  # seconds for each request to a broker
+TIMEOUT = 5.0  # seconds for each request to a broker, and for the leaders of a topic that was created a moment ago
+
+NewAdmin = Callable[[dict[str, Any]], AdminClient]
 
 
-def check(settings: Settings, path: Path, show: Callable[[str], None] = print, timeout: float = TIMEOUT) -> int:
+def check(
+    settings: Settings,
+    path: Path,
+    show: Callable[[str], None] = print,
+    timeout: float = TIMEOUT,
+    admin: NewAdmin = AdminClient,
+) -> int:
     """Show one result per line; returns 0, or 2 if a check failed. Raises ConfigurationError."""
     results = [CheckResult("settings", True, f"valid: {path} and the environment")]
-    results += _check_kafka(settings.kafka, timeout)
+    results += _check_kafka(settings.kafka, timeout, admin)
     with DataStorage(settings.mongodb) as storage:
         results += storage.check()
     width = max(len(result.name) for result in results)
@@ -29,17 +40,17 @@ def check(settings: Settings, path: Path, show: Callable[[str], None] = print, t
     return 0 if all(result.ok for result in results) else 2
 
 
-def _check_kafka(settings: KafkaSettings, timeout: float) -> list[CheckResult]:
+def _check_kafka(settings: KafkaSettings, timeout: float, new_admin: NewAdmin) -> list[CheckResult]:
     """The dead-letter topic is checked only if the brokers are reachable, so that the check ends within seconds."""
-    results = list(_check_cluster(settings, timeout))
-    if all(result.ok for result in results):
-        dead_letters = DeadLetterTopic(settings)
+    results = list(_check_cluster(settings, timeout, new_admin))
+    if results[0].ok:
+        dead_letters = DeadLetterTopic(settings, admin=new_admin)
         results += dead_letters.check(timeout)
         dead_letters.close()
     return results
 
 
-def _check_cluster(settings: KafkaSettings, timeout: float) -> Iterator[CheckResult]:
+def _check_cluster(settings: KafkaSettings, timeout: float, new_admin: NewAdmin) -> Iterator[CheckResult]:
     try:
         consumer = Consumer(client_settings(settings))
     except KafkaException as error:
@@ -53,25 +64,37 @@ def _check_cluster(settings: KafkaSettings, timeout: float) -> Iterator[CheckRes
         yield CheckResult(
             "broker", True, f"{settings.servers} is reachable, the cluster has {len(cluster.brokers)} broker(s)"
         )
-        yield from _check_topic(consumer, cluster, settings.topic, timeout)
+        admin = new_admin({**settings.client_settings, "log_level": 2})  # its errors are in the results
+        yield from _check_topic(consumer, admin, cluster, settings.topic, timeout)
+        yield check_group_operations(admin, settings.group_id, timeout)
     finally:
         consumer.close()
 
 
-def _check_topic(consumer: Consumer, cluster: ClusterMetadata, name: str, timeout: float) -> Iterator[CheckResult]:
-    topic = cluster.topics.get(name)
-    if topic is None or topic.error is not None or not topic.partitions:
+def _check_topic(
+    consumer: Consumer, admin: AdminClient, cluster: ClusterMetadata, name: str, timeout: float
+) -> Iterator[CheckResult]:
+    try:
+        topic = find_topic(admin, name, timeout)
+    except KafkaException as error:
+        yield CheckResult("topic", False, f"{name}: {reason(error)}; the user needs an ACL with Read")
+        return
+    if topic is None:
         yield CheckResult("topic", False, f"{name} does not exist; create it, or set KAFKA_TOPIC")
         return
     yield CheckResult("topic", True, f"{name} has {len(topic.partitions)} partition(s)")
-    yield _check_leaders(consumer, cluster, name, timeout)
+    permissions = check_topic_operations("topic permissions", admin, name, [AclOperation.READ], timeout)
+    yield permissions
+    if permissions.ok:
+        yield _check_leaders(consumer, cluster, topic, timeout)
 
 
-def _check_leaders(consumer: Consumer, cluster: ClusterMetadata, name: str, timeout: float) -> CheckResult:
+def _check_leaders(consumer: Consumer, cluster: ClusterMetadata, topic: TopicMetadata, timeout: float) -> CheckResult:
     """Bootstrap servers may be reachable while the addresses that they advertise are not."""
-    for number, partition in cluster.topics[name].partitions.items():
+    for number, partition in topic.partitions.items():
+        position = TopicPartition(topic.topic, number)
         try:
-            consumer.get_watermark_offsets(TopicPartition(name, number), timeout=timeout)
+            retrying(timeout)(consumer.get_watermark_offsets, position, timeout=timeout)
         except KafkaException as error:
             broker = cluster.brokers.get(partition.leader)
             address = f"{broker.host}:{broker.port}" if broker else "no broker"

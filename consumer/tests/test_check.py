@@ -10,6 +10,7 @@ from pathlib import Path
 from time import monotonic
 
 import pytest
+from confluent_kafka import KafkaError
 
 from local.broker import EmbeddedBroker
 from src.check import check
@@ -18,6 +19,7 @@ from src.utils.config import ConfigurationError, parse
 
 SERVICE = Path(__file__).parents[1]
 DEADLINE = 30.0  # seconds
+LIST_OFFSETS = 2  # Kafka's number of the request
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +54,30 @@ def test_a_missing_topic_is_named(broker: EmbeddedBroker, tmp_path: Path, capsys
 
     assert code == 2
     assert "no-such-topic does not exist" in table
+
+
+def test_a_missing_right_on_the_topic_is_told_from_a_missing_topic(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with EmbeddedBroker({"data-topic": 1, "data-topic.dlq": 1}) as broker:
+        broker.fail_topic("data-topic", KafkaError.TOPIC_AUTHORIZATION_FAILED)
+
+        code, table = run_check(tmp_path, capsys, bootstrap_servers=broker.address)
+
+    assert code == 2
+    assert "data-topic: Broker: Topic authorization failed; the user needs an ACL with Read" in table
+    assert "does not exist" not in table
+
+
+def test_a_topic_whose_leaders_are_being_elected_is_waited_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with EmbeddedBroker({"data-topic": 1, "data-topic.dlq": 1}) as broker:
+        broker.fail_next(LIST_OFFSETS, *[KafkaError.NOT_LEADER_FOR_PARTITION] * 3)
+
+        code, table = run_check(tmp_path, capsys, bootstrap_servers=broker.address)
+
+    assert (code, "FAIL" in table) == (0, False)
 
 
 def test_an_advertised_address_that_is_unreachable_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

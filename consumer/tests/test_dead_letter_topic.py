@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AclOperation
 
 from local.broker import EmbeddedBroker
 from src.dead_letters.dead_letter import dead_letter_of, original_headers, original_position
@@ -365,15 +366,24 @@ class ScriptedAdmin:
     ) -> None:
         self._topics = topics
         self._configs = configs
+        self.operations: Sequence[AclOperation] | Exception = [AclOperation.WRITE]
 
     def list_topics(self, timeout: float) -> Any:
         if isinstance(self._topics, Exception):
             raise self._topics
         topics = {
-            name: SimpleNamespace(error=None, partitions=dict.fromkeys(range(number)))
+            name: SimpleNamespace(error=None, partitions=dict.fromkeys(range(number), SimpleNamespace(leader=1)))
             for name, number in self._topics.items()
         }
         return SimpleNamespace(topics=topics)
+
+    def describe_topics(self, *_topics: object, **_options: object) -> dict[str, Future[Any]]:
+        response: Future[Any] = Future()
+        if isinstance(self.operations, Exception):
+            response.set_exception(self.operations)
+        else:
+            response.set_result(SimpleNamespace(authorized_operations=self.operations))
+        return {"data-topic.dlq": response}
 
     def describe_configs(self, resources: Sequence[Any], request_timeout: float) -> dict[Any, Future[Any]]:
         return {resource: self._response(resource.name) for resource in resources}
@@ -392,28 +402,35 @@ def config(policy: str = "delete", size: int = 1_048_588) -> dict[str, str]:
     return {"cleanup.policy": policy, "max.message.bytes": str(size), "retention.ms": "1"}
 
 
+REFUSED = KafkaException(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED, "not authorized"))
 UNAVAILABLE = KafkaException(KafkaError(KafkaError._TIMED_OUT))
 
 
 def check(topics: Mapping[str, int] | Exception, dead_letters: Any, data: Any) -> list[CheckResult]:
     admin: Any = ScriptedAdmin(topics, {"data-topic.dlq": dead_letters, "data-topic": data})
-    return DeadLetterTopic(SETTINGS, producer=Factory(), admin=lambda _settings: admin).check()
+    return DeadLetterTopic(SETTINGS, producer=Factory(), admin=lambda _settings: admin).check(SHORT)
 
 
 @pytest.mark.parametrize(
     ("topics", "dead_letters", "data", "ok", "text"),
     [
-        ({"data-topic.dlq": 3}, config(size=1_114_124), config(), [True, True, True], "3 partition"),
-        ({"data-topic.dlq": 3}, config(), config(), [True, True, False], "set it to 1114124"),
+        ({"data-topic.dlq": 3}, config(size=1_114_124), config(), [True, True, True, True], "3 partition"),
+        ({"data-topic.dlq": 3}, config(), config(), [True, True, True, False], "set it to 1114124"),
         (
             {"data-topic.dlq": 3},
             config("compact", 1_114_124),
             config(),
-            [True, False, True],
+            [True, True, False, True],
             "cleanup.policy is compact",
         ),
-        ({"data-topic.dlq": 3}, config("delete,compact"), UNAVAILABLE, [True, False], "set cleanup.policy=delete"),
-        ({"data-topic.dlq": 3}, UNAVAILABLE, config(), [True, True], "does not return"),
+        (
+            {"data-topic.dlq": 3},
+            config("delete,compact"),
+            UNAVAILABLE,
+            [True, True, False],
+            "set cleanup.policy=delete",
+        ),
+        ({"data-topic.dlq": 3}, UNAVAILABLE, config(), [True, True, True], "takes DescribeConfigs"),
         ({"data-topic": 3}, config(), config(), [False], "does not exist"),
         ({"data-topic.dlq": 0}, config(), config(), [False], "does not exist"),
         (UNAVAILABLE, config(), config(), [False], "no metadata"),
@@ -428,10 +445,28 @@ def test_the_check_reports_what_would_prevent_dead_lettering(
     assert text in " ".join(result.text for result in results)
 
 
+@pytest.mark.parametrize(
+    ("topics", "operations", "text"),
+    [
+        ({"data-topic": 3}, REFUSED, "data-topic.dlq: no metadata: not authorized"),
+        ({"data-topic.dlq": 3}, REFUSED, "not authorized for Write on topic data-topic.dlq"),
+        ({"data-topic.dlq": 3}, [AclOperation.DESCRIBE], "not authorized for Write on topic data-topic.dlq"),
+    ],
+)
+def test_a_missing_right_is_told_from_a_missing_topic(topics: Any, operations: Any, text: str) -> None:
+    admin: Any = ScriptedAdmin(topics, {"data-topic.dlq": config(size=1_114_124), "data-topic": config()})
+    admin.operations = operations
+
+    results = DeadLetterTopic(SETTINGS, producer=Factory(), admin=lambda _settings: admin).check(SHORT)
+
+    assert [text in result.text for result in results if not result.ok] == [True]
+
+
 def test_a_broker_that_returns_no_configuration_passes(broker: EmbeddedBroker, settings: KafkaSettings) -> None:
     broker.create_topic(settings.dead_letter_topic, 1)
 
     results = DeadLetterTopic(settings).check(timeout=SHORT)
 
-    assert [result.ok for result in results] == [True, True]
+    assert [result.ok for result in results] == [True, True, True]
+    assert "does not list authorized operations" in results[1].text
     assert "does not return" in results[-1].text

@@ -19,7 +19,9 @@ class FakeAdmin:
         self.questions: list[Future[Any]] = []
         self.at_once: str | None = None
 
-    def describe_topics(self, topics: object, /, *, include_authorized_operations: bool, request_timeout: float) -> dict[str, Future[Any]]:
+    def describe_topics(
+        self, topics: object, /, *, include_authorized_operations: bool, request_timeout: float
+    ) -> dict[str, Future[Any]]:
         self.questions.append(Future())
         if self.at_once is not None:
             self.answer(self.at_once)

@@ -13,7 +13,7 @@ from src.settings import KafkaSettings
 from src.utils.secret import ClientSettings
 from tests.fake_kafka import FakeMessage
 
-FETCH, OFFSET_FETCH = 1, 9  # API keys of these requests
+FETCH, LIST_OFFSETS, OFFSET_FETCH = 1, 2, 9  # API keys of these requests
 TOPIC = "data-topic"
 FIRST = {0: OffsetRange(0, 1)}
 
@@ -114,5 +114,19 @@ def test_a_request_to_a_moving_coordinator_is_retried(broker: EmbeddedBroker) ->
 def test_a_coordinator_that_keeps_moving_is_an_error(broker: EmbeddedBroker) -> None:
     broker.fail_next(OFFSET_FETCH, *[KafkaError.NOT_COORDINATOR] * 50)
 
-    with topic_reader(broker.address, read_timeout=0.5) as reader, pytest.raises(SourceError, match="oordinator"):
+    with topic_reader(broker.address, retry_timeout=0.5) as reader, pytest.raises(SourceError, match="oordinator"):
         reader.committed(TOPIC, [0])
+
+
+def test_a_partition_whose_leader_is_being_elected_is_asked_again(broker: EmbeddedBroker) -> None:
+    broker.fail_next(LIST_OFFSETS, *[KafkaError.NOT_LEADER_FOR_PARTITION] * 6)
+
+    with topic_reader(broker.address) as reader:
+        assert reader.offset_ranges(TOPIC, [0]) == {0: OffsetRange(0, 0)}
+
+
+def test_a_topic_that_may_not_be_described_is_an_error_and_not_a_missing_topic(broker: EmbeddedBroker) -> None:
+    broker.fail_topic(TOPIC, KafkaError.TOPIC_AUTHORIZATION_FAILED)
+
+    with topic_reader(broker.address) as reader, pytest.raises(SourceError, match="authorization failed"):
+        reader.partitions(TOPIC)

@@ -55,6 +55,10 @@ class EmbeddedBroker:
         codes = (ctypes.c_int * len(errors))(*errors)
         self._library.rd_kafka_mock_push_request_errors_array(self._cluster, api_key, len(errors), codes)
 
+    def fail_topic(self, topic: str, error: int) -> None:
+        """Return this error code for the topic in metadata and to producers, until it is 0."""
+        self._library.rd_kafka_mock_topic_set_error(self._cluster, topic.encode(), error)
+
     def close(self) -> None:
         if self._cluster:
             self._library.rd_kafka_mock_cluster_destroy(self._cluster)
@@ -81,6 +85,7 @@ def _librdkafka() -> ctypes.CDLL:
         ("rd_kafka_mock_cluster_destroy", None, (pointer,)),
         ("rd_kafka_mock_cluster_bootstraps", text, (pointer,)),
         ("rd_kafka_mock_topic_create", number, (pointer, text, number, number)),
+        ("rd_kafka_mock_topic_set_error", None, (pointer, text, number)),
         ("rd_kafka_mock_group_initial_rebalance_delay_ms", None, (pointer, ctypes.c_int32)),
         ("rd_kafka_mock_broker_set_host_port", number, (pointer, ctypes.c_int32, text, number)),
         ("rd_kafka_mock_broker_set_down", number, (pointer, ctypes.c_int32)),

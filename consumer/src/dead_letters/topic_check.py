@@ -3,9 +3,10 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient, ConfigResource
+from confluent_kafka.admin import AclOperation, AdminClient, ConfigResource
 
 from src.dead_letters.dead_letter import MAX_OVERHEAD_BYTES
+from src.kafka.topic_check import check_topic_operations, find_topic
 from src.model.check_result import CheckResult
 
 TopicConfig = Mapping[str, str]
@@ -14,18 +15,20 @@ TopicConfig = Mapping[str, str]
 def check(admin: AdminClient, dead_letter_topic: str, data_topic: str, timeout: float) -> Iterator[CheckResult]:
     """`timeout` is for each request, in seconds."""
     try:
-        topic = admin.list_topics(timeout=timeout).topics.get(dead_letter_topic)
+        topic = find_topic(admin, dead_letter_topic, timeout)
     except KafkaException as error:
         yield CheckResult("dead-letter topic", False, f"{dead_letter_topic}: no metadata: {error.args[0].str()}")
         return
-    if topic is None or topic.error is not None or not topic.partitions:
+    if topic is None:
         text = f"{dead_letter_topic} does not exist; create it, or set KAFKA_DEAD_LETTER_TOPIC"
         yield CheckResult("dead-letter topic", False, text)
         return
     yield CheckResult("dead-letter topic", True, f"{dead_letter_topic} has {len(topic.partitions)} partition(s)")
+    name = "dead-letter permissions"
+    yield check_topic_operations(name, admin, dead_letter_topic, [AclOperation.WRITE], timeout)
     configs = _describe_configs(admin, (dead_letter_topic, data_topic), timeout)
     if dead_letter_topic not in configs:
-        text = f"the broker does not return the configuration of {dead_letter_topic}"
+        text = f"the broker does not return the configuration of {dead_letter_topic}: that takes DescribeConfigs on it"
         yield CheckResult("dead letters are kept", True, text)
         return
     yield _check_cleanup_policy(configs[dead_letter_topic])

@@ -90,7 +90,9 @@ class GroupMember:
         self._last_lag = clock() - LAG_INTERVAL
         try:
             # its errors are not logged: the consumer reports the same ones
-            self._topic_monitor = TopicMonitor(admin({**kafka.client_settings, "log_level": 2}), kafka.topic, clock=clock)
+            self._topic_monitor = TopicMonitor(
+                admin({**kafka.client_settings, "log_level": 2}), kafka.topic, clock=clock
+            )
             self._open()
         except (KafkaException, ValueError, TypeError) as error:
             raise ConfigurationError(f"kafka.client: {reason(error)}") from error

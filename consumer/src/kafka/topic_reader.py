@@ -10,7 +10,6 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from src.kafka.messages import reason, record_of
 from src.kafka.retriable import RETRY_TIMEOUT, retrying
-from src.kafka.topic_metadata import topic_metadata
 from src.kafka.statistics import ClusterStatistics
 from src.model.errors import SourceError
 from src.model.record import Record
@@ -60,8 +59,7 @@ class TopicReader:
     def partitions(self, topic: str) -> list[int]:
         """Empty if there is no such topic."""
         with self._translating():
-            metadata = self._retry(topic_metadata, self._consumer, topic, self._request_timeout)
-        return sorted(metadata.partitions) if metadata else []
+            return self._retry(self._partitions, topic)
 
     def existing_partitions(self, topic: str) -> list[int]:
         """Raises SourceError if there is no such topic."""
@@ -121,6 +119,19 @@ class TopicReader:
             "isolation.level": "read_committed",
             "error_cb": self._on_error,
         }
+
+    def _partitions(self, topic: str) -> list[int]:
+        """Raises KafkaException, also while the topic has no leaders.
+
+        Requested by name: the list of all topics leaves out those that the user may not describe. A consumer's request
+        creates no topic.
+        """
+        metadata = self._consumer.list_topics(topic, timeout=self._request_timeout).topics[topic]
+        if metadata.error is None and any(partition.leader < 0 for partition in metadata.partitions.values()):
+            raise KafkaException(KafkaError(KafkaError.LEADER_NOT_AVAILABLE))
+        if metadata.error is not None and metadata.error.code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+            raise KafkaException(metadata.error)
+        return sorted(metadata.partitions)
 
     def _offset_range(self, topic: str, partition: int) -> OffsetRange:
         with self._translating():
