@@ -1,4 +1,4 @@
-"""`--check`: checks everything that the producer depends on. Sends nothing; takes at most 15 s.
+"""`--check`: checks everything that the producer depends on. Sends nothing; takes at most 25 s.
 
 Creates the undelivered folder where it does not exist: nothing else proves that it can be created.
 """
@@ -7,10 +7,13 @@ import logging
 import socket
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
-from typing import NamedTuple
+from threading import Event
+from typing import Any, NamedTuple
 
-from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import KafkaError, KafkaException, Producer, TopicCollection
+from confluent_kafka.admin import AclOperation, AdminClient, TopicDescription, TopicMetadata
 
 from src.kafka.publisher import error_text
 from src.kafka.statistics import ClusterStatistics
@@ -19,8 +22,11 @@ from src.undelivered.folder import check_writable
 from src.utils.config import ConfigurationError
 
 METADATA_TIMEOUT = 5.0  # seconds
+RETRY_INTERVAL = 0.2
 CONNECT_TIMEOUT = 2.0  # seconds for one advertised address …
 CONNECT_ALL_TIMEOUT = 5.0  # … and for all of them
+
+NewAdmin = Callable[[dict[str, Any]], AdminClient]
 
 
 class CheckResult(NamedTuple):
@@ -29,12 +35,12 @@ class CheckResult(NamedTuple):
     detail: str
 
 
-def check(settings: Settings, file: Path) -> int:
+def check(settings: Settings, file: Path, admin: NewAdmin = AdminClient) -> int:
     """Print a table of results; returns 0 if all checks passed, else 2."""
     results = [
         CheckResult("settings", True, f"{file} and the environment are valid"),
         _folder(Path(settings.producer.undelivered_dir)),
-        *_kafka(settings.kafka),
+        *_kafka(settings.kafka, admin),
     ]
     width = max(len(result.subject) for result in results)
     for subject, passed, detail in results:
@@ -50,7 +56,7 @@ def _folder(path: Path) -> CheckResult:
     return CheckResult("undelivered folder", True, f"{path} is writable")
 
 
-def _kafka(settings: KafkaSettings) -> Iterator[CheckResult]:
+def _kafka(settings: KafkaSettings, admin: NewAdmin) -> Iterator[CheckResult]:
     statistics = ClusterStatistics(settings.servers)
 
     def on_error(error: KafkaError) -> None:
@@ -70,7 +76,7 @@ def _kafka(settings: KafkaSettings) -> Iterator[CheckResult]:
         return
     yield CheckResult("broker", True, f"{settings.servers} is reachable")
     yield from _advertised_addresses([(broker.host, broker.port) for broker in metadata.brokers.values()])
-    yield _topic(settings.topic, {name: len(topic.partitions) for name, topic in metadata.topics.items()})
+    yield from _topic(client, admin({**settings.client_settings, "log_level": 2}), settings.topic)
 
 
 def _silent_logger() -> logging.Logger:
@@ -80,10 +86,58 @@ def _silent_logger() -> logging.Logger:
     return silent
 
 
-def _topic(name: str, partitions: dict[str, int]) -> CheckResult:
-    if name not in partitions:
-        return CheckResult("topic", False, f"{name} does not exist; create it, or set KAFKA_TOPIC")
-    return CheckResult("topic", True, f"{name} has {partitions[name]} partitions")
+def _topic(client: Producer, admin: AdminClient, name: str) -> Iterator[CheckResult]:
+    try:
+        topic = _find_topic(client, admin, name)
+    except KafkaException as error:
+        yield CheckResult("topic", False, f"{name}: {error_text(error)}; the user needs an ACL with Write")
+        return
+    if topic is None:
+        yield CheckResult("topic", False, f"{name} does not exist; create it, or set KAFKA_TOPIC")
+        return
+    yield CheckResult("topic", True, f"{name} has {len(topic.partitions)} partitions")
+    yield _write_permission(_description(admin, name), name)
+    without_leader = [number for number, partition in topic.partitions.items() if partition.leader < 0]
+    yield CheckResult("leaders", not without_leader, f"partitions without leader: {without_leader or 'none'}")
+
+
+def _find_topic(client: Producer, admin: AdminClient, name: str) -> TopicMetadata | None:
+    """None if there is no such topic. Waits a few seconds for one that was created a moment ago, and for its leaders.
+
+    All topics are requested: a request for one might create it. Raises KafkaException.
+    """
+    deadline = time.monotonic() + METADATA_TIMEOUT
+    while True:
+        topic = client.list_topics(timeout=METADATA_TIMEOUT).topics.get(name)
+        if topic is None or topic.error is not None:  # left out where the user may not describe it
+            _raise_refusal(_description(admin, name))
+        elif all(partition.leader >= 0 for partition in topic.partitions.values()):
+            return topic
+        if time.monotonic() > deadline:
+            return topic
+        Event().wait(RETRY_INTERVAL)
+
+
+def _description(admin: AdminClient, name: str) -> Future[TopicDescription]:
+    topics = TopicCollection([name])
+    answers = admin.describe_topics(topics, include_authorized_operations=True, request_timeout=METADATA_TIMEOUT)
+    return answers[name]
+
+
+def _raise_refusal(description: Future[TopicDescription]) -> None:
+    error = description.exception(2 * METADATA_TIMEOUT)
+    if isinstance(error, KafkaException) and error.args[0].code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+        raise error
+
+
+def _write_permission(description: Future[TopicDescription], name: str) -> CheckResult:
+    error = description.exception(2 * METADATA_TIMEOUT)
+    authorized = None if error else description.result().authorized_operations
+    if not authorized:
+        return CheckResult("permissions", True, "the broker does not list authorized operations")
+    if AclOperation.WRITE in authorized:
+        return CheckResult("permissions", True, f"Write on topic {name}")
+    return CheckResult("permissions", False, f"not authorized for Write on topic {name}; add an ACL for the user")
 
 
 def _advertised_addresses(

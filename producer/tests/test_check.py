@@ -1,9 +1,15 @@
 """`--check` reports what is missing, and sends nothing."""
 
 import socket
+from collections.abc import Sequence
+from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AclOperation
 
 from local.broker import EmbeddedBroker
 from src.check import _advertised_addresses, check
@@ -13,14 +19,31 @@ from src.utils.config import parse
 from tests.fakes import FakeClock
 
 
+class RefusingAdmin:
+    """Answers every request with an error, or with these authorized operations."""
+
+    def __init__(self, error: int | None, operations: Sequence[AclOperation] = ()) -> None:
+        self._error = error
+        self._operations = operations
+
+    def describe_topics(self, *_topics: object, **_options: object) -> dict[str, Future[Any]]:
+        answer: Future[Any] = Future()
+        if self._error is None:
+            answer.set_result(SimpleNamespace(authorized_operations=self._operations))
+        else:
+            answer.set_exception(KafkaException(KafkaError(self._error, "not authorized")))
+        return {"data-topic": answer}
+
+
 def settings(folder: Path, servers: str, topic: str = "data-topic", **client: str) -> Settings:
     kafka = {"bootstrap_servers": servers, "topic": topic, "client": client}
     return parse(Settings, {"kafka": kafka, "producer": {"undelivered_dir": str(folder)}})
 
 
 def test_all_checks_pass_and_it_exits_0(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    admin: Any = RefusingAdmin(None, [AclOperation.DESCRIBE, AclOperation.WRITE])
     with EmbeddedBroker({"data-topic": 3}) as broker:
-        exit_code = check(settings(tmp_path, broker.address), Path("config.json"))
+        exit_code = check(settings(tmp_path, broker.address), Path("config.json"), admin=lambda _settings: admin)
 
     printed = capsys.readouterr().out
     assert exit_code == 0
@@ -30,11 +53,35 @@ def test_all_checks_pass_and_it_exits_0(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_a_missing_topic_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    admin: Any = RefusingAdmin(KafkaError.UNKNOWN_TOPIC_OR_PART)
     with EmbeddedBroker({"other": 3}) as broker:
-        exit_code = check(settings(tmp_path, broker.address), Path("config.json"))
+        exit_code = check(settings(tmp_path, broker.address), Path("config.json"), admin=lambda _settings: admin)
 
     assert exit_code == 2
     assert "data-topic does not exist" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("topics", "admin", "text"),
+    [
+        ({"other": 1}, RefusingAdmin(KafkaError.TOPIC_AUTHORIZATION_FAILED), "data-topic: not authorized"),
+        (
+            {"data-topic": 1},
+            RefusingAdmin(None, [AclOperation.DESCRIBE]),
+            "not authorized for Write on topic data-topic",
+        ),
+    ],
+)
+def test_a_missing_right_is_told_from_a_missing_topic(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], topics: dict[str, int], admin: Any, text: str
+) -> None:
+    with EmbeddedBroker(topics) as broker:
+        exit_code = check(settings(tmp_path, broker.address), Path("config.json"), admin=lambda _settings: admin)
+
+    printed = capsys.readouterr().out
+    assert exit_code == 2
+    assert text in printed
+    assert "does not exist" not in printed
 
 
 def test_an_unreachable_advertised_address_is_named_with_the_remedy(
