@@ -86,13 +86,15 @@ def _check_topic(
     permissions = check_topic_operations("topic permissions", admin, name, [AclOperation.READ], timeout)
     yield permissions
     if permissions.ok:
-        yield _check_leaders(consumer, cluster, topic, timeout)
+        yield _check_leaders(consumer, cluster, name, topic, timeout)
 
 
-def _check_leaders(consumer: Consumer, cluster: ClusterMetadata, topic: TopicMetadata, timeout: float) -> CheckResult:
+def _check_leaders(
+    consumer: Consumer, cluster: ClusterMetadata, name: str, topic: TopicMetadata, timeout: float
+) -> CheckResult:
     """Bootstrap servers may be reachable while the addresses that they advertise are not."""
     for number, partition in topic.partitions.items():
-        position = TopicPartition(topic.topic, number)
+        position = TopicPartition(name, number)
         try:
             retrying(timeout)(consumer.get_watermark_offsets, position, timeout=timeout)
         except KafkaException as error:

@@ -108,7 +108,8 @@ def _find_topic(client: Producer, admin: AdminClient, name: str) -> TopicMetadat
     """
     deadline = time.monotonic() + METADATA_TIMEOUT
     while True:
-        topic = client.list_topics(timeout=METADATA_TIMEOUT).topics.get(name)
+        topics: dict[str, TopicMetadata] = client.list_topics(timeout=METADATA_TIMEOUT).topics
+        topic = topics.get(name)
         if topic is None or topic.error is not None:  # left out where the user may not describe it
             _raise_refusal(_description(admin, name))
         elif all(partition.leader >= 0 for partition in topic.partitions.values()):
