@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -206,6 +207,9 @@ class StubDatabase:
 
     def server_info(self) -> dict[str, Any]:
         return {"version": "8.0.29"}
+
+    def close(self) -> None:
+        """Nothing is open."""
 
 
 class StubCollection:
@@ -441,6 +445,61 @@ class RejectsUser(StubCollection):
 
     def command(self, command: str | dict[str, Any], **_options: object) -> dict[str, Any]:
         raise OperationFailure("Authentication failed.", 18)
+
+
+class DeniesUser(StubCollection):
+    """A server that rejects the credentials of writes."""
+
+    def insert_many(self, *_arguments: object, **_options: object) -> None:
+        raise OperationFailure("command insert requires authentication", 13)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [lambda store: store.ping(), lambda store: store.ensure_indexes(), lambda store: store.insert([{"id": "1"}])],
+)
+def test_after_a_refused_login_the_renewed_secret_file_is_used(
+    call: Callable[[MongoStore], object], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    uri = tmp_path / "uri"
+    uri.write_text("mongodb://user:first@old/")
+    settings = {"uri": StoreUri("mongodb://user:first@old/").in_file(uri)}
+
+    class Refusing(RejectsUser, DeniesUser):
+        """Refuses every call."""
+
+    store = store_on(Refusing(), **settings)
+    with pytest.raises(StorageUnavailable):
+        call(store)
+    assert isinstance(store.collection, StubCollection)
+    assert "secret file changed, reconnecting" not in caplog.messages
+
+    uri.write_text("mongodb://user:second@new/\n")
+    with pytest.raises(StorageUnavailable):
+        call(store)
+
+    assert store.collection.database.client._seeds == {("new", 27017)}
+    assert store.collection.full_name == "pubsub.messages"
+    assert caplog.messages.count("secret file changed, reconnecting") == 1
+    assert "second" not in caplog.text
+    store.close()
+
+
+def test_an_invalid_renewed_secret_is_reported_once_and_the_old_client_kept(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    uri = tmp_path / "uri"
+    store = store_on(RejectsUser(), uri=StoreUri("mongodb://user:first@old/").in_file(uri))
+    uri.write_text("mongodb://user:sec@nd@new/?w=0")
+
+    for _ in range(2):
+        with pytest.raises(StorageUnavailable):
+            store.ping()
+
+    assert isinstance(store.collection, StubCollection)
+    assert caplog.messages.count("secret file changed, but is invalid") == 1
+    assert "sec@nd" not in caplog.text
 
 
 def test_the_check_reports_a_wrong_password() -> None:

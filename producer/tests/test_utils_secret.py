@@ -7,6 +7,7 @@ import logging
 import pickle
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -162,3 +163,31 @@ def test_credentials_from_the_environment_are_secrets(tmp_path: Any) -> None:
 
     assert PASSWORD not in repr(settings)
     assert settings.kafka.client.reveal() == {"sasl.username": PASSWORD, "sasl.password": PASSWORD}
+
+
+def test_a_secret_in_a_file_is_what_the_file_contains_now(tmp_path: Path) -> None:
+    config, file = tmp_path / "config.json", tmp_path / "password"
+    config.write_text("{}")
+    file.write_text("first\n")
+    environ = {"KAFKA_SASL_PASSWORD_FILE": str(file)}
+    settings = load_settings(config, environ).kafka
+    before = hash(settings)
+    seen = [settings.client_settings["sasl.password"]]
+
+    file.write_bytes(b"second\r\n")
+    seen.append(settings.client_settings["sasl.password"])
+
+    assert seen == ["first", "second"]
+    assert hash(settings) == before
+    assert "second" not in repr(settings)
+
+
+@pytest.mark.parametrize("content", [None, b"", b" \n", b"\xff"])
+def test_a_file_that_holds_no_secret_any_more_leaves_the_first_one(tmp_path: Path, content: bytes | None) -> None:
+    file = tmp_path / "password"
+    secret = Secret("first").in_file(file)
+
+    if content is not None:
+        file.write_bytes(content)
+
+    assert secret.reveal() == "first"

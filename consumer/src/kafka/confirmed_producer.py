@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
+from src.kafka.sasl import LOGIN_REFUSED, SaslCredentials
 from src.model.header_names import sendable
 from src.model.record import Headers
 from src.settings import KafkaSettings
@@ -73,7 +74,8 @@ class ConfirmedProducer:
     ) -> None:
         self._timeout = timeout
         self._last_error = ""
-        self._settings = self._client_settings(settings)
+        self._settings = settings
+        self._credentials = SaslCredentials(settings)
         self._factory = producer
         self._producer = self._new_producer()
 
@@ -130,12 +132,12 @@ class ConfirmedProducer:
 
     def _new_producer(self) -> Producer:
         try:
-            return self._factory(self._settings, logger=logging.getLogger("librdkafka"))
+            return self._factory(self._client_settings(), logger=logging.getLogger("librdkafka"))
         except (KafkaException, ValueError, TypeError) as error:
             raise ConfigurationError(f"kafka.client: {error}") from error
 
-    def _client_settings(self, settings: KafkaSettings) -> dict[str, Any]:
-        given = {key: value for key, value in settings.client_settings.items() if key not in _CONSUMER_SETTINGS}
+    def _client_settings(self) -> dict[str, Any]:
+        given = {key: value for key, value in self._settings.client_settings.items() if key not in _CONSUMER_SETTINGS}
         return {
             # what an operator may change under kafka.client …
             "compression.type": "zstd",  # what came in compressed must fit when it goes out
@@ -152,6 +154,8 @@ class ConfirmedProducer:
 
     def _on_error(self, error: KafkaError) -> None:
         self._last_error = error.str()
+        if error.code() in LOGIN_REFUSED:
+            self._credentials.renew_if_changed(self._producer)
 
 
 def _keep_report(

@@ -20,6 +20,7 @@ from src.kafka.lag import LOOKUP_INTERVAL, LagMonitor
 from src.kafka.membership import CLOSE_TIMEOUT, MembershipWatchdog, close_in_background
 from src.kafka.messages import partition_of, reason, record_of
 from src.kafka.offset_reset import OffsetReset
+from src.kafka.sasl import LOGIN_REFUSED, SaslCredentials
 from src.kafka.statistics import ClusterStatistics
 from src.kafka.topic_monitor import UNREADABLE, TopicMonitor
 from src.model.errors import ConsumerError, SourceError
@@ -76,10 +77,7 @@ class GroupMember:
         self._clock = clock
         self._new_client = client
         self._timing = timing
-        self._client_settings = {
-            **client_settings(kafka),
-            "statistics.interval.ms": int(timing.statistics_interval * 1000),
-        }
+        self._credentials = SaslCredentials(kafka)
         self._before_revoke: Callable[[], None] = _nothing
         self._abandoned: list[Thread] = []
         self._paused = False
@@ -96,7 +94,7 @@ class GroupMember:
             self._open()
         except (KafkaException, ValueError, TypeError) as error:
             raise ConfigurationError(f"kafka.client: {reason(error)}") from error
-        rebalance_timeout = int(self._client_settings["max.poll.interval.ms"]) / 1000
+        rebalance_timeout = int(client_settings(kafka)["max.poll.interval.ms"]) / 1000
         self._watchdog = MembershipWatchdog(_REBALANCES * rebalance_timeout, clock)
 
     def subscribe(self, before_revoke: Callable[[], None]) -> Self:
@@ -192,7 +190,8 @@ class GroupMember:
         self._statistics = statistics = ClusterStatistics(self._kafka.servers, self._topic)
         self._client = client = self._new_client(
             {
-                **self._client_settings,
+                **client_settings(self._kafka),
+                "statistics.interval.ms": int(self._timing.statistics_interval * 1000),
                 "on_commit": self._ignore_if_replaced(self._on_commit),
                 "error_cb": self._ignore_if_replaced(self._on_error),
                 "stats_cb": statistics.update,
@@ -381,6 +380,8 @@ class GroupMember:
         else:
             self._statistics.record_error(error.str())
             logger.warning("Kafka client error", extra={"reason": error.str()})
+            if error.code() in LOGIN_REFUSED:
+                self._credentials.renew_if_changed(self._client, self._topic_monitor)
 
     @contextmanager
     def _keeping_failure(self) -> Iterator[None]:

@@ -35,6 +35,8 @@ class Admin(Protocol):
         self, topics: TopicCollection, /, *, include_authorized_operations: bool, request_timeout: float
     ) -> dict[str, Future[Any]]: ...
 
+    def set_sasl_credentials(self, username: str, password: str, /) -> None: ...
+
 
 class TopicMonitor:
     """Asks in the background, again and again; the attributes are of the last answer."""
@@ -77,6 +79,9 @@ class TopicMonitor:
         """The client has reported that the topic cannot be read: only an answer to a new request counts."""
         self.readable = False
         self._request()
+
+    def set_sasl_credentials(self, username: str, password: str, /) -> None:
+        self._admin.set_sasl_credentials(username, password)
 
     def close(self) -> None:
         """Release the client in this thread: collected in a thread of its own, it would abort the process."""

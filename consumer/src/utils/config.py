@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar, get_args
 
 import msgspec
 
-from src.utils.secret import ClientSettings, Secret
+from src.utils.secret import ClientSettings, Secret, read_secret
 from src.utils.text import printable
 
 Settings = TypeVar("Settings", bound=msgspec.Struct)
@@ -42,6 +42,7 @@ class _Value(NamedTuple):
 
     source: str
     text: str
+    file: Path | None = None
 
 
 def load(
@@ -103,31 +104,28 @@ def _value_of(variable: Variable, environ: Mapping[str, str]) -> _Value | None:
     if text and file_name:
         raise ConfigurationError(f"{variable.name} and {variable.name}_FILE are both set; unset one")
     if file_name:
-        return _secret_in(f"{variable.name}_FILE={file_name}", file_name)
+        return _secret_in(f"{variable.name}_FILE={file_name}", Path(file_name))
     return _Value(f"environment variable {variable.name}", text) if text else None
 
 
-def _secret_in(source: str, file_name: str) -> _Value:
-    """The secret in a file, without the line end that an editor appends."""
+def _secret_in(source: str, path: Path) -> _Value:
     try:
-        text = Path(file_name).read_bytes().decode("utf-8")
-    except (OSError, UnicodeDecodeError, ValueError) as error:
+        return _Value(source, read_secret(path), path)
+    except (OSError, ValueError) as error:
         raise ConfigurationError(f"{source}: cannot read the secret: {_reason(error)}") from None
-    secret = text.removesuffix("\n").removesuffix("\r")
-    if not secret.strip():
-        raise ConfigurationError(f"{source}: the file is empty; write the secret into it")
-    return _Value(source, secret)
 
 
 def _reason(error: Exception) -> str:
     """Why a file could not be read, without any of its content."""
-    return error.strerror or type(error).__name__ if isinstance(error, OSError) else "it is not UTF-8 text"
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not UTF-8 text"
+    return error.strerror or type(error).__name__ if isinstance(error, OSError) else str(error)
 
 
 def _converted(schema: type[msgspec.Struct], variable: Variable, value: _Value) -> Any:
-    source, text = value
+    source, text, file = value
     try:
-        return msgspec.convert(text, _type_at(schema, variable.path), strict=False, dec_hook=_decode)
+        converted = msgspec.convert(text, _type_at(schema, variable.path), strict=False, dec_hook=_decode)
     except msgspec.ValidationError as error:
         shown = "" if variable.secret else f", found {text!r}"
         hint = (
@@ -137,6 +135,9 @@ def _converted(schema: type[msgspec.Struct], variable: Variable, value: _Value) 
             else ""
         )
         raise ConfigurationError(f"{source}: {error}{shown}{hint}") from error
+    if file is None:
+        return converted
+    return (converted if isinstance(converted, Secret) else Secret(text)).in_file(file)
 
 
 def _type_at(schema: Any, path: Sequence[str]) -> Any:

@@ -10,6 +10,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka import Message as DeliveryReport
 
 from src.kafka.produce_request import ProduceRequest
+from src.kafka.sasl import LOGIN_REFUSED, SaslCredentials
 from src.kafka.statistics import ClusterStatistics
 from src.model.delivery_failure import Fault
 from src.model.errors import FatalClientError
@@ -41,6 +42,7 @@ class KafkaPublisher:
         self._completed: deque[ProduceRequest] = deque()
         self._fatal_error: str | None = None
         self._reasons = _reasons(delivery_timeout_ms / 1000)
+        self._credentials = SaslCredentials(settings)
         config = self._client_settings(settings, delivery_timeout_ms)
         try:
             self._client = producer(config, logger=logging.getLogger("librdkafka"))
@@ -141,6 +143,8 @@ class KafkaPublisher:
                 return  # logged already, with more detail
         reason = self._statistics.record_error(error.str(), unresolved=error.code() == KafkaError._RESOLVE)
         logger.warning("broker unreachable", extra={"reason": reason})
+        if error.code() in LOGIN_REFUSED:
+            self._credentials.renew_if_changed(self._client)
 
 
 def _reasons(delivery_timeout: float) -> dict[int, str]:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Self
 
 MASK = "***"
@@ -14,16 +15,26 @@ _SECRET_KEY = re.compile(
 )
 
 
+def read_secret(path: Path) -> str:
+    """The secret in a file, without the line end that an editor appends. Raises OSError or ValueError."""
+    text = path.read_bytes().decode("utf-8")
+    secret = text.removesuffix("\n").removesuffix("\r")
+    if not secret.strip():
+        raise ValueError("the file is empty; write the secret into it")
+    return secret
+
+
 class Secret:
     """A text that is shown as `***` wherever it is printed, formatted, logged, pickled or serialised.
 
-    `reveal()` returns the text itself: call it only where a client is created.
+    `reveal()` returns the text itself: call it only where a client is created, or connects again.
     """
 
-    __slots__ = ("_value",)
+    __slots__ = ("_file", "_value")
 
     def __init__(self, value: str) -> None:
         self._value = value
+        self._file: Path | None = None
 
     @classmethod
     def decode(cls, value: object) -> Self:
@@ -32,8 +43,20 @@ class Secret:
             raise TypeError(f"Expected `str`, got `{type(value).__name__}`")
         return cls(value)
 
+    def in_file(self, file: Path) -> Self:
+        """The same secret, which was read from this file, and may be renewed there."""
+        secret = type(self)(self._value)
+        secret._file = file
+        return secret
+
     def reveal(self) -> str:
-        return self._value
+        """Of a secret in a file, what the file contains now; what it contained at first, where that is invalid."""
+        if self._file is None:
+            return self._value
+        try:
+            return type(self)(read_secret(self._file))._value
+        except (OSError, ValueError):
+            return self._value
 
     def __str__(self) -> str:
         return MASK

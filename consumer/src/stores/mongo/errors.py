@@ -58,6 +58,9 @@ CAUSES: Mapping[int, str] = {
     100: "write_concern",
 }
 
+LOGIN_REFUSED = frozenset({"authentication", "not_authorized", "atlas"})
+"""The causes that other credentials may remove: the user may have been replaced by another one."""
+
 # Server errors for a document that can never be stored.
 REFUSALS: Mapping[int, str] = {
     121: "validation_failed",

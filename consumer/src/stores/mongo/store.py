@@ -1,6 +1,8 @@
 """Inserts, fetches and queries documents of one MongoDB collection."""
 
+import logging
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
@@ -13,6 +15,7 @@ from pymongo.cursor import Cursor
 from pymongo.errors import BulkWriteError, DocumentTooLarge, OperationFailure, PyMongoError
 
 from src.model.check_result import CheckResult
+from src.model.errors import StorageUnavailable
 from src.model.verdict import STORED, Outcome, Verdict
 from src.settings import MongoSettings
 from src.stores.document import Document, StoredMessage
@@ -21,6 +24,7 @@ from src.stores.mongo.client import open_collection
 from src.stores.mongo.documents import from_mongo, plain, query_to_mongo, sort_to_mongo, to_mongo
 from src.stores.mongo.errors import (
     CAUSES,
+    LOGIN_REFUSED,
     NOT_ENCODABLE,
     REFUSALS,
     refusal_reason,
@@ -30,6 +34,9 @@ from src.stores.mongo.errors import (
 )
 from src.stores.mongo.indexes import Indexes
 from src.stores.query import Query, Sort, UnsupportedQuery
+from src.utils.config import ConfigurationError
+
+logger = logging.getLogger(__name__)
 
 PAGE = 10_000  # documents of a scan in one call
 
@@ -38,23 +45,13 @@ class MongoStore:
     """Implements the Store protocol."""
 
     def __init__(self, settings: MongoSettings, *, collection: Collection[Any] | None = None) -> None:
-        self.collection = open_collection(settings) if collection is None else collection
-        self._indexes = Indexes(self.collection, settings.ttl_days)
+        self._settings = settings
+        self._uri = settings.uri.reveal()
+        self._use(open_collection(settings) if collection is None else collection)
 
     def insert(self, documents: Sequence[Document]) -> list[Verdict]:
-        try:
-            self.collection.insert_many([to_mongo(document) for document in documents], ordered=False)
-        except BulkWriteError as error:
-            return verdicts(error, len(documents))
-        except NOT_ENCODABLE as error:
-            return self._insert_halves(documents, error, refusal_reason(error))
-        except OperationFailure as error:
-            if (refusal := REFUSALS.get(error.code or 0)) is None:
-                raise unavailable(error) from error
-            return self._insert_halves(documents, error, refusal)
-        except PyMongoError as error:
-            raise unavailable(error) from error
-        return [STORED] * len(documents)
+        with self._reconnecting():
+            return self._insert(documents)
 
     def fetch(self, ids: Sequence[str]) -> list[Document]:
         """From the primary: it is the primary that reported the ids as taken."""
@@ -86,7 +83,7 @@ class MongoStore:
                 yield from page
 
     def ping(self) -> None:
-        with translated_errors():
+        with self._reconnecting(), translated_errors():
             self.collection.database.command("ping")
 
     def ensure_indexes(self) -> None:
@@ -102,16 +99,59 @@ class MongoStore:
     def close(self) -> None:
         self.collection.database.client.close()
 
+    @contextmanager
+    def _reconnecting(self) -> Iterator[None]:
+        """A login that is refused fails the call; the next one uses what the secret's file contains by now."""
+        try:
+            yield
+        except StorageUnavailable as error:
+            if error.cause in LOGIN_REFUSED:
+                self._reconnect_if_changed()
+            raise
+
+    def _reconnect_if_changed(self) -> None:
+        uri = self._settings.uri.reveal()
+        if uri == self._uri:
+            return
+        self._uri = uri
+        try:
+            collection = open_collection(self._settings)
+        except ConfigurationError as error:
+            logger.error("secret file changed, but is invalid", extra={"reason": str(error)})
+            return
+        logger.info("secret file changed, reconnecting", extra={"setting": "mongodb.uri"})
+        self.close()
+        self._use(collection)
+
+    def _use(self, collection: Collection[Any]) -> None:
+        self.collection = collection
+        self._indexes = Indexes(collection, self._settings.ttl_days)
+
     @property
     def _primary(self) -> Collection[Any]:
         return self.collection.with_options(read_preference=ReadPreference.PRIMARY)
+
+    def _insert(self, documents: Sequence[Document]) -> list[Verdict]:
+        try:
+            self.collection.insert_many([to_mongo(document) for document in documents], ordered=False)
+        except BulkWriteError as error:
+            return verdicts(error, len(documents))
+        except NOT_ENCODABLE as error:
+            return self._insert_halves(documents, error, refusal_reason(error))
+        except OperationFailure as error:
+            if (refusal := REFUSALS.get(error.code or 0)) is None:
+                raise unavailable(error) from error
+            return self._insert_halves(documents, error, refusal)
+        except PyMongoError as error:
+            raise unavailable(error) from error
+        return [STORED] * len(documents)
 
     def _insert_halves(self, documents: Sequence[Document], error: Exception, reason: str) -> list[Verdict]:
         """One document fails the call for all: find it by bisection, and store the others."""
         if len(documents) == 1:
             return [Verdict(Outcome.REFUSED, reason, error)]
         middle = len(documents) // 2
-        return self.insert(documents[:middle]) + self.insert(documents[middle:])
+        return self._insert(documents[:middle]) + self._insert(documents[middle:])
 
 
 def _next_page(cursor: Cursor[RawBSONDocument]) -> list[StoredMessage]:

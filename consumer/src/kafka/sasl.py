@@ -1,0 +1,41 @@
+"""A SASL password that was renewed in its file."""
+
+import logging
+from typing import Protocol
+
+from confluent_kafka import KafkaError
+
+from src.settings import KafkaSettings
+
+logger = logging.getLogger(__name__)
+
+LOGIN_REFUSED = (KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED)
+
+
+class Client(Protocol):
+    """What is needed of any client of confluent_kafka."""
+
+    def set_sasl_credentials(self, username: str, password: str, /) -> None:
+        """For the connections that are made from now on."""
+
+
+class SaslCredentials:
+    """What the clients log in with. After a login is refused the files are read again."""
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._settings = settings
+        self._used = self._read()
+
+    def renew_if_changed(self, *clients: Client) -> None:
+        credentials = self._read()
+        if credentials == self._used or credentials is None:
+            return
+        self._used = credentials
+        for client in clients:
+            client.set_sasl_credentials(*credentials)
+        logger.info("secret file changed, reconnecting", extra={"setting": "kafka.client"})
+
+    def _read(self) -> tuple[str, str] | None:
+        client = self._settings.client_settings
+        username, password = client.get("sasl.username"), client.get("sasl.password")
+        return None if username is None or password is None else (str(username), str(password))
