@@ -236,6 +236,10 @@ class FakeAdmin:
         self.operations: Sequence[AclOperation] | None = None
         """What the user is authorized to do with the topic; None as of old brokers."""
         self.error: int | None = None
+        self.credentials: tuple[str, str] | None = None
+
+    def set_sasl_credentials(self, username: str, password: str, /) -> None:
+        self.credentials = username, password
 
     def describe_topics(self, *_topics: object, **_options: object) -> Mapping[str, Future[Any]]:
         answer: Future[Any] = Future()

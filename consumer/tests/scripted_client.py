@@ -25,6 +25,11 @@ class ScriptedClient:
         self.refusing = False
         """Whether commits and look-ups of committed offsets fail."""
 
+        self.credentials: tuple[str, str] | None = None
+
+    def set_sasl_credentials(self, username: str, password: str, /) -> None:
+        self.credentials = username, password
+
     def subscribe(
         self,
         _topics: list[str],

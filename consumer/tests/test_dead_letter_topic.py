@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
@@ -23,7 +24,7 @@ from src.model.errors import DeadLetterError
 from src.model.record import Record, Rejection
 from src.settings import KafkaSettings
 from src.utils.config import ConfigurationError
-from src.utils.secret import ClientSettings
+from src.utils.secret import ClientSettings, Secret
 from tests.test_dead_letter import HEADERS, rejection
 
 PRODUCE = 0  # API key of the request
@@ -189,6 +190,7 @@ class ScriptedProducer:
     reports_nothing: bool = False
     attempts: list[tuple[int, int]] = field(default_factory=list)
     purged: int = 0
+    credentials: list[tuple[str, str]] = field(default_factory=list)
     _unreported: list[Callable[[], None]] = field(default_factory=list)
 
     def produce(self, topic: str, value: bytes, key: bytes, partition: int, *, on_delivery: Any, headers: Any) -> None:
@@ -210,6 +212,9 @@ class ScriptedProducer:
     def purge(self) -> None:
         self.purged += 1
         self.times_out = False
+
+    def set_sasl_credentials(self, username: str, password: str, /) -> None:
+        self.credentials.append((username, password))
 
 
 class Factory:
@@ -338,6 +343,18 @@ def test_the_client_gets_the_settings_except_those_for_consumers_and_reserved_on
     assert (settings["acks"], settings["enable.idempotence"], settings["message.timeout.ms"]) == ("all", True, 3000)
     assert settings["compression.type"] == "gzip"
     assert not {"fetch.min.bytes", "session.timeout.ms"} & settings.keys()
+
+
+def test_after_a_refused_login_the_renewed_password_is_used(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    client = ClientSettings({"sasl.username": "user", "sasl.password": Secret("first").in_file(file)})
+    factory = Factory()
+    DeadLetterTopic(KafkaSettings(client=client), producer=factory)
+    file.write_text("second")
+
+    factory.created[0].settings["error_cb"](KafkaError(KafkaError._AUTHENTICATION))
+
+    assert factory.created[0].credentials == [("user", "second")]
 
 
 def test_an_unknown_client_setting_is_a_configuration_error() -> None:

@@ -1,6 +1,7 @@
 """What a GroupMember does about the errors of its client, which a script gives."""
 
 import json
+from pathlib import Path
 from threading import Event
 from typing import Any, cast
 from weakref import ReferenceType, ref
@@ -13,6 +14,7 @@ from src.kafka.group_member import Timing
 from src.kafka.topic_monitor import NO_ID, REQUEST_INTERVAL
 from src.model.errors import SourceError
 from src.settings import KafkaSettings
+from src.utils.secret import ClientSettings, Secret
 from tests.fake_kafka import FakeAdmin, FakeMessage
 from tests.fakes import DEADLINE
 from tests.group_member_contract import Member
@@ -22,13 +24,15 @@ from tests.scripted_client import ScriptedClient
 class World:
     """A member, and the clients that it has made so far."""
 
-    def __init__(self, kind: type[ScriptedClient] = ScriptedClient, **options: Any) -> None:
+    def __init__(
+        self, kind: type[ScriptedClient] = ScriptedClient, kafka: KafkaSettings | None = None, **options: Any
+    ) -> None:
         self.now = 0.0
         self.clients: list[ScriptedClient] = []
         self.admin = FakeAdmin()
         self._kind = kind
         member = Member(
-            KafkaSettings(),
+            kafka or KafkaSettings(),
             client=self._new_client,
             admin=lambda _settings: self.admin,
             clock=lambda: self.now,
@@ -228,6 +232,17 @@ def test_any_other_error_of_the_client_is_a_warning(caplog: pytest.LogCaptureFix
 
     assert "Kafka client error" in caplog.messages
     assert "wrong password" in world.member.readiness_failures()[0]
+
+
+def test_after_a_refused_login_the_renewed_password_is_used_by_the_member_and_its_admin_client(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    client = ClientSettings({"sasl.username": "user", "sasl.password": Secret("first").in_file(file)})
+    world = World(kafka=KafkaSettings(client=client))
+    file.write_text("second")
+
+    world.client.settings["error_cb"](KafkaError(KafkaError._AUTHENTICATION, "wrong password"))
+
+    assert world.client.credentials == world.admin.credentials == ("user", "second")
 
 
 def test_a_member_that_waits_for_its_group_is_not_ready() -> None:

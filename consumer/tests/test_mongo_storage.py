@@ -469,10 +469,11 @@ def test_after_a_refused_login_the_renewed_secret_file_is_used(
     class Refusing(RejectsUser, DeniesUser):
         """Refuses every call."""
 
-    store = store_on(Refusing(), **settings)
+    refusing = Refusing()
+    store = store_on(refusing, **settings)
     with pytest.raises(StorageUnavailable):
         call(store)
-    assert isinstance(store.collection, StubCollection)
+    assert cast(object, store.collection) is refusing
     assert "secret file changed, reconnecting" not in caplog.messages
 
     uri.write_text("mongodb://user:second@new/\n")
@@ -490,14 +491,15 @@ def test_an_invalid_renewed_secret_is_reported_once_and_the_old_client_kept(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     uri = tmp_path / "uri"
-    store = store_on(RejectsUser(), uri=StoreUri("mongodb://user:first@old/").in_file(uri))
+    rejecting = RejectsUser()
+    store = store_on(rejecting, uri=StoreUri("mongodb://user:first@old/").in_file(uri))
     uri.write_text("mongodb://user:sec@nd@new/?w=0")
 
     for _ in range(2):
         with pytest.raises(StorageUnavailable):
             store.ping()
 
-    assert isinstance(store.collection, StubCollection)
+    assert cast(object, store.collection) is rejecting
     assert caplog.messages.count("secret file changed, but is invalid") == 1
     assert "sec@nd" not in caplog.text
 

@@ -27,6 +27,9 @@ class FakeAdmin:
             self.answer(self.at_once)
         return {TOPIC: self.questions[-1]}
 
+    def set_sasl_credentials(self, username: str, password: str, /) -> None:
+        """Not needed here."""
+
     def answer(self, topic_id: str | None) -> None:
         self.questions[-1].set_result(Description(topic_id))
 
