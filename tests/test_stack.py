@@ -79,12 +79,10 @@ def test_three_consumers_share_the_partitions_without_loss_or_duplicates(stack: 
 
 def _assigned(stack: Stack, index: int) -> int:
     """The number of assigned partitions, polled because a rebalance may still be in progress."""
-    read = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:8001/metrics').read().decode())"
     deadline = monotonic() + 30
     while True:
-        metrics = stack.python("consumer", "-c", read, index=index)
-        sample = next(line for line in metrics.splitlines() if line.startswith("consumer_assigned_partitions "))
-        if (count := int(float(sample.split()[1]))) == 2 or monotonic() > deadline:
+        status = json.loads(stack.python("consumer", "-m", "src.status", "--json", index=index))
+        if (count := int(status["metrics"]["assigned_partitions"])) == 2 or monotonic() > deadline:
             return count
         Event().wait(1)
 

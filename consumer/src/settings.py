@@ -171,3 +171,8 @@ VARIABLES = (
 def load_settings(path: Path, environ: Mapping[str, str]) -> Settings:
     """The file's settings with the environment laid over them. Raises ConfigurationError."""
     return load(Settings, path, VARIABLES, environ)
+
+
+def load_metrics_settings(path: Path, environ: Mapping[str, str]) -> MetricsSettings:
+    """These alone, without the secrets and the rest of the environment. Raises ConfigurationError."""
+    return load(Settings, path, [variable for variable in VARIABLES if variable.path[0] == "metrics"], environ).metrics

@@ -2,13 +2,13 @@
 
 import json
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from threading import Event, Thread
 from typing import Any, cast
 from urllib.error import HTTPError
+from urllib.request import ProxyHandler, build_opener
 
 import pytest
 from confluent_kafka import KafkaError
@@ -478,7 +478,7 @@ def broken(count: int) -> list[bytes]:
 
 def get(port: int, path: str) -> tuple[int, Any]:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=DEADLINE) as answer:
+        with build_opener(ProxyHandler({})).open(f"http://127.0.0.1:{port}{path}", timeout=DEADLINE) as answer:
             return answer.status, json.load(answer)
     except HTTPError as error:
         with error:

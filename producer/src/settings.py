@@ -136,3 +136,8 @@ def load_settings(path: Path, environ: Mapping[str, str]) -> Settings:
     settings = load(Settings, path, VARIABLES, environ)
     folder = path.absolute().parent.parent / settings.producer.undelivered_dir
     return replace(settings, producer=replace(settings.producer, undelivered_dir=str(folder)))
+
+
+def load_metrics_settings(path: Path, environ: Mapping[str, str]) -> MetricsSettings:
+    """These alone, without the secrets and the rest of the environment. Raises ConfigurationError."""
+    return load(Settings, path, [variable for variable in VARIABLES if variable.path[0] == "metrics"], environ).metrics

@@ -1,15 +1,15 @@
 """Requests to the health server."""
 
-import urllib.error
-import urllib.request
+from urllib.error import HTTPError
+from urllib.request import ProxyHandler, build_opener
 
 from tests.fakes import DEADLINE
 
 
 def get(url: str) -> tuple[int, str]:
     try:
-        with urllib.request.urlopen(url, timeout=DEADLINE) as answer:
+        with build_opener(ProxyHandler({})).open(url, timeout=DEADLINE) as answer:
             return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as error:
+    except HTTPError as error:
         with error:
             return error.code, error.read().decode()
