@@ -349,10 +349,12 @@ def test_after_a_refused_login_the_renewed_password_is_used(tmp_path: Path) -> N
     file = tmp_path / "password"
     client = ClientSettings({"sasl.username": "user", "sasl.password": Secret("first").in_file(file)})
     factory = Factory()
-    DeadLetterTopic(KafkaSettings(client=client), producer=factory)
+    dead_letters = DeadLetterTopic(KafkaSettings(client=client), producer=factory)
     file.write_text("second")
 
     factory.created[0].settings["error_cb"](KafkaError(KafkaError._AUTHENTICATION))
+    assert factory.created[0].credentials == []  # in a callback the client must not be called
+    dead_letters.send(values(1))
 
     assert factory.created[0].credentials == [("user", "second")]
 

@@ -241,6 +241,8 @@ def test_after_a_refused_login_the_renewed_password_is_used_by_the_member_and_it
     file.write_text("second")
 
     world.client.settings["error_cb"](KafkaError(KafkaError._AUTHENTICATION, "wrong password"))
+    assert world.client.credentials is None  # in a callback the client must not be called
+    world.poll()
 
     assert world.client.credentials == world.admin.credentials == ("user", "second")
 

@@ -4,10 +4,13 @@ import logging
 from pathlib import Path
 
 import pytest
+from confluent_kafka import KafkaError
 
 from src.kafka.sasl import SaslCredentials
 from src.settings import KafkaSettings
 from src.utils.secret import ClientSettings, Secret
+
+REFUSED = KafkaError(KafkaError._AUTHENTICATION, "wrong password")
 
 
 class Client:
@@ -24,12 +27,19 @@ def test_every_client_gets_the_renewed_password_once(tmp_path: Path, caplog: pyt
     file.write_text("first")
     client = ClientSettings({"sasl.username": "user", "sasl.password": Secret("first").in_file(file)})
     credentials, clients = SaslCredentials(KafkaSettings(client=client)), [Client(), Client()]
-    credentials.renew_if_changed(*clients)
+    credentials.record_error(REFUSED)
+    credentials.renew_if_refused(*clients)
     assert [each.credentials for each in clients] == [[], []]
 
     file.write_text("second\n")
-    credentials.renew_if_changed(*clients)
-    credentials.renew_if_changed(*clients)
+    credentials.record_error(KafkaError(KafkaError._TRANSPORT))
+    credentials.renew_if_refused(*clients)
+    assert [each.credentials for each in clients] == [[], []]
+
+    credentials.record_error(REFUSED)
+    credentials.renew_if_refused(*clients)
+    credentials.record_error(REFUSED)
+    credentials.renew_if_refused(*clients)
 
     assert [each.credentials for each in clients] == [[("user", "second")]] * 2
     assert caplog.messages == ["secret file changed, reconnecting"]
@@ -39,6 +49,8 @@ def test_every_client_gets_the_renewed_password_once(tmp_path: Path, caplog: pyt
 def test_clients_without_sasl_are_left_alone() -> None:
     client = Client()
 
-    SaslCredentials(KafkaSettings()).renew_if_changed(client)
+    credentials = SaslCredentials(KafkaSettings())
+    credentials.record_error(REFUSED)
+    credentials.renew_if_refused(client)
 
     assert client.credentials == []

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from src.kafka.sasl import LOGIN_REFUSED, SaslCredentials
+from src.kafka.sasl import SaslCredentials
 from src.model.header_names import sendable
 from src.model.record import Headers
 from src.settings import KafkaSettings
@@ -82,6 +82,7 @@ class ConfirmedProducer:
     def deliver(self, records: Sequence[ProducerRecord]) -> Mapping[int, KafkaError]:
         """Returns the errors of what Kafka has not confirmed, by index; what timed out may be in the topic."""
         self._last_error = ""
+        self._credentials.renew_if_refused(self._producer)
         unreported = KafkaError(KafkaError._TIMED_OUT, "no delivery report")
         reports: dict[int, KafkaError | None] = dict.fromkeys(range(len(records)), unreported)
         for index, record in enumerate(records):
@@ -154,8 +155,7 @@ class ConfirmedProducer:
 
     def _on_error(self, error: KafkaError) -> None:
         self._last_error = error.str()
-        if error.code() in LOGIN_REFUSED:
-            self._credentials.renew_if_changed(self._producer)
+        self._credentials.record_error(error)
 
 
 def _keep_report(

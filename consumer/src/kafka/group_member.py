@@ -20,7 +20,7 @@ from src.kafka.lag import LOOKUP_INTERVAL, LagMonitor
 from src.kafka.membership import CLOSE_TIMEOUT, MembershipWatchdog, close_in_background
 from src.kafka.messages import partition_of, reason, record_of
 from src.kafka.offset_reset import OffsetReset
-from src.kafka.sasl import LOGIN_REFUSED, SaslCredentials
+from src.kafka.sasl import SaslCredentials
 from src.kafka.statistics import ClusterStatistics
 from src.kafka.topic_monitor import UNREADABLE, TopicMonitor
 from src.model.errors import ConsumerError, SourceError
@@ -119,6 +119,7 @@ class GroupMember:
         """
         if self._watchdog.expired(self._statistics) and not self._errors:
             self._recreate_client()
+        self._credentials.renew_if_refused(self._client, self._topic_monitor)
         with self._keeping_failure():
             self._offset_reset.handle_gaps()
             if self._refused and self._topic_monitor.readable:
@@ -380,8 +381,7 @@ class GroupMember:
         else:
             self._statistics.record_error(error.str())
             logger.warning("Kafka client error", extra={"reason": error.str()})
-            if error.code() in LOGIN_REFUSED:
-                self._credentials.renew_if_changed(self._client, self._topic_monitor)
+            self._credentials.record_error(error)
 
     @contextmanager
     def _keeping_failure(self) -> Iterator[None]:

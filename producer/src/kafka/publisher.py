@@ -10,7 +10,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka import Message as DeliveryReport
 
 from src.kafka.produce_request import ProduceRequest
-from src.kafka.sasl import LOGIN_REFUSED, SaslCredentials
+from src.kafka.sasl import SaslCredentials
 from src.kafka.statistics import ClusterStatistics
 from src.model.delivery_failure import Fault
 from src.model.errors import FatalClientError
@@ -72,6 +72,7 @@ class KafkaPublisher:
         except (KafkaException, SystemError) as error:  # SystemError: a report was served while the former was pending
             self._fatal_error = f"fatal Kafka client error: {error_text(error)}"
             raise FatalClientError(self._fatal_error) from error
+        self._credentials.renew_if_refused(self._client)
         completed = list(self._completed)
         self._completed.clear()
         if any(request.delivered for request in completed):
@@ -143,8 +144,7 @@ class KafkaPublisher:
                 return  # logged already, with more detail
         reason = self._statistics.record_error(error.str(), unresolved=error.code() == KafkaError._RESOLVE)
         logger.warning("broker unreachable", extra={"reason": reason})
-        if error.code() in LOGIN_REFUSED:
-            self._credentials.renew_if_changed(self._client)
+        self._credentials.record_error(error)
 
 
 def _reasons(delivery_timeout: float) -> dict[int, str]:

@@ -9,7 +9,7 @@ from src.settings import KafkaSettings
 
 logger = logging.getLogger(__name__)
 
-LOGIN_REFUSED = (KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED)
+_LOGIN_REFUSED = (KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED)
 
 
 class Client(Protocol):
@@ -25,8 +25,17 @@ class SaslCredentials:
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
         self._used = self._read()
+        self._refused = False
 
-    def renew_if_changed(self, *clients: Client) -> None:
+    def record_error(self, error: KafkaError) -> None:
+        """For the client's callback, in which the client must not be called: it would abort the process."""
+        self._refused = self._refused or error.code() in _LOGIN_REFUSED
+
+    def renew_if_refused(self, *clients: Client) -> None:
+        """For the thread that polls, outside of callbacks."""
+        if not self._refused:
+            return
+        self._refused = False
         credentials = self._read()
         if credentials == self._used or credentials is None:
             return
