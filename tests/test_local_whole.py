@@ -4,6 +4,8 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -27,6 +29,7 @@ from local.run import run
 from local.topics import Topics
 
 LIST_OFFSETS, OFFSET_FETCH = 2, 9  # API keys
+SCRIPTS = Path(__file__).parents[1] / "scripts"
 NAMES = Names("t", "group", "messages")
 
 
@@ -286,6 +289,33 @@ def test_a_closed_terminal_stops_gracefully_though_it_sends_sighup_twice() -> No
         return 0 if stop.is_set() else 1
 
     assert main([], hung_up) == 0
+
+
+PRINTS_AFTER_A_STOP = """
+from local.__main__ import main
+
+def run(options, stop):
+    print("running", flush=True)
+    stop.wait()
+    print("stopping", flush=True)
+    return 0
+
+raise SystemExit(main([], run))
+"""
+
+
+def test_a_run_whose_terminal_was_closed_stops_gracefully_without_output() -> None:
+    ours, terminal = os.openpty()
+    command = [sys.executable, "-c", PRINTS_AFTER_A_STOP]
+    with subprocess.Popen(command, cwd=SCRIPTS, stdout=terminal, stderr=terminal) as process:
+        os.close(terminal)
+        started = os.read(ours, 100)
+        os.close(ours)
+
+        process.send_signal(signal.SIGHUP)
+
+        assert process.wait(10) == 0
+        assert started.startswith(b"running")
 
 
 def test_under_nohup_a_run_continues() -> None:
