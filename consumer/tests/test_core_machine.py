@@ -38,7 +38,7 @@ COMMON = settings(
     suppress_health_check=list(HealthCheck),  # the machine is slow, and may run beside other work
 )
 HUNT = settings(
-    COMMON, max_examples=2000, derandomize=True, phases=[Phase.generate], report_multiple_bugs=False, print_blob=False
+    COMMON, max_examples=20_000, derandomize=True, phases=[Phase.generate], report_multiple_bugs=False, print_blob=False
 )
 
 partitions = st.sampled_from(PARTITIONS)

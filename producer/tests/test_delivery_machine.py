@@ -41,7 +41,7 @@ COMMON = settings(
     suppress_health_check=list(HealthCheck),  # other work may slow the machine down
 )
 MUTANT = settings(
-    COMMON, max_examples=2000, derandomize=True, phases=[Phase.generate], report_multiple_bugs=False, print_blob=False
+    COMMON, max_examples=20_000, derandomize=True, phases=[Phase.generate], report_multiple_bugs=False, print_blob=False
 )
 
 LARGE = bytes(8 * 1024 * 1024)  # shared: only its length matters
