@@ -13,10 +13,22 @@ from src.utils.secret import MASK, ClientSettings, Secret
 VERSION = "1.0.0"
 DEFAULT_FILE = Path(__file__).resolve().parent.parent / "config" / "config.json"
 
-TOPIC_NAME = r"^[a-zA-Z0-9._-]{1,249}\Z"
-Topic = Annotated[str, Meta(pattern=TOPIC_NAME)]
+TOPIC_NAME = r"^(?!\.{1,2}\Z)[a-zA-Z0-9._-]{1,249}\Z"
+Topic = Annotated[
+    str,
+    Meta(
+        pattern=TOPIC_NAME,
+        description="the name of a topic: 1 to 249 letters, digits, `.`, `_` and `-`, and neither `.` nor `..`",
+    ),
+]
 Port = Annotated[int, Meta(ge=0, le=65535)]
-Servers = Annotated[str, Meta(pattern=r"^\s*[^\s,]+:\d+\s*(,\s*[^\s,]+:\d+\s*)*,?\s*\Z")]
+Servers = Annotated[
+    str,
+    Meta(
+        pattern=r"^\s*[^\s,]+:\d+\s*(,\s*[^\s,]+:\d+\s*)*,?\s*\Z",
+        description="host:port, or several of them with commas",
+    ),
+]
 
 # librdkafka keys that the promise rests on, each with the reason it can't be set.
 RESERVED = {
@@ -108,8 +120,20 @@ class ConsumerSettings(Section, frozen=True):
 
 class MongoSettings(Section, frozen=True):
     uri: StoreUri = StoreUri("mongodb://mongodb:27017")
-    database: Annotated[str, Meta(pattern=r"^[^/\\. \"$*<>:|?\x00]{1,63}\Z")] = "pubsub"
-    collection: Annotated[str, Meta(pattern=r"^(?!system\.)[^$\x00]{1,200}\Z")] = "messages"
+    database: Annotated[
+        str,
+        Meta(
+            pattern=r"^[^/\\. \"$*<>:|?\x00]{1,63}\Z",
+            description='the name of a database: 1 to 63 characters, none of them a space or one of `/\\."$*<>:|?`',
+        ),
+    ] = "pubsub"
+    collection: Annotated[
+        str,
+        Meta(
+            pattern=r"^(?!system\.)[^$\x00]{1,200}\Z",
+            description="the name of a collection: 1 to 200 characters without `$`, and not starting with `system.`",
+        ),
+    ] = "messages"
     timeout_ms: Annotated[int, Meta(ge=100, le=600_000)] = 10_000
     """How long one call may take; a stop waits for the one that is under way."""
     ttl_days: Annotated[float, Meta(gt=0, le=24_000)] | None = None

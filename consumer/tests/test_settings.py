@@ -132,3 +132,29 @@ def test_the_value_of_a_secret_variable_is_shown_as_a_mask_and_that_of_others_is
         section = section[name] if isinstance(section, Mapping) else getattr(section, name)
 
     assert isinstance(section, Secret) is variable.secret
+
+
+@pytest.mark.parametrize("variable", ["KAFKA_TOPIC", "KAFKA_DEAD_LETTER_TOPIC"])
+@pytest.mark.parametrize("topic", [".", "..", "a/b"])
+def test_a_name_that_kafka_does_not_allow_for_a_topic_is_rejected_with_the_rule(variable: str, topic: str) -> None:
+    with pytest.raises(
+        ConfigurationError, match=rf"{variable}: Expected the name of a topic: 1 to 249 letters, digits"
+    ):
+        load_settings(DEFAULT_FILE, {variable: topic})
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "text"),
+    [
+        ("KAFKA_BOOTSTRAP_SERVERS", "localhost", "Expected host:port"),
+        ("MONGODB_DATABASE", "a.b", "Expected the name of a database"),
+        ("MONGODB_COLLECTION", "system.users", "Expected the name of a collection"),
+    ],
+)
+def test_a_rejected_name_comes_with_the_rule_and_not_with_a_regular_expression(
+    variable: str, value: str, text: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=f"{variable}: {text}") as caught:
+        load_settings(DEFAULT_FILE, {variable: value})
+
+    assert "regex" not in str(caught.value)

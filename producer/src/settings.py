@@ -13,9 +13,21 @@ from src.utils.secret import ClientSettings
 VERSION = "1.0.0"
 DEFAULT_FILE = Path(__file__).resolve().parent.parent / "config" / "config.json"
 
-Topic = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9._-]{1,249}\Z")]
+Topic = Annotated[
+    str,
+    Meta(
+        pattern=r"^(?!\.{1,2}\Z)[a-zA-Z0-9._-]{1,249}\Z",
+        description="the name of a topic: 1 to 249 letters, digits, `.`, `_` and `-`, and neither `.` nor `..`",
+    ),
+]
 Port = Annotated[int, Meta(ge=0, le=65535)]
-Servers = Annotated[str, Meta(pattern=r"^\s*[^\s,]+:\d+\s*(,\s*[^\s,]+:\d+\s*)*,?\s*\Z")]
+Servers = Annotated[
+    str,
+    Meta(
+        pattern=r"^\s*[^\s,]+:\d+\s*(,\s*[^\s,]+:\d+\s*)*,?\s*\Z",
+        description="host:port, or several of them with commas",
+    ),
+]
 
 # librdkafka keys that the delivery guarantees depend on, each with the reason why it is reserved.
 RESERVED = {

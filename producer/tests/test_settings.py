@@ -160,3 +160,24 @@ def test_the_value_of_a_secret_variable_is_shown_as_a_mask_and_that_of_others_is
         section = section[name] if isinstance(section, Mapping) else getattr(section, name)
 
     assert isinstance(section, Secret) is variable.secret
+
+
+@pytest.mark.parametrize("topic", [".", "..", "a/b", "ä", "a" * 250, "a\n"])
+def test_a_name_that_kafka_does_not_allow_for_a_topic_is_rejected_with_the_rule(tmp_path: Path, topic: str) -> None:
+    with pytest.raises(ConfigurationError, match="Expected the name of a topic: 1 to 249 letters, digits") as in_file:
+        loaded(tmp_path, {"kafka": {"topic": topic}})
+    assert str(in_file.value).partition(": ")[2].startswith("kafka.topic: ")
+
+    if topic != "a\n":  # a variable is trimmed
+        with pytest.raises(ConfigurationError, match=r"KAFKA_TOPIC: Expected the name of a topic: .* neither `\.` nor"):
+            loaded(tmp_path, KAFKA_TOPIC=topic)
+
+
+@pytest.mark.parametrize("topic", ["...", ".a", "a.", "_", "a" * 249])
+def test_a_name_that_kafka_allows_for_a_topic_is_accepted(tmp_path: Path, topic: str) -> None:
+    assert loaded(tmp_path, KAFKA_TOPIC=topic).kafka.topic == topic
+
+
+def test_servers_without_a_port_are_rejected_with_the_rule(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="KAFKA_BOOTSTRAP_SERVERS: Expected host:port, or several of them"):
+        loaded(tmp_path, KAFKA_BOOTSTRAP_SERVERS="localhost")

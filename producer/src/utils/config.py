@@ -124,8 +124,9 @@ def _reason(error: Exception) -> str:
 
 def _converted(schema: type[msgspec.Struct], variable: Variable, value: _Value) -> Any:
     source, text, file = value
+    declared = _type_at(schema, variable.path)
     try:
-        converted = msgspec.convert(text, _type_at(schema, variable.path), strict=False, dec_hook=_decode)
+        converted = msgspec.convert(text, declared, strict=False, dec_hook=_decode)
     except msgspec.ValidationError as error:
         shown = "" if variable.secret else f", found {text!r}"
         hint = (
@@ -134,7 +135,7 @@ def _converted(schema: type[msgspec.Struct], variable: Variable, value: _Value) 
             if _INJECTED.match(text)
             else ""
         )
-        raise ConfigurationError(f"{source}: {error}{shown}{hint}") from error
+        raise ConfigurationError(f"{source}: {_described(str(error), declared)}{shown}{hint}") from error
     if file is None:
         return converted
     return (converted if isinstance(converted, Secret) else Secret(text)).in_file(file)
@@ -169,8 +170,17 @@ def _located(problem: str, schema: type[msgspec.Struct], tree: Mapping[str, Any]
         return problem
     path = located["path"].split(".")
     value = _value_at(tree, path)
-    shown = f", found {value!r}" if value is not None and _is_plain(_type_at(schema, path)) else ""
-    return f"{located['path']}: {located['problem']}{shown}"
+    declared = _type_at(schema, path)
+    shown = f", found {value!r}" if value is not None and _is_plain(declared) else ""
+    return f"{located['path']}: {_described(located['problem'], declared)}{shown}"
+
+
+def _described(problem: str, declared: Any) -> str:
+    """A regular expression is no explanation: the description of the type is shown in its place."""
+    if "matching regex" not in problem:
+        return problem
+    descriptions = [meta.description for meta in get_args(declared) if isinstance(meta, msgspec.Meta)]
+    return next((f"Expected {text}" for text in descriptions if text), problem)
 
 
 def _is_plain(declared: Any) -> bool:
