@@ -28,6 +28,16 @@ Stream = AbstractContextManager[Iterable[bytes]]
 """Entering it may block until the other end of a pipe is opened, and so may reading lines."""
 
 _BOM = b"\xef\xbb\xbf"
+_OTHER_FORMATS = {
+    b"\xff\xfe": "UTF-16",
+    b"\xfe\xff": "UTF-16",
+    b"\x1f\x8b": "compressed with gzip",
+    b"\x28\xb5\x2f\xfd": "compressed with zstd",
+    b"\xfd7zXZ": "compressed with xz",
+    b"BZh": "compressed with bzip2",
+    b"PK\x03\x04": "a zip archive",
+}
+"""By the first bytes."""
 
 _decode = msgspec.json.Decoder().decode
 
@@ -88,6 +98,15 @@ def _with_id(text: bytes, identifier: str, *, only_key: bool) -> bytes:
     return b'{"id":"' + identifier.encode() + (b'"' if only_key else b'",') + text[1:]
 
 
+def _check_format(first_line: bytes) -> None:
+    """Raises ConfigurationError where no line of the input can be read."""
+    found = next((name for start, name in _OTHER_FORMATS.items() if first_line.startswith(start)), None)
+    if found is None and b"\0" in first_line[:2]:  # JSON begins with two ASCII characters
+        found = "UTF-16"
+    if found is not None:
+        raise ConfigurationError(f"the input is {found}; convert it to UTF-8 text, one JSON object per line")
+
+
 class _LineQueue(Queue[bytes | Exception | None]):
     """Bounded by the memory its lines occupy. The line that exceeds the bound is still accepted."""
 
@@ -138,7 +157,7 @@ class JsonlInput:
     def next_batch(self, size: int) -> list[ProducerRecord]:
         """Up to `size` records of the lines read so far, fewer where they are long. Never waits.
 
-        Raises OSError where the stream cannot be read.
+        Raises OSError where the stream cannot be read, and ConfigurationError where it is no UTF-8 text at all.
         """
         created_at = utc_text(self._clock())
         records: list[ProducerRecord] = []
@@ -173,9 +192,11 @@ class JsonlInput:
     def _read_ahead(self, stream: Stream) -> None:
         try:
             with stream as lines:  # closed here: closing it elsewhere would wait for a read in progress
-                for line in lines:
+                for number, line in enumerate(lines):
+                    if number == 0:
+                        _check_format(line)
                     self._lines.put(line)
-        except OSError as error:
+        except (OSError, ConfigurationError) as error:
             self._lines.put(error)
         else:
             self._lines.put(None)

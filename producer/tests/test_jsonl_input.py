@@ -1,7 +1,10 @@
 """Input lines become messages, byte for byte."""
 
+import bz2
+import gzip
 import io
 import json
+import lzma
 import os
 from pathlib import Path
 from threading import Event
@@ -13,6 +16,7 @@ from hypothesis import strategies as st
 from src.jsonl_input import READ_AHEAD_BYTES, JsonlInput, open_input, parse_line
 from src.model.errors import InvalidMessage
 from src.model.message import ProducerRecord
+from src.utils.config import ConfigurationError
 from tests.fakes import DEADLINE
 
 NOON = 1_689_424_496.789
@@ -177,3 +181,20 @@ def test_a_read_error_is_raised() -> None:
 
     with pytest.raises(OSError, match="the disk is gone"):
         all_of(JsonlInput(io.BufferedReader(Broken())))
+
+
+@pytest.mark.parametrize(
+    ("content", "name"),
+    [
+        ('{"id": "a"}\n'.encode("utf-16"), "UTF-16"),
+        ('{"id": "a"}\n'.encode("utf-16-le"), "UTF-16"),
+        ('{"id": "a"}\n'.encode("utf-16-be"), "UTF-16"),
+        (gzip.compress(b'{"id": "a"}\n'), "compressed with gzip"),
+        (bz2.compress(b'{"id": "a"}\n'), "compressed with bzip2"),
+        (lzma.compress(b'{"id": "a"}\n'), "compressed with xz"),
+        (b"PK\x03\x04...", "a zip archive"),
+    ],
+)
+def test_an_input_that_is_no_utf_8_text_is_one_error(content: bytes, name: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"the input is {name}; convert it to UTF-8 text"):
+        all_of(lines_of(content))

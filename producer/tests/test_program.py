@@ -1,5 +1,6 @@
 """The program `python -m src.producer`: in a process of its own, and `main` in this one."""
 
+import gzip
 import json
 import os
 import signal
@@ -318,6 +319,20 @@ class TestMain:
             "invalid": 1,
         }
         assert [message.value for message in first_records(broker.address, 2)] == [b'{"id":"a","x":1}', b'{"id":"b"}']
+
+    def test_compressed_input_exits_2_with_one_sentence(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        file = tmp_path / "mine.jsonl.gz"
+        file.write_bytes(gzip.compress(b'{"id":"a"}\n' * 1000))
+
+        exit_code = main(["--input", str(file)])
+
+        output = capsys.readouterr()
+        assert exit_code == 2
+        assert output.err.startswith("producer: the input is compressed with gzip; ")
+        assert output.err.count("\n") == 1
+        assert "invalid input line" not in output.out
 
     def test_fully_delivered_input_exits_0(
         self, tmp_path: Path, broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
