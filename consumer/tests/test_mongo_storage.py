@@ -26,6 +26,7 @@ from src.storage import DataStorage, StoredMessage
 from src.stores.mongo.indexes import INDEXES
 from src.stores.mongo.store import MongoStore
 from src.stores.query import UnsupportedQuery
+from src.utils.config import ConfigurationError
 from tests.mongodb_server import mongodb_database, mongodb_uri
 from tests.storage_contract import DAY, StorageContract, message, origin
 
@@ -438,6 +439,32 @@ def test_the_check_reports_whether_the_user_may_write(granted: list[dict[str, An
 
     assert result.ok is allowed
     assert "consumer@admin" in result.text
+
+
+@pytest.mark.parametrize(
+    ("option", "text"),
+    [
+        ("retryWritez=hunter2", "unknown option retryWritez"),
+        ("tlsCAFile=/no/such/ca.pem", "the file of the option tlsCAFile is not readable"),
+        ("w=majority&maxPoolSize=hunter2", "the value of the option maxPoolSize is invalid"),
+        ("tlsCertificateKeyFilePassword=hunter2&readPreferense=x", "unknown option readPreferense"),
+    ],
+)
+@pytest.mark.parametrize("user", ["", "user:hunter2@"])
+def test_an_invalid_option_of_the_uri_is_named_without_its_value(user: str, option: str, text: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        DataStorage({"uri": f"mongodb://{user}host/?{option}"})
+
+    assert str(caught.value) == f"mongodb.uri: {text}"
+
+
+@pytest.mark.parametrize("uri", ["mongodb://user:hun?ter=2@host", "mongodb://user:hun@ter2@host/?x=1"])
+def test_a_part_of_an_unescaped_password_is_not_shown_as_an_option(uri: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        DataStorage({"uri": uri})
+
+    assert "hun" not in str(caught.value)
+    assert "ter" not in str(caught.value).replace("character", "")
 
 
 class RejectsUser(StubCollection):

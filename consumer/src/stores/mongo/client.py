@@ -2,17 +2,21 @@
 
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.raw_bson import RawBSONDocument
 from pymongo import MongoClient, WriteConcern
 from pymongo.collection import Collection
 from pymongo.errors import PyMongoError
+from pymongo.uri_parser import parse_uri
 
-from src.settings import MongoSettings
+from src.settings import MongoSettings, StoreUri
 from src.utils.config import ConfigurationError
+from src.utils.secret import MASK
 
 logger = logging.getLogger(__name__)
 
@@ -49,8 +53,7 @@ def is_weak(concern: Mapping[str, Any]) -> bool:
 def _client(settings: MongoSettings) -> MongoClient[dict[str, Any]]:
     """An option of which pymongo would only warn, and which it would ignore, is an error here."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", UserWarning)
+        with _warnings_as_errors():
             return MongoClient(
                 settings.uri.reveal(),
                 connect=False,
@@ -60,7 +63,31 @@ def _client(settings: MongoSettings) -> MongoClient[dict[str, Any]]:
                 appname="kafka-pubsub-consumer",
             )
     except (PyMongoError, ValueError, TypeError, OSError, UserWarning) as error:
-        raise ConfigurationError(f"mongodb.uri: {_without_secrets(settings.uri.reveal(), error)}") from None
+        text = _invalid_option(settings.uri) or _without_secrets(settings.uri.reveal(), error)
+        raise ConfigurationError(f"mongodb.uri: {text}") from None
+
+
+@contextmanager
+def _warnings_as_errors() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        yield
+
+
+def _invalid_option(uri: StoreUri) -> str | None:
+    """The first option that pymongo rejects, and why. Its value is not shown."""
+    for option in urlsplit(str(uri)).query.split("&"):
+        name = option.partition("=")[0]
+        try:
+            if option and MASK not in option:
+                with _warnings_as_errors():
+                    parse_uri(f"mongodb://localhost/?{option}")
+        except OSError:
+            return f"the file of the option {name} is not readable"
+        except (PyMongoError, ValueError, TypeError, UserWarning) as error:
+            unknown = str(error).startswith("Unknown option")
+            return f"unknown option {name}" if unknown else f"the value of the option {name} is invalid"
+    return None
 
 
 def _without_secrets(uri: str, error: Exception) -> str:
