@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from typing import Any, cast
 
-from confluent_kafka import Consumer, TopicPartition
+import pytest
+from confluent_kafka import Consumer, KafkaError, TopicPartition
 from prometheus_client import CollectorRegistry
 
 from src.kafka.assignment import Assignment, Start
 from src.kafka.committer import OffsetCommitter
+from src.utils.logging import RepeatedWarnings
 from src.utils.metrics import ConsumerMetrics
 from tests.fakes import TOPIC, record
 
@@ -46,3 +48,18 @@ def test_nothing_more_is_dead_lettered_while_the_last_commit_of_a_partition_is_a
 
     assert client.committed == [(0, 1)]
     assert client.owned_meanwhile is False
+
+
+def test_a_commit_that_is_rejected_again_and_again_is_logged_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    assignment = Assignment()
+    metrics = ConsumerMetrics(CollectorRegistry(), version="1", dead_letter_reasons=())
+    client = cast(Consumer, SlowClient(assignment))
+    committer = OffsetCommitter(client, assignment, metrics, topic=TOPIC, topic_id=lambda: None, interval=1.0)
+    now = 0.0
+    repeated = RepeatedWarnings(lambda: now)
+
+    for now in range(90):
+        committer.on_commit(KafkaError(KafkaError.REBALANCE_IN_PROGRESS), [TopicPartition(TOPIC, 0, now)])
+
+    logged = [record for record in caplog.records if repeated.filter(record)]
+    assert [record.getMessage() for record in logged] == ["commit rejected, will be retried"]

@@ -9,7 +9,7 @@ from confluent_kafka import OFFSET_BEGINNING, OFFSET_INVALID, KafkaError
 from prometheus_client import CollectorRegistry
 
 from src.kafka.group_member import LAG_INTERVAL, GroupMember
-from src.kafka.topic_monitor import REQUEST_INTERVAL
+from src.kafka.topic_monitor import NO_ID, REQUEST_INTERVAL
 from src.model.record import Record
 from src.settings import ConsumerSettings, KafkaSettings
 from src.utils.metrics import ConsumerMetrics
@@ -466,3 +466,26 @@ def test_the_error_of_a_partition_lasts_until_a_record_of_it_arrives() -> None:
 
     assert still == ["topic data-topic: not authorized"]
     assert world.member.readiness_failures() == []
+
+
+@pytest.mark.parametrize(
+    ("metadata", "topic_id", "warned"), [("", OLD, True), ("console", OLD, True), (OLD, OLD, False), ("", NO_ID, False)]
+)
+def test_an_offset_that_another_program_committed_is_a_warning(
+    metadata: str, topic_id: str, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = World("stop", {0: (203, metadata)})
+    world.admin.topic_id = topic_id
+
+    world.client.assign(0)
+
+    assert ("offset committed by another program" in caplog.messages) is warned
+
+
+def test_a_partition_without_a_commit_is_not_one_of_another_program(caplog: pytest.LogCaptureFixture) -> None:
+    world = World("stop", {})
+    world.client.begins[0] = 0
+
+    world.client.assign(0)
+
+    assert "offset committed by another program" not in caplog.messages

@@ -84,7 +84,7 @@ class OffsetCommitter:
 
     def _take_answer(self, error: KafkaError | None, positions: Sequence[TopicPartition]) -> None:
         if errors := [position.error or error for position in positions if position.error or error]:
-            logger.info("commit rejected, will be retried", extra={"reason": str(errors[0])})
+            logger.warning("commit rejected, will be retried", extra={"reason": str(errors[0])})
             self._metrics.commits_refused.inc()
         if confirmed := {p.partition: p.offset for p in positions if not (p.error or error)}:
             self._assignment.confirm(confirmed)

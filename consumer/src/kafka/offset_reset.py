@@ -24,6 +24,11 @@ _NO_COMMIT = (
     " at the oldest messages, and whether any were lost before is unknown"
 )
 
+_FOREIGN_COMMIT = (
+    "another consumer in this group, or a reset of its offsets: messages before these offsets may be neither stored nor"
+    " dead-lettered; the audit counts them"
+)
+
 
 class OffsetReset:
     """Used by the thread that polls, also inside rebalance callbacks."""
@@ -49,9 +54,11 @@ class OffsetReset:
 
     def start(self, partitions: Sequence[int]) -> None:
         """Read newly assigned partitions from their committed offsets, or from their oldest messages."""
-        self._start(self._lookup.committed(partitions))
+        starts = self._lookup.committed(partitions)
+        self._start(starts)
         self._topic_monitor.renew()
         self._compare_identity(partitions)
+        self._report_foreign_commits(starts)
 
     def handle_gaps(self) -> None:
         """To be called before each fetch: what was fetched is in flight by then, under the number it came with."""
@@ -79,6 +86,14 @@ class OffsetReset:
             logger.warning(
                 "no committed offset, reading from the earliest", extra={"earliest": later, "reason": _NO_COMMIT}
             )
+
+    def _report_foreign_commits(self, starts: Sequence[TopicPartition]) -> None:
+        """Every commit of this service has the topic's id beside it, where the broker has one."""
+        foreign = {
+            each.partition: each.offset for each in starts if each.offset >= 0 and not is_topic_id(each.metadata)
+        }
+        if foreign and self._topic_monitor.topic_id is not None:
+            logger.warning("offset committed by another program", extra={"offsets": foreign, "reason": _FOREIGN_COMMIT})
 
     def _restart(self, partitions: Collection[int]) -> None:
         """Read from the oldest messages, under a new number: records of the old one no longer count."""
