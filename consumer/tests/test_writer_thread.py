@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from threading import Event, Thread, Timer
+from threading import enumerate as enumerate_threads
 
 import pytest
 
@@ -139,3 +140,14 @@ def drains(thread: WriterThread) -> bool:
 
 def settled(results: Sequence[Result]) -> list[int]:
     return [offset for result in results for offset in offsets(result.records)]
+
+
+def test_the_end_of_the_process_does_not_wait_for_a_call_in_progress(world: WriterWorld) -> None:
+    world.store.gate = Event()
+    with WriterThread(world.writer) as thread:
+        thread.submit([record(1)])
+        threads = [each for each in enumerate_threads() if each.name.startswith("writer")]
+
+    assert threads
+    assert all(each.daemon for each in threads)
+    world.store.gate.set()

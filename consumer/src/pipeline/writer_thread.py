@@ -3,9 +3,12 @@
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Executor, Future, wait
 from contextlib import suppress
-from typing import Self
+from functools import partial
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import Any, Self
 
 from src.model.errors import Unavailable
 from src.model.record import Record
@@ -24,7 +27,7 @@ class WriterThread:
 
     def __init__(self, writer: BatchWriter) -> None:
         self._writer = writer
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="writer")
+        self._executor: Executor = _DaemonExecutor("writer")
         self._prepared: Future[None] | None = None
         self._in_flight: deque[Future[None]] = deque()
         self._settled: deque[Result] = deque()
@@ -95,6 +98,42 @@ class WriterThread:
     def __exit__(self, *exc_info: object) -> None:
         self._writer.stop()
         self._executor.shutdown(wait=False, cancel_futures=True)
+
+
+class _DaemonExecutor(Executor):
+    """Runs calls one after the other in a daemon thread.
+
+    The end of the process waits for a call in progress of a ThreadPoolExecutor: up to the call's whole timeout, where a
+    server does not respond.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._calls: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
+        self._thread = Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def submit(self, function: Callable[..., Any], /, *arguments: Any, **options: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        self._calls.put((future, partial(function, *arguments, **options)))
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        with suppress(Empty):
+            while cancel_futures:
+                call = self._calls.get_nowait()
+                if call is not None:
+                    call[0].cancel()
+        self._calls.put(None)
+        if wait:
+            self._thread.join()
+
+    def _run(self) -> None:
+        for future, call in iter(self._calls.get, None):
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(call())
+                except BaseException as error:  # noqa: BLE001 - whoever asks the future gets it
+                    future.set_exception(error)
 
 
 def _raise_error(future: Future[None]) -> None:
