@@ -57,7 +57,7 @@ def _folder(path: Path) -> CheckResult:
 
 
 def _kafka(settings: KafkaSettings, admin: NewAdmin) -> Iterator[CheckResult]:
-    statistics = ClusterStatistics(settings.servers)
+    statistics = ClusterStatistics(settings.servers, settings.topic)
 
     def on_error(error: KafkaError) -> None:
         statistics.record_error(error.str(), unresolved=error.code() == KafkaError._RESOLVE)

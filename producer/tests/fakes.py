@@ -61,6 +61,7 @@ class FakePublisher:
         self.delivered: list[ProducerRecord] = []
         self.sizes: list[int] = []
         self.unavailable_reason: str | None = None
+        self.topic_failure: str | None = None
         self.silent = False
         """While set, there are no delivery reports."""
         self.failing: str | None = None
@@ -130,6 +131,7 @@ class ScriptedPublisher:
 
     def __init__(self, clock: FakeClock) -> None:
         self.unavailable_reason: str | None = None
+        self.topic_failure: str | None = None
         self.fatal = False
         self.room = UNLIMITED
         self.delivers = False

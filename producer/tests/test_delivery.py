@@ -208,6 +208,15 @@ def test_a_stop_waits_for_the_grace_period_and_then_stores_what_is_in_flight() -
     assert world.delivery.ledger.undelivered == 2
 
 
+def test_a_topic_that_has_not_been_found_is_a_readiness_failure_of_a_reachable_broker() -> None:
+    world = World()
+    world.publisher.topic_failure = "topic t: not found yet"
+    missing = world.delivery.readiness_failures()
+    world.publisher.unavailable_reason = "broker down"
+
+    assert (missing, world.delivery.readiness_failures()) == (["topic t: not found yet"], ["broker down"])
+
+
 def test_a_stop_does_not_wait_for_an_unreachable_broker() -> None:
     world = World()
     world.publisher.silent = True

@@ -37,6 +37,10 @@ class Publisher(Protocol):
     def unavailable_reason(self) -> str | None:
         """Why nothing can be sent; None while a broker is reachable."""
 
+    @property
+    def topic_failure(self) -> str | None:
+        """Why messages wait although a broker is reachable; None once the topic has been found."""
+
     def send(self, records: Sequence[ProducerRecord]) -> ProduceRequest:
         """Hand over as many as there is room for, in order; the request's `size` says how many."""
 
@@ -139,7 +143,9 @@ class Delivery:
         """Why messages are not being delivered; empty while they are."""
         silence = self.ledger.seconds_without_report
         overdue = f"no delivery report for {silence:.0f} s" if silence > REPORT_TIMEOUT else None
-        causes = (self._publisher.unavailable_reason, self._buffer.write_error, self._last_failure, overdue)
+        publisher = self._publisher
+        unavailable = publisher.unavailable_reason or publisher.topic_failure
+        causes = (unavailable, self._buffer.write_error, self._last_failure, overdue)
         reasons = [cause for cause in causes if cause]
         if reasons and not self.has_capacity:
             reasons.append(f"not accepting new messages: {self.ledger.in_flight} in flight")

@@ -29,7 +29,8 @@ _Headers = list[tuple[str, str | bytes | None]]  # as the client declares it; li
 
 
 class KafkaPublisher:
-    """An idempotent producer for one topic, used by one thread; any thread may read `unavailable_reason`.
+    """An idempotent producer for one topic, used by one thread; any thread may read `unavailable_reason` and
+    `topic_failure`.
 
     Raises ConfigurationError where librdkafka rejects a key under `kafka.client`.
     """
@@ -38,7 +39,7 @@ class KafkaPublisher:
         self, settings: KafkaSettings, *, delivery_timeout_ms: int, producer: Callable[..., Producer] = Producer
     ) -> None:
         self._topic = settings.topic
-        self._statistics = ClusterStatistics(settings.servers)
+        self._statistics = ClusterStatistics(settings.servers, settings.topic)
         self._completed: deque[ProduceRequest] = deque()
         self._fatal_error: str | None = None
         self._reasons = _reasons(delivery_timeout_ms / 1000)
@@ -90,6 +91,11 @@ class KafkaPublisher:
     def unavailable_reason(self) -> str | None:
         """Why nothing can be sent; None while a broker is reachable."""
         return self._fatal_error or self._statistics.unavailable_reason
+
+    @property
+    def topic_failure(self) -> str | None:
+        """Why messages wait although a broker is reachable; None once the topic has been found."""
+        return self._statistics.topic_failure
 
     def _client_settings(self, settings: KafkaSettings, delivery_timeout_ms: int) -> dict[str, Any]:
         return {

@@ -1,4 +1,4 @@
-"""Whether a broker is reachable, from librdkafka's statistics and error events. Independent of the client itself."""
+"""Whether a broker is reachable and the topic exists, from librdkafka's statistics and error events. No client here."""
 
 import msgspec
 
@@ -15,8 +15,13 @@ class _Broker(msgspec.Struct):
     nodeid: int
 
 
+class _Topic(msgspec.Struct):
+    partitions: dict[str, msgspec.Raw]
+
+
 class _Statistics(msgspec.Struct):
     brokers: dict[str, _Broker]
+    topics: dict[str, _Topic] = {}
 
 
 _decode = msgspec.json.Decoder(_Statistics).decode
@@ -25,8 +30,10 @@ _decode = msgspec.json.Decoder(_Statistics).decode
 class ClusterStatistics:
     """Updated by the client's callbacks, read by the health check from another thread."""
 
-    def __init__(self, servers: str) -> None:
+    def __init__(self, servers: str, topic: str) -> None:
         self._servers = servers
+        self._topic = topic
+        self._topic_missing: bool | None = None  # None until the client has a message to send
         self._last_error: str | None = NOT_CONNECTED_YET
         self._up = False  # at least one broker, in the latest statistics
 
@@ -36,8 +43,14 @@ class ClusterStatistics:
         error = None if self._up else self._last_error
         return error and f"broker {self._servers}: {error}"
 
+    @property
+    def topic_failure(self) -> str | None:
+        """Why messages wait, although a broker is reachable: the topic has not been found since the start."""
+        return f"topic {self._topic}: not found yet" if self._topic_missing else None
+
     def record_delivery(self) -> None:
         """A broker has acknowledged a message, possibly before the first statistics."""
+        self._topic_missing = False
         if self._last_error == NOT_CONNECTED_YET:
             self._last_error = None
 
@@ -57,7 +70,10 @@ class ClusterStatistics:
         A client connects to the brokers behind the bootstrap address only when it has something to send. Knowing their
         addresses is therefore enough until the first error; after that, one of them must be connected.
         """
-        states = {broker.state for broker in _decode(statistics).brokers.values() if broker.nodeid >= 0}
+        decoded = _decode(statistics)
+        states = {broker.state for broker in decoded.brokers.values() if broker.nodeid >= 0}
         self._up = "UP" in states
         if self._up or (states and self._last_error == NOT_CONNECTED_YET):
             self._last_error = None
+        if self._topic_missing is not False and self._topic in decoded.topics:
+            self._topic_missing = "0" not in decoded.topics[self._topic].partitions
