@@ -96,13 +96,13 @@ class DataConsumer:
                 self._processor,
                 self._storage,
                 self._dead_letters,
+                self._member.assignment,
                 WriterOptions(
                     max_retries=settings.consumer.max_retries,
                     storm_percent=settings.consumer.dead_letter_storm_percent,
                     probe_interval=probe_interval,
                 ),
                 stop=self._stop,
-                is_assigned=self._member.assignment.owns,
                 on_retry=lambda cause: self._metrics.retries.labels(cause).inc(),
             )
         )
@@ -201,6 +201,8 @@ class DataConsumer:
     def _settle(self, results: Sequence[Result]) -> None:
         for result in results:
             self._member.assignment.settle(result.records)
+            if result.rejections:
+                self._member.commit_soon()  # uncommitted, they would be dead-lettered again after a crash
             result_metrics.count(result, self._metrics)
 
     def _result_timeout(self) -> float:

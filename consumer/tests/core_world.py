@@ -173,6 +173,9 @@ class SteppedThread(WriterThread):
         self._stepped.step(self.drain_steps)
         return super().drain(0.0)
 
+    def _has_time(self, deadline: float) -> bool:
+        return False  # only steps take time here
+
 
 class SteppedStop(Event):
     """A stop event on which a wait is a pause."""
@@ -501,6 +504,7 @@ class Process:
             DataProcessor(),
             world.parts.storage(FaultyStore(world.database, self.store_faults, pause)),
             world.parts.dead_letters(FaultyDeadLetters(world.dead_letters, self.dead_letter_faults, pause)),
+            self.member.assignment,
             WriterOptions(
                 max_retries=MAX_RETRIES,
                 storm_percent=STORM_PERCENT,
@@ -509,7 +513,6 @@ class Process:
                 max_backoff=0.0,
             ),
             stop=self._stop,
-            is_assigned=self.member.assignment.owns,
         )
 
     # -- the loop, as in DataConsumer
@@ -607,6 +610,8 @@ class Process:
     def _settle(self, results: Sequence[Result]) -> None:
         for result in results:
             self.member.assignment.settle(result.records)
+            if result.rejections:
+                self.member.commit_soon()
 
 
 def _topic_partitions(partitions: Collection[int]) -> list[TopicPartition]:

@@ -172,6 +172,21 @@ def test_only_the_partitions_asked_for_are_due() -> None:
     assert set(assignment.partitions) == {0, 1}
 
 
+def test_a_rejected_commit_stays_due_and_marks_its_partition_until_one_is_confirmed() -> None:
+    assignment = Assignment()
+    assignment.assign({0: Start(), 1: Start()})
+    assignment.settle(assignment.track([record(0), record(0, partition=1)]))
+
+    assignment.reject([0, 7])
+
+    assert assignment.due() == {0: 1, 1: 1}
+    assert [assignment.commits_rejected(record(1, partition=partition)) for partition in (0, 1, 7)] == [
+        *(True, False, False)
+    ]
+    assignment.confirm({0: 1})
+    assert not assignment.commits_rejected(record(1))
+
+
 def test_records_of_a_discarded_partition_are_ignored_and_nothing_of_it_is_due() -> None:
     assignment = Assignment()
     assignment.assign({0: Start(5), 1: Start(5)})

@@ -1,6 +1,6 @@
 """Every message is stored or dead-lettered, whatever fails."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import repeat
 from typing import Any
 
@@ -14,7 +14,7 @@ from src.pipeline.retry import WriterStopped
 from src.stores.document import Document
 from tests.fake_storage import FakeStore
 from tests.fakes import FakeDeadLetters, deferred, failed, record, refused
-from tests.writer_world import UNTIL_STOPPED, WriterWorld, offsets, with_id
+from tests.writer_world import UNTIL_STOPPED, FakeOwnership, WriterWorld, offsets, with_id
 
 
 @pytest.fixture
@@ -236,19 +236,19 @@ def test_after_a_partial_insert_without_a_response_nothing_is_stored_twice() -> 
 class RevokesDuringOutage(FakeStore):
     """Fails the first call, during which partition 1 is revoked."""
 
-    def __init__(self, revoked: set[int]) -> None:
+    def __init__(self, ownership: FakeOwnership) -> None:
         super().__init__()
-        self._revoked = revoked
+        self._ownership = ownership
         self.outages = 1
 
     def ping(self) -> None:
-        self._revoked.add(1)
+        self._ownership.revoked.add(1)
         super().ping()
 
 
 def test_a_message_whose_partition_is_revoked_in_an_outage_of_the_store_is_not_dead_lettered_here() -> None:
-    revoked: set[int] = set()
-    world = WriterWorld(store=RevokesDuringOutage(revoked), revoked=revoked)
+    ownership = FakeOwnership()
+    world = WriterWorld(store=RevokesDuringOutage(ownership), ownership=ownership)
 
     result = world.writer.write([with_id("a", 0), record(0, b"{", partition=1), record(1, b"{")])
 
@@ -259,19 +259,19 @@ def test_a_message_whose_partition_is_revoked_in_an_outage_of_the_store_is_not_d
 class RevokesDuringDeadLetterOutage(FakeDeadLetters):
     """Confirms only the first dead letter of the first call, during which partition 1 is revoked."""
 
-    def __init__(self, revoked: set[int]) -> None:
+    def __init__(self, ownership: FakeOwnership) -> None:
         super().__init__()
-        self._revoked = revoked
+        self._ownership = ownership
         self.outages = 1
 
     def send(self, rejections: Sequence[Rejection]) -> None:
-        self._revoked.add(1)
+        self._ownership.revoked.add(1)
         super().send(rejections)
 
 
 def test_a_message_whose_partition_is_revoked_in_an_outage_of_the_dead_letter_topic_is_not_sent_again() -> None:
-    revoked: set[int] = set()
-    world = WriterWorld(dead_letters=RevokesDuringDeadLetterOutage(revoked), revoked=revoked)
+    ownership = FakeOwnership()
+    world = WriterWorld(dead_letters=RevokesDuringDeadLetterOutage(ownership), ownership=ownership)
 
     result = world.writer.write([record(0, b"{"), record(0, b"{", partition=1), record(1, b"{")])
 
@@ -282,18 +282,18 @@ def test_a_message_whose_partition_is_revoked_in_an_outage_of_the_dead_letter_to
 class RevokesDuringInsert(FakeStore):
     """Partition 1 is revoked during the first call."""
 
-    def __init__(self, revoked: set[int]) -> None:
+    def __init__(self, ownership: FakeOwnership) -> None:
         super().__init__()
-        self._revoked = revoked
+        self._ownership = ownership
 
     def insert(self, documents: Sequence[Document]) -> list[Verdict]:
-        self._revoked.add(1)
+        self._ownership.revoked.add(1)
         return super().insert(documents)
 
 
 def test_a_message_whose_partition_is_revoked_between_two_attempts_is_neither_retried_nor_settled_here() -> None:
-    revoked: set[int] = set()
-    world = WriterWorld(store=RevokesDuringInsert(revoked), revoked=revoked)
+    ownership = FakeOwnership()
+    world = WriterWorld(store=RevokesDuringInsert(ownership), ownership=ownership)
     world.store.verdicts["b"] = repeat(failed())
 
     result = world.writer.write([with_id("a", 0), with_id("b", 0, partition=1)])
@@ -301,6 +301,47 @@ def test_a_message_whose_partition_is_revoked_between_two_attempts_is_neither_re
     assert world.store.inserts == [["a", "b"]]
     assert [(each.partition, each.offset) for each in result.records] == [(0, 0)]
     assert (result.unsettled, world.dead_lettered) == ([], [])
+
+
+# -- commits that are rejected
+
+
+class Rebalance(FakeOwnership):
+    """The commits of partition 1 are rejected for as many looks at them; what comes `after` ends the rebalance."""
+
+    def __init__(self, looks: int, after: Callable[["Rebalance"], object] = lambda ownership: None) -> None:
+        super().__init__()
+        self.rejected = {1}
+        self._looks = looks
+        self._after = after
+
+    def commits_rejected(self, record: Record) -> bool:
+        self._looks -= 1
+        if self._looks == 0:
+            self.rejected.clear()
+            self._after(self)
+        return super().commits_rejected(record)
+
+
+def test_dead_letters_wait_until_commits_are_accepted_again() -> None:
+    written_before: list[int] = []
+    dead_letters = FakeDeadLetters()
+    ownership = Rebalance(3, after=lambda _: written_before.append(len(dead_letters.rejections)))
+    world = WriterWorld(dead_letters=dead_letters, ownership=ownership)
+
+    result = world.writer.write([with_id("a", 0, partition=1), record(1, b"{", partition=1)])
+
+    assert written_before == [0]
+    assert world.stored == ["a"]
+    assert positions(result.rejections) == positions(world.dead_letters.rejections) == [(1, 1)]
+
+
+def test_dead_letters_of_a_partition_that_is_revoked_meanwhile_are_left_to_its_new_owner() -> None:
+    world = WriterWorld(ownership=Rebalance(3, after=lambda ownership: ownership.revoked.add(1)))
+
+    result = world.writer.write([record(0, b"{"), record(1, b"{", partition=1)])
+
+    assert positions(result.rejections) == positions(world.dead_letters.rejections) == [(0, 0)]
 
 
 def positions(rejections: Sequence[Rejection]) -> list[tuple[int, int]]:

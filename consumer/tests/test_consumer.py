@@ -211,6 +211,14 @@ def test_with_a_limit_of_100_any_share_is_dead_lettered() -> None:
     assert world.metric("consumer_retries_total", cause="dead_letter_storm") is None
 
 
+def test_dead_letters_are_committed_without_waiting_for_the_interval() -> None:
+    rare = {**CONFIG, "consumer": {**CONFIG["consumer"], "offset_commit_frequency_ms": 3_600_000}}
+    world = World(message(0), b"{", config=rare)
+
+    with world.running():
+        world.wait(lambda: world.committed == 2)
+
+
 def test_a_rejected_commit_is_retried() -> None:
     world = World(message(0))
     world.client.rejections = 2

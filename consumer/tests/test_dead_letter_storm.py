@@ -115,7 +115,7 @@ def test_a_stop_in_a_storm_leaves_what_is_held_back_to_the_next_consumer(world: 
 
 def test_a_partition_that_is_revoked_during_a_storm_is_not_probed(world: WriterWorld) -> None:
     unsettled = world.writer.write(broken(range(40))).unsettled
-    world.revoked.add(0)
+    world.ownership.revoked.add(0)
 
     result = world.writer.write(unsettled)
 

@@ -13,7 +13,7 @@ from src.pipeline.writer_thread import MAX_IN_FLIGHT, WriterThread
 from src.stores.document import Document
 from tests.fake_storage import FakeStore
 from tests.fakes import DEADLINE, FakeDeadLetters, record
-from tests.writer_world import UNTIL_STOPPED, WriterWorld, broken, offsets
+from tests.writer_world import UNTIL_STOPPED, FakeOwnership, WriterWorld, broken, offsets
 
 
 @pytest.fixture
@@ -126,6 +126,40 @@ def test_drain_does_not_wait_for_the_next_probe_of_a_storm() -> None:
     with WriterThread(world.writer) as thread:
         thread.submit(broken(range(13)))
         assert any(world.retries or world.stop.wait(0.01) for _ in range(1000))
+
+        assert drains(thread)
+
+
+class SlowDeadLetters(FakeDeadLetters):
+    """A dead-letter topic that confirms when `confirm` is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writing, self.confirm = Event(), Event()
+
+    def send(self, rejections: Sequence[Rejection]) -> None:
+        self.writing.set()
+        assert self.confirm.wait(DEADLINE)
+        super().send(rejections)
+
+
+def test_drain_waits_for_dead_letters_that_are_being_written_however_short_its_timeout() -> None:
+    dead_letters = SlowDeadLetters()
+    with WriterThread(WriterWorld(dead_letters=dead_letters).writer) as thread:
+        thread.submit(broken(range(1)))
+        assert dead_letters.writing.wait(DEADLINE)
+        Timer(0.2, dead_letters.confirm.set).start()
+
+        results = thread.drain(0.0)
+
+    assert settled(results) == [0]
+
+
+def test_drain_does_not_wait_for_commits_to_be_accepted() -> None:
+    ownership = FakeOwnership()
+    ownership.rejected = {0}
+    with WriterThread(WriterWorld(ownership=ownership).writer) as thread:
+        thread.submit(broken(range(1)))
 
         assert drains(thread)
 

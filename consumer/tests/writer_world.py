@@ -15,6 +15,20 @@ UNTIL_STOPPED = 10**9
 """Calls that fail in an outage, or verdicts of a store, that do not end by themselves."""
 
 
+class FakeOwnership:
+    """Owns all partitions except the `revoked` ones. Kafka has rejected the last commit for the `rejected` ones."""
+
+    def __init__(self) -> None:
+        self.revoked: set[int] = set()
+        self.rejected: set[int] = set()
+
+    def owns(self, record: Record) -> bool:
+        return record.partition not in self.revoked
+
+    def commits_rejected(self, record: Record) -> bool:
+        return record.partition in self.rejected
+
+
 class WriterWorld:
     """A dead-letter storm begins when more than half of the last `storm_window` messages would be dead-lettered."""
 
@@ -24,7 +38,7 @@ class WriterWorld:
         dead_letters: FakeDeadLetters | None = None,
         processor: DataProcessor | None = None,
         *,
-        revoked: set[int] | None = None,
+        ownership: FakeOwnership | None = None,
         probe_interval: float = 0.001,
         storm_window: int = 4,
     ) -> None:
@@ -32,12 +46,12 @@ class WriterWorld:
         self.dead_letters = dead_letters or FakeDeadLetters()
         self.stop = Event()
         self.retries: list[str] = []
-        self.revoked = set() if revoked is None else revoked
-        """Partitions that are no longer assigned."""
+        self.ownership = ownership or FakeOwnership()
         self.writer = BatchWriter(
             processor or DataProcessor(),
             DataStorage({}, store=self.store),
             self.dead_letters,
+            self.ownership,
             WriterOptions(
                 max_retries=2,
                 storm_percent=50,
@@ -46,7 +60,6 @@ class WriterWorld:
                 max_backoff=0.001,
             ),
             stop=self.stop,
-            is_assigned=lambda record: record.partition not in self.revoked,
             on_retry=self.retries.append,
             clock=lambda: 1000.0,
         )

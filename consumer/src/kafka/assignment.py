@@ -43,6 +43,8 @@ class PartitionState:
     """To be handled before the next fetch."""
     gap: str | None = None
     """Why it is stopped until an operator decides; None while it is read."""
+    commit_rejected: bool = False
+    """Whether Kafka rejected the last commit."""
     error: str | None = None
     """What Kafka returned in place of its messages."""
 
@@ -65,7 +67,7 @@ class PartitionState:
 class Assignment:
     """The partitions assigned now. Records of an earlier assignment of the same partition are ignored.
 
-    Changed by the thread that polls; `owns`, `gaps` and `errors` are safe from any thread.
+    Changed by the thread that polls; `owns`, `commits_rejected`, `gaps` and `errors` are safe from any thread.
     """
 
     def __init__(self) -> None:
@@ -172,6 +174,17 @@ class Assignment:
         for partition, offset in offsets.items():
             if partition in self._states:
                 self._states[partition].committed = offset
+                self._states[partition].commit_rejected = False
+
+    def reject(self, partitions: Iterable[int]) -> None:
+        """Kafka has rejected a commit for these, which stays due."""
+        for partition in partitions:
+            if partition in self._states:
+                self._states[partition].commit_rejected = True
+
+    def commits_rejected(self, record: Record) -> bool:
+        state = self._states.get(record.partition)
+        return state is not None and state.commit_rejected
 
     def _offsets_by_partition(self, records: Iterable[Record]) -> list[tuple[PartitionState, list[int]]]:
         offsets: defaultdict[int, list[int]] = defaultdict(list)

@@ -49,6 +49,10 @@ class OffsetCommitter:
         if due := self._assignment.due():
             self._commit(self._positions(due))
 
+    def commit_soon(self) -> None:
+        """The next `commit_if_due` does not wait for the interval."""
+        self._last_commit = self._clock() - self._interval
+
     def revoke(self, partitions: Collection[int]) -> None:
         """Give these partitions up, and commit what is settled of them; waits for the answer."""
         due = self._assignment.due(partitions)
@@ -85,6 +89,7 @@ class OffsetCommitter:
     def _take_answer(self, error: KafkaError | None, positions: Sequence[TopicPartition]) -> None:
         if errors := [position.error or error for position in positions if position.error or error]:
             logger.warning("commit rejected, will be retried", extra={"reason": str(errors[0])})
+            self._assignment.reject([p.partition for p in positions if p.error or error])
             self._metrics.commits_refused.inc()
         if confirmed := {p.partition: p.offset for p in positions if not (p.error or error)}:
             self._assignment.confirm(confirmed)

@@ -141,6 +141,10 @@ class GroupMember:
         """Have Kafka commit what is settled, once an interval; does not wait."""
         self._committer.commit_if_due()
 
+    def commit_soon(self) -> None:
+        """The next `commit_if_due` does not wait for the interval."""
+        self._committer.commit_soon()
+
     def update_lag_if_due(self) -> None:
         if self._clock() - self._last_lag >= LAG_INTERVAL:
             self.update_lag()

@@ -11,6 +11,7 @@ from src.model.record import Record, Rejection
 from src.model.verdict import Outcome
 from src.pipeline.circuit_breaker import WINDOW, CircuitBreaker
 from src.pipeline.dead_letter_writer import DeadLetters, DeadLetterWriter
+from src.pipeline.ownership import Ownership
 from src.pipeline.retry import Retrier
 from src.pipeline.storage_writer import Batch, Processor, Storage, StorageWriter
 from src.pipeline.storm_guard import StormGuard
@@ -46,16 +47,12 @@ class Result(NamedTuple):
     """To be written next."""
 
 
-def _any(_record: Record) -> bool:
-    return True
-
-
 class BatchWriter:
     """Stores or dead-letters one batch at a time.
 
     While the store or the dead-letter topic is unavailable, `write` retries for as long as it takes. `blocked_by` says
-    why it makes no progress, and `on_retry` is called with the cause of each retry. What `is_assigned` says is no
-    longer assigned to this consumer is not dead-lettered: it is the new owner's to settle.
+    why it makes no progress, and `on_retry` is called with the cause of each retry. A message that is no
+    longer owned is not dead-lettered: it is the new owner's to settle.
     """
 
     def __init__(
@@ -63,15 +60,15 @@ class BatchWriter:
         processor: Processor,
         storage: Storage,
         dead_letters: DeadLetters,
+        ownership: Ownership,
         options: WriterOptions,
         *,
         stop: Event,
-        is_assigned: Callable[[Record], bool] = _any,
         on_retry: Callable[[str], object] = str,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._storage = storage
-        self._is_assigned = is_assigned
+        self._ownership = ownership
         self._clock = clock
         self._retrier = Retrier(stop, max_backoff=options.max_backoff, on_retry=on_retry)
         self._storage_writer = StorageWriter(
@@ -79,7 +76,7 @@ class BatchWriter:
             storage,
             self._retrier,
             max_retries=options.max_retries,
-            is_assigned=is_assigned,
+            ownership=ownership,
             clock=clock,
         )
         self._storm_guard = StormGuard(
@@ -87,7 +84,7 @@ class BatchWriter:
             self._retrier,
             probe_interval=options.probe_interval,
         )
-        self._dead_letter_writer = DeadLetterWriter(dead_letters, self._retrier, is_assigned)
+        self._dead_letter_writer = DeadLetterWriter(dead_letters, self._retrier, ownership)
         self.store_reached = False
         """Whether a call to the store has succeeded since the start. Safe to read from any thread."""
 
@@ -99,7 +96,12 @@ class BatchWriter:
     @property
     def waiting(self) -> bool:
         """Whether the writer waits, perhaps for long: for a dependency to recover, or for the next probe of a storm."""
-        return self._retrier.unavailable is not None or self._storm_guard.waiting
+        return self._retrier.unavailable is not None or self._storm_guard.waiting or self._dead_letter_writer.holding
+
+    @property
+    def writing_dead_letters(self) -> bool:
+        """Whether dead letters are being written for the first time, which ends within seconds."""
+        return self._dead_letter_writer.writing and not self.waiting
 
     def prepare(self) -> None:
         """Wait until the store is available, and create its indexes. Raises WriterStopped."""
@@ -135,7 +137,7 @@ class BatchWriter:
 
     def _write_probe(self, records: Sequence[Record]) -> Result:
         """The first few are tried as if for the first time: the cause may be fixed, or the storm have passed."""
-        assigned = [record for record in records if self._is_assigned(record)]
+        assigned = [record for record in records if self._ownership.owns(record)]
         batch = self._storage_writer.write(assigned[:PROBE_SIZE])
         self._storm_guard.record_probe(batch.rejections)
         return self._settle(batch, len(batch.items), assigned[PROBE_SIZE:])

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from src.model.errors import InvalidMessage, StorageUnavailable
 from src.model.record import Record, Rejection
 from src.model.verdict import Outcome, Verdict
+from src.pipeline.ownership import Ownership
 from src.pipeline.retry import Retrier
 
 logger = logging.getLogger(__name__)
@@ -77,14 +78,14 @@ class StorageWriter:
         retrier: Retrier,
         *,
         max_retries: int,
-        is_assigned: Callable[[Record], bool],
+        ownership: Ownership,
         clock: Callable[[], float],
     ) -> None:
         self._processor = processor
         self._storage = storage
         self._retrier = retrier
         self._max_retries = max_retries
-        self._is_assigned = is_assigned
+        self._ownership = ownership
         self._clock = clock
 
     def write(self, records: Sequence[Record]) -> Batch:
@@ -96,9 +97,9 @@ class StorageWriter:
         self._process_and_store(batch, batch.items)
         while batch.failed:
             item = batch.failed.popleft()
-            if self._is_assigned(item.record):
+            if self._ownership.owns(item.record):
                 self._retry_alone(batch, item)
-        batch.items = [item for item in batch.items if item.outcome is not None or self._is_assigned(item.record)]
+        batch.items = [item for item in batch.items if item.outcome is not None or self._ownership.owns(item.record)]
         return batch
 
     def _process_and_store(self, batch: Batch, items: Sequence[Item]) -> None:

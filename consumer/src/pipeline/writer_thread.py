@@ -77,12 +77,18 @@ class WriterThread:
         return results
 
     def drain(self, timeout: float) -> list[Result]:
-        """The results until nothing is in flight, the time is over, or the writer waits for a dependency."""
+        """The results until nothing is in flight, the time is over, or the writer waits for a dependency.
+
+        Dead letters that are being written are waited for: they cannot be recognised as duplicates later.
+        """
         deadline = time.monotonic() + timeout
         results = self.results()
-        while self._in_flight and not self._writer.waiting and time.monotonic() < deadline:
+        while self._in_flight and not self._writer.waiting and self._has_time(deadline):
             results += self.results(POLL_INTERVAL)
         return results
+
+    def _has_time(self, deadline: float) -> bool:
+        return time.monotonic() < deadline or self._writer.writing_dead_letters
 
     def _write(self, records: Sequence[Record]) -> None:
         while records:
