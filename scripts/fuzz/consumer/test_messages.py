@@ -85,10 +85,20 @@ class DeadLetterTopic:
         """Nothing to close."""
 
 
+class Owner:
+    """Owns all partitions, and its commits are accepted."""
+
+    def owns(self, record: Record) -> bool:  # noqa: ARG002
+        return True
+
+    def commits_rejected(self, record: Record) -> bool:  # noqa: ARG002
+        return False
+
+
 def _write(storage: DataStorage, records: Sequence[Record]) -> Outcomes:
     topic, processor = DeadLetterTopic(), DataProcessor()
     options = WriterOptions(max_retries=0)
-    writer = BatchWriter(processor, storage, topic, options, stop=Event(), on_retry=_fail_on_retry)
+    writer = BatchWriter(processor, storage, topic, Owner(), options, stop=Event(), on_retry=_fail_on_retry)
     result = writer.write(records)
     assert list(result.rejections) == topic.rejections
     dead_lettered = _check_rejections(records, result)
