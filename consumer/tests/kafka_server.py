@@ -15,6 +15,11 @@ from confluent_kafka.cimpl import NewPartitions, NewTopic
 from tests.mongodb_server import docker_answers, image
 
 PATIENCE = 60.0  # seconds for what a broker has to do
+SINGLE_BROKER = {
+    "KAFKA_AUTO_CREATE_TOPICS_ENABLE": "false",  # as in the stack
+    "KAFKA_TRANSACTION_STATE_LOG_REPLICATION_FACTOR": "1",
+    "KAFKA_TRANSACTION_STATE_LOG_MIN_ISR": "1",
+}
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +32,8 @@ def kafka_servers() -> Iterator[str]:
         pytest.skip("needs Kafka: set TEST_KAFKA_SERVERS, or start a Docker engine")
     from testcontainers.community.kafka import KafkaContainer
 
-    with KafkaContainer(image("KAFKA_IMAGE")).with_kraft() as container:
+    server = KafkaContainer(image("KAFKA_IMAGE")).with_kraft().with_envs(**SINGLE_BROKER)
+    with server as container:
         yield container.get_bootstrap_server()
 
 
