@@ -135,7 +135,7 @@ class MongoSettings(Section, frozen=True):
         ),
     ] = "messages"
     timeout_ms: Annotated[int, Meta(ge=100, le=600_000)] = 10_000
-    """How long one call may take; a stop waits for the one that is under way."""
+    """How long one call may take."""
     ttl_days: Annotated[float, Meta(gt=0, le=24_000)] | None = None
 
 
