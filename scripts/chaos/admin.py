@@ -80,12 +80,16 @@ class Administrator:
         _wait(self._admin.incremental_alter_configs([topic]))
 
     def leaders(self) -> dict[int, str]:
-        """The address of the leader of each partition of the topic."""
-        with _metadata_errors():
-            metadata = self._admin.list_topics(self._names.topic, timeout=TIMEOUT)
-        brokers = {number: f"{broker.host}:{broker.port}" for number, broker in metadata.brokers.items()}
-        partitions = metadata.topics[self._names.topic].partitions
-        return {number: brokers[partition.leader] for number, partition in partitions.items()}
+        """The address of the leader of each partition of the topic, which may have been created a moment ago."""
+        for _ in range(round(TIMEOUT / RETRY_INTERVAL)):
+            with _metadata_errors():
+                metadata = self._admin.list_topics(self._names.topic, timeout=TIMEOUT)
+            brokers = {number: f"{broker.host}:{broker.port}" for number, broker in metadata.brokers.items()}
+            partitions = metadata.topics[self._names.topic].partitions
+            if partitions and all(partition.leader in brokers for partition in partitions.values()):
+                return {number: brokers[partition.leader] for number, partition in partitions.items()}
+            Event().wait(RETRY_INTERVAL)
+        raise CannotRun(f"{self._names.topic} has partitions without a leader after {TIMEOUT:.0f} s")
 
     def create_collection(self, validator: Mapping[str, Any]) -> None:
         """MongoDB rejects documents that the validator does not accept."""

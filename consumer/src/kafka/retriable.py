@@ -14,6 +14,7 @@ RETRIABLE = frozenset(
         KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
         # the topic was created a moment ago, or a partition moves to another leader
         KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError.UNKNOWN_TOPIC_ID,
         KafkaError.LEADER_NOT_AVAILABLE,
         KafkaError.NOT_LEADER_FOR_PARTITION,
         KafkaError.REPLICA_NOT_AVAILABLE,
