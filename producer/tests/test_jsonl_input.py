@@ -194,6 +194,7 @@ def test_a_read_error_is_raised() -> None:
         (lzma.compress(b'{"id": "a"}\n'), "compressed with xz"),
         (b"PK\x03\x04...", "a zip archive"),
     ],
+    ids=["utf-16", "utf-16-le", "utf-16-be", "gzip", "bzip2", "xz", "zip"],
 )
 def test_an_input_that_is_no_utf_8_text_is_one_error(content: bytes, name: str) -> None:
     with pytest.raises(ConfigurationError, match=f"the input is {name}; convert it to UTF-8 text"):
