@@ -94,11 +94,14 @@ class ConfirmedProducer:
         return failures
 
     def topic_error(self, topic: str, timeout: float) -> KafkaError | None:
-        """Why nothing can be sent to this topic; None if it exists. On some brokers, this creates it."""
+        """Why nothing can be sent to this topic; None if it exists. A broker may create it, as for `deliver`."""
+        self._last_error = ""
+        self._credentials.renew_if_refused(self._producer)
         try:
             error: KafkaError | None = self._producer.list_topics(topic, timeout).topics[topic].error
         except KafkaException as exception:
             error = exception.args[0]
+        self._producer.poll(0)  # serves `_on_error`
         return error
 
     def explain(self, error: KafkaError) -> str:
