@@ -1,4 +1,4 @@
-"""`--check`: whether the settings, Kafka and the store are as the consumer needs them."""
+"""`--check`: checks the settings, Kafka and the store."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path

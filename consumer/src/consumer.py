@@ -35,7 +35,7 @@ from src.utils.shutdown import ended_by_signals, stopping_on_signals
 logger = logging.getLogger("consumer")
 
 POLL_TIMEOUT = 0.1  # seconds that the loop waits for a message, or for a batch while the writer is full
-PAUSE_DELAY = 1.0  # seconds that the writer is full before a pause, which drops what was fetched
+PAUSE_DELAY = 1.0  # seconds that the writer is full before fetching is paused, which drops prefetched messages
 DRAIN_TIMEOUT = 3.0  # seconds to settle the batches in flight before partitions are revoked
 STOP_TIMEOUT = 5.0  # seconds to settle the batches in flight when asked to stop
 LIVENESS_TIMEOUT = 60.0  # seconds without an iteration of the loop
@@ -45,7 +45,7 @@ REASONS = sorted({*data_processor.REASONS, *storage.REASONS, storage_writer.PROC
 
 
 class Storage(storage_writer.Storage, Protocol):
-    """What the consumer needs of a store; DataStorage is it."""
+    """The store; DataStorage implements it."""
 
     def save(self, data: Mapping[str, Any]) -> bool: ...
 
@@ -53,7 +53,7 @@ class Storage(storage_writer.Storage, Protocol):
 
 
 class DeadLetters(dead_letter_writer.DeadLetters, Protocol):
-    """What the consumer needs of a dead-letter topic; DeadLetterTopic is it."""
+    """The dead-letter topic; DeadLetterTopic implements it."""
 
     @property
     def unavailable_reason(self) -> str | None:
@@ -64,7 +64,7 @@ class DeadLetters(dead_letter_writer.DeadLetters, Protocol):
 
 
 class DataConsumer:
-    """Subscribes to the topic, and stores or dead-letters every message of it.
+    """Subscribes to the topic, and stores or dead-letters each of its messages.
 
     `config` is the tree of `config/config.json`, or settings that were loaded already. Raises ConfigurationError.
     """
@@ -115,7 +115,7 @@ class DataConsumer:
         self._last_look_up = clock() - LOOK_UP_INTERVAL
 
     def process_message(self, message: Mapping[str, Any]) -> bool:
-        """Check one decoded message and store it; False if it is invalid or refused, or the store is unavailable."""
+        """Check one decoded message and store it; False if it is invalid or rejected, or the store is unavailable."""
         try:
             document = self._processor.check(message)
         except InvalidMessage as error:
@@ -180,7 +180,7 @@ class DataConsumer:
         return None if store_reached else f"store {self._settings.mongodb.uri}: not reached yet"
 
     def _fetch(self) -> None:
-        """Poll, and submit what has arrived to the writer; while it is full, batches wait here."""
+        """Poll, and submit the records to the writer; while it is full, batches wait here."""
         if self._writer.full and not self._paused:
             if not self._full_for_long():
                 return
@@ -246,7 +246,7 @@ class DataConsumer:
             self._writer.ping()
 
     def _look_up_dead_letter_topic(self) -> None:
-        """Until it has been found. In the writer's thread, because the loop must not wait for the answer."""
+        """Repeats until the topic is found; in the writer's thread, because the loop must not wait for the response."""
         if self._dead_letters.unavailable_reason is None or not (self._look_up is None or self._look_up.done()):
             return
         now = self._clock()
@@ -312,7 +312,7 @@ def _settings_from(path: Path) -> Settings:
 
 def _check(path: Path) -> int:
     settings = _settings_from(path)
-    logging.getLogger("librdkafka").setLevel(logging.CRITICAL)  # its errors are in the answers
+    logging.getLogger("librdkafka").setLevel(logging.CRITICAL)  # its errors are in the results
     return check(settings, path)
 
 
@@ -335,7 +335,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--check",
         action="store_true",
-        help="try the settings, Kafka and MongoDB, print what was found, and exit with 0, or 2 if anything is wrong",
+        help="check the settings, Kafka and MongoDB, print the results, and exit with 0, or with 2 if a check fails",
     )
     return parser
 

@@ -1,15 +1,15 @@
-"""Makes a document of a Kafka record, or says why the record is invalid. No Kafka, no MongoDB, no clock of its own.
+"""Converts a Kafka record to a document, or raises the reason why it is invalid. Needs neither Kafka nor MongoDB.
 
 A valid message is a JSON object in UTF-8:
 - `id` is required, a non-empty string. Ids are compared exactly as sent: upper and lower case, braces and `urn:uuid:`
   make different ids.
 - `created_at`, if present, is a date in RFC 3339 with a time zone, `name` a string, `metadata` an object. Any other
   field is kept unchanged; its key may contain any character except NUL. The last of several equal keys is kept.
-- What no store can hold (an integer of more than 64 bits, more than 100 levels, …) is refused later, by the storage.
+- What no store can hold (an integer of more than 64 bits, more than 100 levels, …) is rejected later, by the store.
 
-`created_at` becomes a date in UTC, cut to milliseconds. Invalid are a leap second (`:60`), `24:00:00`, a comma before
-the fraction, the format without dashes and colons, and a date without time or time zone. Valid are lower case `t` and
-`z`, a space instead of `T`, and `+0530`.
+`created_at` becomes a date in UTC, truncated to milliseconds. Invalid are a leap second (`:60`), `24:00:00`, a comma
+before the fraction, the format without dashes and colons, and a date without time or time zone. Valid are lower case
+`t` and `z`, a space instead of `T`, and `+0530`.
 """
 
 import json
@@ -46,7 +46,7 @@ REASONS = (
     "invalid_key",
     "invalid_string",
 )
-"""Every reason of an InvalidMessage that DataProcessor raises."""
+"""Every `reason` of the InvalidMessage errors that DataProcessor raises."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _UTF16 = (b"\xff\xfe", b"\xfe\xff", b"{\x00", b"\x00{\x00")
@@ -160,7 +160,7 @@ def _reject_constant(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
 
 
-# -- the fields that have a meaning
+# -- known fields
 
 
 def _require_id(message: Mapping[str, Any]) -> None:

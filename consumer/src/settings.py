@@ -1,4 +1,4 @@
-"""What an operator can set, with defaults and limits."""
+"""Settings with their defaults and limits."""
 
 import re
 from collections.abc import Mapping
@@ -30,14 +30,14 @@ Servers = Annotated[
     ),
 ]
 
-# librdkafka keys that the promise rests on, each with the reason it can't be set.
+# librdkafka keys that the guarantee depends on, each with the reason why it is reserved.
 RESERVED = {
     "bootstrap.servers": "set kafka.bootstrap_servers",
     "metadata.broker.list": "set kafka.bootstrap_servers",
     "group.id": "set kafka.group_id",
     "enable.auto.commit": "an offset is committed only when its message is stored or dead-lettered",
     "enable.auto.offset.store": "an offset is committed only when its message is stored or dead-lettered",
-    "auto.offset.reset": "no offset is skipped in silence; see consumer.on_offset_gap",
+    "auto.offset.reset": "no offset is skipped silently; see consumer.on_offset_gap",
     "isolation.level": "messages of aborted transactions were never sent",
     "statistics.interval.ms": "the broker's state and the lag are read from the statistics",
     "group.protocol": "the classic protocol is the one that is tested",
@@ -69,7 +69,7 @@ class StoreUri(Secret):
         if scheme == "sqlite":
             return uri
         parts = _MONGODB_URI.fullmatch(uri)
-        if parts is None:  # an unescaped character in the password, perhaps
+        if parts is None:  # perhaps because of an unescaped character in the password
             return f"{scheme}://{MASK}"
         password = f":{MASK}" if parts["password"] else ""
         options = _SECRET_OPTION.sub(rf"\1={MASK}", parts["options"] or "")
@@ -77,7 +77,7 @@ class StoreUri(Secret):
 
 
 class Section(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A group of settings; a key that is not declared is an error."""
+    """A group of settings; an unknown key is an error."""
 
 
 class KafkaSettings(Section, frozen=True):
@@ -86,11 +86,11 @@ class KafkaSettings(Section, frozen=True):
     group_id: Annotated[str, Meta(min_length=1, max_length=249)] = "data-consumer-group"
     dead_letter_topic: Topic = "data-topic.dlq"
     client: ClientSettings = ClientSettings()
-    """Further librdkafka keys, TLS and SASL among them."""
+    """Further librdkafka keys, for example for TLS and SASL."""
 
     @property
     def servers(self) -> str:
-        """The brokers, without what people put around the commas."""
+        """The brokers, without whitespace and empty entries."""
         return ",".join(server for server in self.bootstrap_servers.replace(" ", "").split(",") if server)
 
     @property
@@ -101,21 +101,21 @@ class KafkaSettings(Section, frozen=True):
     def __post_init__(self) -> None:
         for key in self.client:
             if key in RESERVED:
-                raise ValueError(f"client.{key} can't be set: {RESERVED[key]}")
+                raise ValueError(f"client.{key} is reserved: {RESERVED[key]}")
         if self.topic == self.dead_letter_topic:
             raise ValueError("dead_letter_topic is the topic itself: the consumer would read its own dead letters")
 
 
 class ConsumerSettings(Section, frozen=True):
     batch_size: Annotated[int, Meta(ge=1, le=10_000)] = 500
-    """Records that are stored in one call, at most."""
+    """The maximum number of records that are stored in one call."""
     max_retries: Annotated[int, Meta(ge=0, le=100)] = 3
     """Retries of a message that fails alone, for an unknown reason, before it is dead-lettered."""
     dead_letter_storm_percent: Annotated[int, Meta(ge=1, le=100)] = 80
-    """When more of the last 1,000 messages would be dead-lettered they are held instead; 100 lets any share through."""
+    """If more of the last 1,000 messages would be dead-lettered, they are held back; 100 allows any share."""
     offset_commit_frequency_ms: Annotated[int, Meta(ge=10, le=3_600_000)] = 1000
     on_offset_gap: Literal["stop", "earliest"] = "stop"
-    """What to do where a committed offset is gone: stop that partition, or go on at the oldest message and say so."""
+    """If a committed offset no longer exists: stop the partition, or continue at the oldest message and log it."""
 
 
 class MongoSettings(Section, frozen=True):
@@ -143,7 +143,7 @@ class LoggingSettings(Section, frozen=True):
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
     format: Literal["json", "text"] = "json"
     log_dir: str = ""
-    """Where the lines are written into files as well; nowhere by default."""
+    """Where log files are written in addition to standard output; none by default."""
 
 
 class MetricsSettings(Section, frozen=True):
@@ -193,7 +193,7 @@ VARIABLES = (
 
 
 def load_settings(path: Path, environ: Mapping[str, str]) -> Settings:
-    """The file's settings with the environment laid over them. Raises ConfigurationError."""
+    """The file's settings, overridden by the environment. Raises ConfigurationError."""
     return load(Settings, path, VARIABLES, environ)
 
 

@@ -11,7 +11,7 @@ from src.settings import MongoSettings
 from src.stores.deduplication import save_once
 from src.stores.document import StoredMessage, dates_as_text
 from src.stores.mongo.store import MongoStore
-from src.stores.query import Sort, UnsupportedQuery, normalised
+from src.stores.query import Sort, UnsupportedQuery, normalized
 from src.stores.sqlite import SCHEME, SqliteStore
 from src.stores.store import Store
 from src.utils.config import parse
@@ -34,7 +34,7 @@ REASONS = (
     "not_encodable",
     "write_error",
 )
-"""Every reason for which a store may refuse a document."""
+"""Every reason for which a store may reject a document."""
 
 _IN_STORE = frozenset({Outcome.STORED, Outcome.DUPLICATE})
 
@@ -49,7 +49,7 @@ class DataStorage:
         self._store = store or _store_for(_parsed(config))
 
     def save(self, data: Mapping[str, Any]) -> bool:
-        """Store one document; True if it is stored durably, now or before. `data` is not changed."""
+        """Store one document; True if it is stored durably, by this call or before. `data` is not changed."""
         try:
             verdict = self.save_many([data])[0]
         except StorageUnavailable as error:
@@ -70,13 +70,13 @@ class DataStorage:
         """
         _check_options(limit, sort)
         try:
-            documents = self._store.find(normalised(query), limit, sort)
+            documents = self._store.find(normalized(query), limit, sort)
         except (UnicodeEncodeError, OverflowError) as error:
             raise UnsupportedQuery(f"the query contains a value that no store can hold: {error}") from error
         return [dates_as_text(document) for document in documents]
 
     def save_many(self, documents: Sequence[Mapping[str, Any]]) -> list[Verdict]:
-        """One verdict per document, in their order. Raises StorageUnavailable if nothing is known of any of them.
+        """One verdict per document, in their order. Raises StorageUnavailable if none of their outcomes is known.
 
         Of several documents with one id the first is stored.
         """
@@ -95,7 +95,7 @@ class DataStorage:
         self._store.ensure_indexes()
 
     def check(self) -> list[CheckResult]:
-        """Whether the store is as the consumer needs it."""
+        """Whether the store meets the consumer's requirements."""
         return self._store.check()
 
     @property

@@ -34,7 +34,7 @@ from src.stores.document import Document
 from src.utils.metrics import ConsumerMetrics
 from tests.fake_kafka import CommitAnswer, FakeAdmin, FakeConsumer, FakeMessage, FakeTopic
 from tests.fake_storage import FakeStore
-from tests.fakes import DEADLINE, TOPIC, deferred, failed, refused
+from tests.fakes import DEADLINE, TOPIC, deferred, failed, rejected
 
 PARTITIONS = range(3)
 COMMIT_INTERVAL = 1.0  # seconds, and the lag's
@@ -53,7 +53,7 @@ class Kind(Enum):
 
     GOOD = auto()
     POISON = auto()
-    REFUSED = auto()
+    REJECTED = auto()
     """The store can never hold it."""
     FLAKY = auto()
     """The store fails on it once, for an unknown reason."""
@@ -239,8 +239,8 @@ class FaultyStore(FakeStore):
         return self._faults.next()
 
     def _insert(self, document: Document) -> Verdict:
-        if document["kind"] == "REFUSED":
-            return refused("validation_failed")
+        if document["kind"] == "REJECTED":
+            return rejected("validation_failed")
         if document["kind"] == "HOPELESS":
             return failed()
         if document["kind"] == "FLAKY" and document["id"] not in self._failed:
@@ -371,7 +371,7 @@ class World:
         for rejection in self.dead_letters:
             sent = self.sent[rejection.record.partition][rejection.record.offset]
             assert _position(rejection) not in stored, f"{_position(rejection)} is stored and dead-lettered"
-            assert sent.kind in ("POISON", "REFUSED", "HOPELESS") or self._is_conflict(sent), (
+            assert sent.kind in ("POISON", "REJECTED", "HOPELESS") or self._is_conflict(sent), (
                 f"{_position(rejection)} is dead-lettered without a reason: {rejection.reason}"
             )
 

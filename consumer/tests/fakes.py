@@ -52,8 +52,8 @@ class FakeDeadLetters:
         self.closed = True
 
 
-def refused(reason: str) -> Verdict:
-    return Verdict(Outcome.REFUSED, reason, ValueError(reason))
+def rejected(reason: str) -> Verdict:
+    return Verdict(Outcome.REJECTED, reason, ValueError(reason))
 
 
 def failed(reason: str = "unknown") -> Verdict:

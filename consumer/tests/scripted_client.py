@@ -22,7 +22,7 @@ class ScriptedClient:
         """The earliest offsets; those of other partitions are not answered in time."""
         self.starts: list[int] = []
         self.paused: set[int] = set()
-        self.refusing = False
+        self.failing = False
         """Whether commits and look-ups of committed offsets fail."""
 
         self.credentials: tuple[str, str] | None = None
@@ -60,7 +60,7 @@ class ScriptedClient:
         return arrived
 
     def commit(self, offsets: Sequence[TopicPartition], *, asynchronous: bool) -> list[TopicPartition]:
-        if self.refusing:
+        if self.failing:
             raise KafkaException(KafkaError(KafkaError._STATE, "not now"))
         self.group |= {position.partition: (position.offset, position.metadata or "") for position in offsets}
         if asynchronous:
@@ -68,7 +68,7 @@ class ScriptedClient:
         return list(offsets)
 
     def committed(self, partitions: list[TopicPartition], *, timeout: float) -> list[TopicPartition]:
-        if self.refusing:
+        if self.failing:
             raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "no answer"))
         nothing = (OFFSET_INVALID, "")
         return [TopicPartition(TOPIC, p.partition, *self.group.get(p.partition, nothing)) for p in partitions]

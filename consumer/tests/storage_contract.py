@@ -236,17 +236,17 @@ class StorageContract:
         assert repr(storage.get({"id": given_message["id"]})) == repr([given_message])
 
     @pytest.mark.parametrize(("reason", "fields"), INVALID.values(), ids=INVALID)
-    def test_an_invalid_message_is_refused_and_its_neighbours_are_stored(
+    def test_an_invalid_message_is_rejected_and_its_neighbours_are_stored(
         self, storage: DataStorage, reason: str, fields: Message
     ) -> None:
         verdicts = storage.save_many([message("a"), message("b", **fields), message("c")])
 
-        assert [verdict.outcome for verdict in verdicts] == [Outcome.STORED, Outcome.REFUSED, Outcome.STORED]
+        assert [verdict.outcome for verdict in verdicts] == [Outcome.STORED, Outcome.REJECTED, Outcome.STORED]
         assert verdicts[1].reason == reason
         assert verdicts[1].error is not None
         assert [found["id"] for found in storage.get({}, sort=[("id", 1)])] == ["a", "c"]
 
-    def test_a_message_without_an_id_is_refused(self, storage: DataStorage) -> None:
+    def test_a_message_without_an_id_is_rejected(self, storage: DataStorage) -> None:
         assert not storage.save({"name": "x"})
         assert storage.get({}) == []
 
@@ -266,12 +266,12 @@ class StorageContract:
     def test_saving_the_same_message_again_is_a_success(self, storage: DataStorage) -> None:
         assert [storage.save(message("1")), storage.save(message("1"))] == [True, True]
 
-    def test_another_message_under_the_same_id_is_refused(self, storage: DataStorage) -> None:
+    def test_another_message_under_the_same_id_is_rejected(self, storage: DataStorage) -> None:
         storage.save(message("1"))
 
         [verdict] = storage.save_many([message("1", name="another")])
 
-        assert (verdict.outcome, verdict.reason) == (Outcome.REFUSED, "id_conflict")
+        assert (verdict.outcome, verdict.reason) == (Outcome.REJECTED, "id_conflict")
         assert storage.get({}) == [message("1")]
 
     def test_the_order_of_keys_and_the_time_zone_do_not_matter(self, storage: DataStorage) -> None:
@@ -301,9 +301,9 @@ class StorageContract:
         assert [verdict.outcome.name for verdict in verdicts] == [
             "STORED",
             "STORED",
-            "REFUSED",
+            "REJECTED",
             "DUPLICATE",
-            "REFUSED",
+            "REJECTED",
         ]
         assert storage.get({}, sort=[("id", 1)]) == [message("1"), message("2")]
 
@@ -312,7 +312,7 @@ class StorageContract:
 
         verdicts = storage.save_many([message("1", name="another"), message("1"), message("1", name="another")])
 
-        assert [verdict.outcome.name for verdict in verdicts] == ["REFUSED", "DUPLICATE", "REFUSED"]
+        assert [verdict.outcome.name for verdict in verdicts] == ["REJECTED", "DUPLICATE", "REJECTED"]
 
     # -- finding
 

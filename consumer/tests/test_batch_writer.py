@@ -13,7 +13,7 @@ from src.model.verdict import Verdict
 from src.pipeline.retry import WriterStopped
 from src.stores.document import Document
 from tests.fake_storage import FakeStore
-from tests.fakes import FakeDeadLetters, deferred, failed, record, refused
+from tests.fakes import FakeDeadLetters, deferred, failed, record, rejected
 from tests.writer_world import UNTIL_STOPPED, FakeOwnership, WriterWorld, offsets, with_id
 
 
@@ -38,8 +38,8 @@ def test_a_batch_of_broken_messages_causes_no_call_to_the_store(world: WriterWor
     assert [offset for offset, _, _ in world.dead_lettered] == [1, 2]
 
 
-def test_a_document_that_the_store_refuses_is_dead_lettered_without_a_retry(world: WriterWorld) -> None:
-    world.store.verdicts["0-2"] = iter([refused("validation_failed")])
+def test_a_document_that_the_store_rejects_is_dead_lettered_without_a_retry(world: WriterWorld) -> None:
+    world.store.verdicts["0-2"] = iter([rejected("validation_failed")])
 
     world.writer.write([record(1), record(2), record(3)])
 

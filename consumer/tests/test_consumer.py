@@ -419,7 +419,7 @@ def test_skipped_offsets_are_counted_and_the_position_behind_them_is_committed()
     assert world.store.inserts == []
 
 
-def test_process_message_stores_a_valid_message_and_refuses_an_invalid_one() -> None:
+def test_process_message_stores_a_valid_message_and_rejects_an_invalid_one() -> None:
     world = World()
 
     assert world.consumer.process_message({"id": "a", "name": "item_00000001"}) is True

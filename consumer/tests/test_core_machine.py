@@ -29,7 +29,7 @@ from src.pipeline.storage_writer import Storage
 from src.storage import DataStorage
 from tests.core_world import PARTITIONS, Fault, Kind, Parts, Process, World
 from tests.fake_storage import FakeStore
-from tests.fakes import TOPIC, refused
+from tests.fakes import TOPIC, rejected
 
 COMMON = settings(
     deadline=None,
@@ -264,12 +264,12 @@ class TakesRejectedForConfirmed(GroupMember):
         super()._on_commit(None, [TopicPartition(TOPIC, p.partition, p.offset) for p in positions])
 
 
-class RefusesInAnOutage(DataStorage):
+class RejectsInAnOutage(DataStorage):
     def save_many(self, documents: Sequence[Mapping[str, Any]]) -> list[Verdict]:
         try:
             return super().save_many(documents)
         except StorageUnavailable:
-            return [refused("unavailable")] * len(documents)
+            return [rejected("unavailable")] * len(documents)
 
 
 class AssumesSuccessInAnOutage(DataStorage):
@@ -326,8 +326,8 @@ MUTANTS = {
         Parts(member=TakesRejectedForConfirmed),
         "neither committed nor due",
     ),
-    "refuses messages in an outage": (
-        Parts(storage=storage_of(RefusesInAnOutage)),
+    "rejects messages in an outage": (
+        Parts(storage=storage_of(RejectsInAnOutage)),
         "dead-lettered",
     ),
     "assumes success in an outage": (Parts(storage=storage_of(AssumesSuccessInAnOutage)), LAW),

@@ -7,7 +7,7 @@ import pytest
 from src.model.errors import DeadLetterStorm
 from src.pipeline.batch_writer import PROBE_SIZE, Result
 from src.pipeline.retry import WriterStopped
-from tests.fakes import record, refused
+from tests.fakes import record, rejected
 from tests.writer_world import WriterWorld, broken, offsets, with_id
 
 
@@ -83,7 +83,7 @@ def test_after_a_probe_within_the_limit_the_next_one_follows_without_a_wait() ->
 
 
 def test_messages_whose_cause_is_fixed_during_a_storm_are_stored(world: WriterWorld) -> None:
-    world.store.verdicts = {str(number): iter([refused("validation_failed")]) for number in range(20)}
+    world.store.verdicts = {str(number): iter([rejected("validation_failed")]) for number in range(20)}
 
     results = world.write([with_id(str(number), number) for number in range(20)])
 

@@ -346,7 +346,7 @@ def test_the_client_gets_the_settings_except_those_for_consumers_and_reserved_on
     assert not {"fetch.min.bytes", "session.timeout.ms"} & settings.keys()
 
 
-def test_after_a_refused_login_the_renewed_password_is_used(tmp_path: Path) -> None:
+def test_after_a_failed_login_the_renewed_password_is_used(tmp_path: Path) -> None:
     file = tmp_path / "password"
     client = ClientSettings({"sasl.username": "user", "sasl.password": Secret("first").in_file(file)})
     factory = Factory()
@@ -422,7 +422,7 @@ def config(policy: str = "delete", size: int = 1_048_588) -> dict[str, str]:
     return {"cleanup.policy": policy, "max.message.bytes": str(size), "retention.ms": "1"}
 
 
-REFUSED = KafkaException(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED, "not authorized"))
+NOT_AUTHORIZED = KafkaException(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED, "not authorized"))
 UNAVAILABLE = KafkaException(KafkaError(KafkaError._TIMED_OUT))
 
 
@@ -468,8 +468,8 @@ def test_the_check_reports_what_would_prevent_dead_lettering(
 @pytest.mark.parametrize(
     ("topics", "operations", "text"),
     [
-        ({"data-topic": 3}, REFUSED, "data-topic.dlq: no metadata: not authorized"),
-        ({"data-topic.dlq": 3}, REFUSED, "not authorized for Write on topic data-topic.dlq"),
+        ({"data-topic": 3}, NOT_AUTHORIZED, "data-topic.dlq: no metadata: not authorized"),
+        ({"data-topic.dlq": 3}, NOT_AUTHORIZED, "not authorized for Write on topic data-topic.dlq"),
         ({"data-topic.dlq": 3}, [AclOperation.DESCRIBE], "not authorized for Write on topic data-topic.dlq"),
     ],
 )

@@ -78,13 +78,13 @@ def test_a_commit_that_the_client_itself_rejects_stays_due() -> None:
     world = World()
     world.client.begins[0] = 5
     world.client.assign(0)
-    world.client.refusing = True
+    world.client.failing = True
 
     world.now = 1.0
     world.member.commit_if_due()
 
     assert world.assignment.due() == {0: 5}
-    world.client.refusing = False
+    world.client.failing = False
     world.now = 2.0
     world.member.commit_if_due()
     world.poll()
@@ -121,7 +121,7 @@ def test_a_topic_that_does_not_exist_is_a_readiness_failure_and_not_fatal() -> N
     assert world.member.readiness_failures() == ["topic data-topic: no such topic"]
 
 
-def refused(partition: int = 0) -> FakeMessage:
+def unauthorized(partition: int = 0) -> FakeMessage:
     return FakeMessage(None, partition, error=KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED, "not authorized"))
 
 
@@ -130,7 +130,7 @@ def test_a_right_that_was_taken_away_is_named_for_as_long_as_that_lasts() -> Non
     world.client.assign(0, 1)
     world.report()
     world.admin.error = KafkaError.TOPIC_AUTHORIZATION_FAILED
-    world.client.script.extend([refused(0), refused(1)])
+    world.client.script.extend([unauthorized(0), unauthorized(1)])
     world.poll()
     world.poll()
 
@@ -154,7 +154,7 @@ def test_an_idle_topic_is_ready_again_once_it_may_be_read() -> None:
     world.client.assign(0)
     world.report()
     world.admin.operations = [AclOperation.DESCRIBE]
-    world.client.script.append(refused())
+    world.client.script.append(unauthorized())
     world.poll()
     world.poll()
     assert world.member.readiness_failures() == ["topic data-topic: not authorized to read it"]
@@ -171,7 +171,7 @@ def test_the_end_of_a_partition_ends_its_error_where_the_broker_lists_no_operati
     world = World()
     world.client.assign(0)
     world.report()
-    world.client.script.append(refused())
+    world.client.script.append(unauthorized())
     world.poll()
     assert world.member.readiness_failures() == ["topic data-topic: not authorized"]
 
@@ -234,7 +234,7 @@ def test_any_other_error_of_the_client_is_a_warning(caplog: pytest.LogCaptureFix
     assert "wrong password" in world.member.readiness_failures()[0]
 
 
-def test_after_a_refused_login_the_renewed_password_is_used_by_the_member_and_its_admin_client(tmp_path: Path) -> None:
+def test_after_a_failed_login_the_renewed_password_is_used_by_the_member_and_its_admin_client(tmp_path: Path) -> None:
     file = tmp_path / "password"
     client = ClientSettings({"sasl.username": "user", "sasl.password": Secret("first").in_file(file)})
     world = World(kafka=KafkaSettings(client=client))
@@ -322,7 +322,7 @@ def test_the_number_of_abandoned_clients_is_limited() -> None:
     for _ in range(3):
         expire()
 
-    with pytest.raises(SourceError, match="group membership lost, and 3 clients before this one do not close"):
+    with pytest.raises(SourceError, match="group membership lost, and 3 previous clients have not closed"):
         expire()
     assert len(world.clients) == 4
     for client in world.clients:

@@ -21,7 +21,7 @@ from pymongo.errors import (
 
 from src.model.errors import StorageUnavailable
 from src.model.verdict import STORED, Outcome
-from src.stores.mongo.errors import refusal_reason, unavailable, verdicts
+from src.stores.mongo.errors import rejection_reason, unavailable, verdicts
 
 
 def bulk_error(*faults: dict[str, Any], unconfirmed: list[dict[str, Any]] | None = None) -> BulkWriteError:
@@ -72,7 +72,7 @@ def test_each_document_has_its_own_verdict() -> None:
 
     assert [verdict.outcome.name for verdict in verdicts(error, 5)] == [
         "STORED",
-        "REFUSED",
+        "REJECTED",
         "STORED",
         "DEFERRED",
         "STORED",
@@ -93,23 +93,23 @@ def test_an_overloaded_full_or_moving_server_defers_documents(code: int) -> None
     [
         ({"keyPattern": {"_id": 1}, "keyValue": {"_id": "1"}}, Outcome.FAILED),
         ({}, Outcome.FAILED),
-        ({"keyPattern": {"name": 1}}, Outcome.REFUSED),
-        ({"keyPattern": {"_id": 1, "name": 1}}, Outcome.REFUSED),
+        ({"keyPattern": {"name": 1}}, Outcome.REJECTED),
+        ({"keyPattern": {"_id": 1, "name": 1}}, Outcome.REJECTED),
     ],
 )
-def test_a_duplicate_id_is_compared_and_any_other_key_refused(details: dict[str, Any], outcome: Outcome) -> None:
+def test_a_duplicate_id_is_compared_and_any_other_key_rejected(details: dict[str, Any], outcome: Outcome) -> None:
     [verdict] = verdicts(bulk_error(fault(0, 11000, **details)), 1)
 
     assert (verdict.outcome, verdict.reason) == (outcome, "duplicate_key")
 
 
 @pytest.mark.parametrize(
-    ("code", "refusal"), [(121, "validation_failed"), (15, "nesting_too_deep"), (10334, "document_too_large")]
+    ("code", "reason"), [(121, "validation_failed"), (15, "nesting_too_deep"), (10334, "document_too_large")]
 )
-def test_an_invalid_document_is_refused(code: int, refusal: str) -> None:
+def test_an_invalid_document_is_rejected(code: int, reason: str) -> None:
     [verdict] = verdicts(bulk_error(fault(0, code)), 1)
 
-    assert (verdict.outcome, verdict.reason) == (Outcome.REFUSED, refusal)
+    assert (verdict.outcome, verdict.reason) == (Outcome.REJECTED, reason)
     assert str(verdict.error).startswith("some text")
 
 
@@ -144,4 +144,4 @@ def test_a_bulk_error_without_write_errors_is_not_a_success() -> None:
     ],
 )
 def test_a_document_that_the_client_cannot_encode_has_a_reason(error: Exception, name: str) -> None:
-    assert refusal_reason(error) == name
+    assert rejection_reason(error) == name

@@ -99,35 +99,35 @@ class TestOnAServer:
 
         assert verdict.reason == "id_conflict"
 
-    def test_an_operators_own_unique_index_refuses(self, storage: DataStorage, collection: Raw) -> None:
+    def test_an_operators_own_unique_index_rejects(self, storage: DataStorage, collection: Raw) -> None:
         collection.create_index("name", unique=True)
         storage.save(message("1", name="a"))
 
         verdicts = storage.save_many([message("2", name="a"), message("3", name="b"), message("1", name="a")])
 
         assert [(verdict.outcome.name, verdict.reason) for verdict in verdicts] == [
-            ("REFUSED", "duplicate_key"),
+            ("REJECTED", "duplicate_key"),
             ("STORED", ""),
             ("DUPLICATE", ""),
         ]
 
-    def test_a_schema_validator_refuses(self, storage: DataStorage, collection: Raw) -> None:
+    def test_a_schema_validator_rejects(self, storage: DataStorage, collection: Raw) -> None:
         collection.database.create_collection(collection.name, validator={"$jsonSchema": {"required": ["name"]}})
 
         verdicts = storage.save_many([{"id": "1"}, message("2")])
 
         assert [(verdict.outcome.name, verdict.reason) for verdict in verdicts] == [
-            ("REFUSED", "validation_failed"),
+            ("REJECTED", "validation_failed"),
             ("STORED", ""),
         ]
 
-    def test_a_newer_validator_does_not_refuse_a_stored_message(self, storage: DataStorage, collection: Raw) -> None:
+    def test_a_newer_validator_does_not_reject_a_stored_message(self, storage: DataStorage, collection: Raw) -> None:
         storage.save(message("1"))
         collection.database.command("collMod", collection.name, validator={"colour": {"$exists": True}})
 
         verdicts = storage.save_many([message("1"), message("2")])
 
-        assert [verdict.outcome.name for verdict in verdicts] == ["DUPLICATE", "REFUSED"]
+        assert [verdict.outcome.name for verdict in verdicts] == ["DUPLICATE", "REJECTED"]
 
     def test_indexes_are_created_and_an_operators_own_remain(self, storage: DataStorage, collection: Raw) -> None:
         collection.create_index("created_at", name="mine")
@@ -289,7 +289,7 @@ def test_a_document_that_fails_the_whole_call_is_found_and_its_neighbours_are_st
     verdicts = store_on(collection).insert([{"id": str(each)} for each in range(7)])
 
     assert [verdict.reason for verdict in verdicts] == ["", "", "", reason, "", "", reason]
-    assert verdicts[3].outcome is Outcome.REFUSED
+    assert verdicts[3].outcome is Outcome.REJECTED
     assert sorted(collection.stored) == ["0", "1", "2", "4", "5"]
 
 
@@ -302,7 +302,7 @@ def test_a_document_that_fails_the_whole_call_is_found_and_its_neighbours_are_st
         (BulkWriteError({"writeErrors": [], "writeConcernErrors": [{"code": 64}]}), "write_concern"),
     ],
 )
-def test_an_unavailable_server_refuses_no_document(error: PyMongoError, cause: str) -> None:
+def test_an_unavailable_server_rejects_no_document(error: PyMongoError, cause: str) -> None:
     with pytest.raises(StorageUnavailable) as caught:
         store_on(StubCollection(error=error)).insert([{"id": "1"}, {"id": "2"}])
 
@@ -485,7 +485,7 @@ class DeniesUser(StubCollection):
     "call",
     [lambda store: store.ping(), lambda store: store.ensure_indexes(), lambda store: store.insert([{"id": "1"}])],
 )
-def test_after_a_refused_login_the_renewed_secret_file_is_used(
+def test_after_a_failed_login_the_renewed_secret_file_is_used(
     call: Callable[[MongoStore], object], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -493,14 +493,14 @@ def test_after_a_refused_login_the_renewed_secret_file_is_used(
     uri.write_text("mongodb://user:first@old/")
     settings = {"uri": StoreUri("mongodb://user:first@old/").in_file(uri)}
 
-    class Refusing(RejectsUser, DeniesUser):
-        """Refuses every call."""
+    class FailingLogin(RejectsUser, DeniesUser):
+        """Rejects every call."""
 
-    refusing = Refusing()
-    store = store_on(refusing, **settings)
+    failing = FailingLogin()
+    store = store_on(failing, **settings)
     with pytest.raises(StorageUnavailable):
         call(store)
-    assert cast(object, store.collection) is refusing
+    assert cast(object, store.collection) is failing
     assert "secret file changed, reconnecting" not in caplog.messages
 
     uri.write_text("mongodb://user:second@new/\n")

@@ -368,7 +368,7 @@ def test_a_partition_without_a_committed_offset_starts_at_the_earliest_though_th
 
 def test_without_an_answer_the_client_fetches_the_committed_offsets_itself() -> None:
     world = World("stop", {0: (5000, OLD)})
-    world.client.refusing = True
+    world.client.failing = True
 
     world.client.assign(0)
     world.arrive(FakeMessage(5000))
@@ -456,8 +456,8 @@ def test_the_error_of_a_partition_lasts_until_a_record_of_it_arrives() -> None:
     world = World("stop", {0: (0, ""), 1: (0, "")})
     world.client.assign(0, 1)
     world.client.settings["stats_cb"](json.dumps({"brokers": {"b/1": {"state": "UP", "nodeid": 1}}, "topics": {}}))
-    refusal = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED, "not authorized")
-    world.arrive(FakeMessage(0, error=refusal), FakeMessage(0, partition=1))
+    error = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED, "not authorized")
+    world.arrive(FakeMessage(0, error=error), FakeMessage(0, partition=1))
     world.poll()
 
     still = world.member.readiness_failures()

@@ -1,4 +1,4 @@
-"""What an operator can set, and what can't be set because the promise rests on it."""
+"""Settings, and librdkafka keys that are reserved because the guarantee depends on them."""
 
 import pickle
 import traceback
@@ -32,8 +32,8 @@ def test_the_file_that_comes_along_is_valid_and_says_what_the_defaults_are() -> 
 
 
 @pytest.mark.parametrize("key", RESERVED)
-def test_a_client_key_that_would_undo_the_promise_is_refused_by_name(key: str) -> None:
-    with pytest.raises(ConfigurationError, match=rf"client\.{key} can't be set: "):
+def test_a_client_key_that_would_undo_the_guarantee_is_rejected_by_name(key: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"client\.{key} is reserved: "):
         parse(Settings, {"kafka": {"client": {key: "x"}}})
 
 
@@ -49,13 +49,13 @@ def test_blanks_and_a_last_comma_around_the_servers_are_taken_away() -> None:
 
 
 @pytest.mark.parametrize("percent", ["0", "101", "79.5", "all"])
-def test_a_share_that_is_no_whole_percentage_is_refused(percent: str) -> None:
+def test_a_share_that_is_not_a_whole_percentage_is_rejected(percent: str) -> None:
     with pytest.raises(ConfigurationError, match="CONSUMER_DEAD_LETTER_STORM_PERCENT"):
         load_settings(DEFAULT_FILE, {"CONSUMER_DEAD_LETTER_STORM_PERCENT": percent})
 
 
 @pytest.mark.parametrize("topic", ["a b", "data-topic\n", "", "x" * 250])
-def test_a_topic_that_kafka_could_not_have_is_refused(topic: str) -> None:
+def test_a_topic_that_kafka_could_not_have_is_rejected(topic: str) -> None:
     with pytest.raises(ConfigurationError, match=r"kafka\.topic"):
         parse(Settings, {"kafka": {"topic": topic}})
 
@@ -70,7 +70,7 @@ def test_what_kubernetes_injects_changes_nothing() -> None:
     assert load_settings(DEFAULT_FILE, injected) == Settings()
 
 
-def test_values_that_the_client_itself_refuses_are_a_wrong_setting() -> None:
+def test_values_that_the_client_itself_rejects_are_a_wrong_setting() -> None:
     settings = parse(Settings, {"kafka": {"client": {"session.timeout.ms": -5}}})
     metrics = ConsumerMetrics(CollectorRegistry(), version="1", dead_letter_reasons=())
 

@@ -85,7 +85,7 @@ def _save_the_same_messages(
     ready.wait()
     with opened(path) as storage:
         verdicts = [verdict.outcome for batch in batches for verdict in storage.save_many(batch)]
-    stored.put(verdicts.count(Outcome.STORED) if Outcome.REFUSED not in verdicts else -1)
+    stored.put(verdicts.count(Outcome.STORED) if Outcome.REJECTED not in verdicts else -1)
 
 
 def test_several_processes_store_each_message_once(path: Path) -> None:

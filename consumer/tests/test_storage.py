@@ -15,7 +15,7 @@ from tests.storage_contract import StorageContract, message
 UNREACHABLE = StorageUnavailable("unreachable", "connection refused")
 DEFERRED = Verdict(Outcome.DEFERRED, "overloaded", RuntimeError("overloaded"))
 FAILED = Verdict(Outcome.FAILED, "write_error", RuntimeError("unknown"))
-REFUSED = Verdict(Outcome.REFUSED, "validation_failed", RuntimeError("invalid"))
+REJECTED = Verdict(Outcome.REJECTED, "validation_failed", RuntimeError("invalid"))
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_an_unavailable_store_makes_save_false_and_other_calls_raise(storage: Da
         storage.ping()
 
 
-@pytest.mark.parametrize("verdict", [DEFERRED, FAILED, REFUSED])
+@pytest.mark.parametrize("verdict", [DEFERRED, FAILED, REJECTED])
 def test_a_document_that_is_not_stored_is_not_saved(storage: DataStorage, store: FakeStore, verdict: Verdict) -> None:
     store.verdicts["1"] = repeat(verdict)
 
@@ -51,9 +51,9 @@ def test_a_document_that_is_not_stored_is_not_saved(storage: DataStorage, store:
 
 
 def test_an_equal_message_later_in_the_batch_has_the_same_verdict(storage: DataStorage, store: FakeStore) -> None:
-    store.verdicts["1"] = repeat(REFUSED)
+    store.verdicts["1"] = repeat(REJECTED)
 
-    assert storage.save_many([message("1"), message("1")]) == [REFUSED, REFUSED]
+    assert storage.save_many([message("1"), message("1")]) == [REJECTED, REJECTED]
     assert store.inserts == [["1"]]
 
 
@@ -79,15 +79,15 @@ def test_many_messages_with_one_id_cost_one_call(storage: DataStorage, store: Fa
     assert store.inserts == [["1"]]
 
 
-def test_a_duplicate_key_of_an_operators_own_index_is_a_refusal(storage: DataStorage, store: FakeStore) -> None:
-    verdict = Verdict(Outcome.REFUSED, DUPLICATE_KEY, RuntimeError("the name is taken"))
+def test_a_duplicate_key_of_an_operators_own_index_is_a_rejection(storage: DataStorage, store: FakeStore) -> None:
+    verdict = Verdict(Outcome.REJECTED, DUPLICATE_KEY, RuntimeError("the name is taken"))
     store.verdicts["1"] = repeat(verdict)
 
     assert storage.save_many([message("1")]) == [verdict]
 
 
-@pytest.mark.parametrize("verdict", [Verdict(Outcome.REFUSED, DUPLICATE_KEY, RuntimeError("a name")), REFUSED, FAILED])
-def test_a_stored_message_is_a_duplicate_even_if_the_store_would_refuse_it_now(
+@pytest.mark.parametrize("verdict", [Verdict(Outcome.REJECTED, DUPLICATE_KEY, RuntimeError("name")), REJECTED, FAILED])
+def test_a_stored_message_is_a_duplicate_even_if_the_store_would_reject_it_now(
     storage: DataStorage, store: FakeStore, verdict: Verdict
 ) -> None:
     storage.save(message("1"))
@@ -125,12 +125,12 @@ def test_verdicts_remain_valid_if_the_store_becomes_unavailable_before_the_compa
 
 def test_verdicts_remain_valid_if_the_store_becomes_unavailable_before_the_second_round() -> None:
     store = BecomesUnavailable(calls=2)
-    store.verdicts["1"] = repeat(REFUSED)
+    store.verdicts["1"] = repeat(REJECTED)
     storage = DataStorage(MongoSettings(), store=store)
 
     verdicts = storage.save_many([message("1"), message("2"), message("1", name="another")])
 
-    assert [verdict.outcome.name for verdict in verdicts] == ["REFUSED", "STORED", "DEFERRED"]
+    assert [verdict.outcome.name for verdict in verdicts] == ["REJECTED", "STORED", "DEFERRED"]
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ class FakeAdmin:
     def authorize(self, *operations: AclOperation) -> None:
         self.questions[-1].set_result(Description("one", operations))
 
-    def refuse(self, code: int = KafkaError._TIMED_OUT) -> None:
+    def fail(self, code: int = KafkaError._TIMED_OUT) -> None:
         self.questions[-1].set_exception(KafkaException(KafkaError(code)))
 
 
@@ -133,7 +133,7 @@ def test_a_broker_that_can_not_tell_leaves_what_was_known(world: World) -> None:
     world.now += REQUEST_INTERVAL
     world.monitor.refresh()
 
-    world.admin.refuse()
+    world.admin.fail()
     world.monitor.refresh()
 
     assert world.monitor.topic_id == "one"
@@ -148,13 +148,13 @@ def test_a_broker_that_can_not_tell_leaves_what_was_known(world: World) -> None:
 )
 def test_a_topic_that_cannot_be_described_is_a_failure_until_it_can_be(world: World, code: int, text: str) -> None:
     world.monitor.refresh()
-    world.admin.refuse(code)
+    world.admin.fail(code)
     world.monitor.refresh()
     assert text in (world.monitor.failure or "")
 
     world.now += REQUEST_INTERVAL
     world.monitor.refresh()
-    world.admin.refuse(KafkaError._TIMED_OUT)
+    world.admin.fail(KafkaError._TIMED_OUT)
     world.monitor.refresh()
     assert text in (world.monitor.failure or "")
 

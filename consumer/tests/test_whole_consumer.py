@@ -23,7 +23,7 @@ from src.settings import Settings
 from src.storage import DataStorage
 from src.utils.config import parse
 from tests.fake_storage import FakeStore
-from tests.fakes import refused
+from tests.fakes import rejected
 
 TOPIC = "data-topic"
 PATIENCE = 60.0  # seconds
@@ -99,7 +99,7 @@ class Validated(FakeStore):
     def insert(self, documents: Sequence[Mapping[str, Any]]) -> list[Verdict]:
         if self.fixed:
             return super().insert(documents)
-        return [refused("validation_failed")] * len(documents)
+        return [rejected("validation_failed")] * len(documents)
 
 
 class Crash(Exception):

@@ -111,7 +111,7 @@ def _find_topic(client: Producer, admin: AdminClient, name: str) -> TopicMetadat
         topics: dict[str, TopicMetadata] = client.list_topics(timeout=METADATA_TIMEOUT).topics
         topic = topics.get(name)
         if topic is None or topic.error is not None:  # left out where the user may not describe it
-            _raise_refusal(_description(admin, name))
+            _raise_if_unauthorized(_description(admin, name))
         elif all(partition.leader >= 0 for partition in topic.partitions.values()):
             return topic
         if time.monotonic() > deadline:
@@ -125,7 +125,7 @@ def _description(admin: AdminClient, name: str) -> Future[TopicDescription]:
     return answers[name]
 
 
-def _raise_refusal(description: Future[TopicDescription]) -> None:
+def _raise_if_unauthorized(description: Future[TopicDescription]) -> None:
     error = description.exception(2 * METADATA_TIMEOUT)
     if isinstance(error, KafkaException) and error.args[0].code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
         raise error

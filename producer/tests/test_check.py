@@ -19,7 +19,7 @@ from src.utils.config import parse
 from tests.fakes import FakeClock
 
 
-class RefusingAdmin:
+class UnauthorizedAdmin:
     """Answers every request with an error, or with these authorized operations."""
 
     def __init__(self, error: int | None, operations: Sequence[AclOperation] = ()) -> None:
@@ -41,7 +41,7 @@ def settings(folder: Path, servers: str, topic: str = "data-topic", **client: st
 
 
 def test_all_checks_pass_and_it_exits_0(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    admin: Any = RefusingAdmin(None, [AclOperation.DESCRIBE, AclOperation.WRITE])
+    admin: Any = UnauthorizedAdmin(None, [AclOperation.DESCRIBE, AclOperation.WRITE])
     with EmbeddedBroker({"data-topic": 3}) as broker:
         exit_code = check(settings(tmp_path, broker.address), Path("config.json"), admin=lambda _settings: admin)
 
@@ -53,7 +53,7 @@ def test_all_checks_pass_and_it_exits_0(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_a_missing_topic_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    admin: Any = RefusingAdmin(KafkaError.UNKNOWN_TOPIC_OR_PART)
+    admin: Any = UnauthorizedAdmin(KafkaError.UNKNOWN_TOPIC_OR_PART)
     with EmbeddedBroker({"other": 3}) as broker:
         exit_code = check(settings(tmp_path, broker.address), Path("config.json"), admin=lambda _settings: admin)
 
@@ -64,10 +64,10 @@ def test_a_missing_topic_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[
 @pytest.mark.parametrize(
     ("topics", "admin", "text"),
     [
-        ({"other": 1}, RefusingAdmin(KafkaError.TOPIC_AUTHORIZATION_FAILED), "data-topic: not authorized"),
+        ({"other": 1}, UnauthorizedAdmin(KafkaError.TOPIC_AUTHORIZATION_FAILED), "data-topic: not authorized"),
         (
             {"data-topic": 1},
-            RefusingAdmin(None, [AclOperation.DESCRIBE]),
+            UnauthorizedAdmin(None, [AclOperation.DESCRIBE]),
             "not authorized for Write on topic data-topic",
         ),
     ],

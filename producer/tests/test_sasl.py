@@ -1,4 +1,4 @@
-"""After a refused login the clients use the password that is in the secret's file now."""
+"""After a failed login the clients use the password that is in the secret's file now."""
 
 import logging
 from pathlib import Path
@@ -10,7 +10,7 @@ from src.kafka.sasl import SaslCredentials
 from src.settings import KafkaSettings
 from src.utils.secret import ClientSettings, Secret
 
-REFUSED = KafkaError(KafkaError._AUTHENTICATION, "wrong password")
+LOGIN_FAILED = KafkaError(KafkaError._AUTHENTICATION, "wrong password")
 
 
 class Client:
@@ -27,19 +27,19 @@ def test_every_client_gets_the_renewed_password_once(tmp_path: Path, caplog: pyt
     file.write_text("first")
     client = ClientSettings({"sasl.username": "user", "sasl.password": Secret("first").in_file(file)})
     credentials, clients = SaslCredentials(KafkaSettings(client=client)), [Client(), Client()]
-    credentials.record_error(REFUSED)
-    credentials.renew_if_refused(*clients)
+    credentials.record_error(LOGIN_FAILED)
+    credentials.renew_after_failed_login(*clients)
     assert [each.credentials for each in clients] == [[], []]
 
     file.write_text("second\n")
     credentials.record_error(KafkaError(KafkaError._TRANSPORT))
-    credentials.renew_if_refused(*clients)
+    credentials.renew_after_failed_login(*clients)
     assert [each.credentials for each in clients] == [[], []]
 
-    credentials.record_error(REFUSED)
-    credentials.renew_if_refused(*clients)
-    credentials.record_error(REFUSED)
-    credentials.renew_if_refused(*clients)
+    credentials.record_error(LOGIN_FAILED)
+    credentials.renew_after_failed_login(*clients)
+    credentials.record_error(LOGIN_FAILED)
+    credentials.renew_after_failed_login(*clients)
 
     assert [each.credentials for each in clients] == [[("user", "second")]] * 2
     assert caplog.messages == ["secret file changed, reconnecting"]
@@ -50,7 +50,7 @@ def test_clients_without_sasl_are_left_alone() -> None:
     client = Client()
 
     credentials = SaslCredentials(KafkaSettings())
-    credentials.record_error(REFUSED)
-    credentials.renew_if_refused(client)
+    credentials.record_error(LOGIN_FAILED)
+    credentials.renew_after_failed_login(client)
 
     assert client.credentials == []

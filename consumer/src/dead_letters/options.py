@@ -64,7 +64,7 @@ def _add_replay(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     )
     _add_common(parser)
     _add_filters(parser)
-    parser.add_argument("--dry-run", action="store_true", help="list the messages, but produce nothing")
+    parser.add_argument("--dry-run", action="store_true", help="list the messages, but do not produce them")
     parser.add_argument(
         "--any-topic",
         action="store_true",

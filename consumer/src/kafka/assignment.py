@@ -1,6 +1,6 @@
-"""What is known of the assigned partitions, and what may be committed. No Kafka here: the law can be tested by itself.
+"""The state of the assigned partitions, and the offsets that may be committed. Does not depend on Kafka.
 
-The law: an offset is committed only when every message before it is stored or dead-lettered.
+The invariant: an offset is committed only when every message before it is stored or dead-lettered.
 """
 
 from collections import defaultdict
@@ -12,11 +12,11 @@ from src.model.record import Record
 
 
 class Start(NamedTuple):
-    """Where the group stands in a partition that is assigned, as far as it is known."""
+    """The group's committed offset in a newly assigned partition, as far as it is known."""
 
     committed: int | None = None
     topic_id: str | None = None
-    """The topic whose messages the committed offset counts."""
+    """The id of the topic for which the offset was committed."""
 
 
 class OutOfRange(NamedTuple):
@@ -30,27 +30,27 @@ class PartitionState:
     """One assigned partition. Offsets name the next message, as in Kafka."""
 
     number: int | None
-    """The assignment's, which its records carry; None once no record of it counts any more."""
+    """The number of the assignment, which its records carry; None once its records are ignored."""
     settled: int | None
-    """The end of what was settled last."""
+    """The offset after the highest settled record."""
     committed: int | None
     topic_id: str | None
     in_flight: dict[int, list[int]] = field(default_factory=dict)
-    """The unsettled offsets of each batch, by the first of them."""
+    """The unsettled offsets of each batch, keyed by the first of them."""
     eof_offset: int | None = None
-    """Where the partition ended when all of it had been read."""
+    """The end of the partition when it was last reached."""
     out_of_range: OutOfRange | None = None
     """To be handled before the next fetch."""
     gap: str | None = None
-    """Why it is stopped until an operator decides; None while it is read."""
+    """Why the partition is stopped until an operator intervenes; None while it is read."""
     commit_rejected: bool = False
     """Whether Kafka rejected the last commit."""
     error: str | None = None
-    """What Kafka returned in place of its messages."""
+    """The error that Kafka returned in place of messages."""
 
     @property
     def committable(self) -> int | None:
-        """The end of what is settled without a gap."""
+        """The offset before which every record is settled."""
         if self.settled is None or not self.in_flight:
             return self.settled
         return min(self.settled, *self.in_flight)
@@ -86,12 +86,12 @@ class Assignment:
 
     @property
     def readable(self) -> Sequence[int]:
-        """Those that are not stopped at a gap."""
+        """The partitions that are not stopped at a gap."""
         return [partition for partition, state in self._states.items() if state.gap is None]
 
     @property
     def gaps(self) -> Mapping[int, str]:
-        """The partitions that are stopped, each with its reason."""
+        """The stopped partitions, each with the reason."""
         return {partition: state.gap for partition, state in tuple(self._states.items()) if state.gap is not None}
 
     @property
@@ -102,17 +102,16 @@ class Assignment:
         for state in self._states.values():
             state.error = None
 
-    # -- what the group decides
+    # -- assigned and revoked partitions
 
     def assign(self, starts: Mapping[int, Start]) -> None:
-        """These are assigned, or assigned anew: their records carry a new number, and those of an older one do not
-        count any more."""
+        """Add partitions, or replace their state. Their records get a new number; older ones are ignored."""
         self._number += 1
         for partition, start in starts.items():
             self._states[partition] = PartitionState(self._number, start.committed, start.committed, start.topic_id)
 
     def revoke(self, partitions: Iterable[int]) -> None:
-        """These belong to another member: what was not committed is read again there."""
+        """Remove partitions. Their new owner reads again what was not committed."""
         for partition in partitions:
             self._states.pop(partition, None)
 
@@ -120,39 +119,39 @@ class Assignment:
         state = self._states.get(record.partition)
         return state is not None and state.number == record.assignment
 
-    # -- what becomes of the records
+    # -- records in flight
 
     def track(self, records: Sequence[Record]) -> list[Record]:
-        """Returns those that are still owned. They are in flight: no offset from them on may be committed."""
+        """Mark records as in flight: no offset after the first of them may be committed. Returns those still owned."""
         owned = [record for record in records if self.owns(record)]
         for state, offsets in self._offsets_by_partition(owned):
             state.in_flight[offsets[0]] = offsets
         return owned
 
     def settle(self, records: Iterable[Record]) -> None:
-        """Each of these is stored or dead-lettered: a batch as it was tracked, or the next part of one."""
+        """Mark records as stored or dead-lettered. They are a batch as it was tracked, or the next part of one."""
         for state, offsets in self._offsets_by_partition(filter(self.owns, records)):
             state.settle(offsets)
 
     def advance_to_eof(self) -> None:
-        """Pass what was read and is no message, as a transaction's marker: with nothing in flight, all is settled."""
+        """While nothing is in flight, advance over offsets without a message, such as transaction markers."""
         for state in self._states.values():
             if state.eof_offset is not None and state.number is not None and not state.in_flight:
                 state.settled = max(state.eof_offset, state.settled or 0)
 
     def skip_to(self, partition: int, offset: int) -> None:
-        """What lies before and was not tracked is gone, as the log says: due, so that it is reported once."""
+        """Continue at this offset, after a gap that has been logged. It is due, so that the gap is logged only once."""
         state = self._states[partition]
         state.settled, state.committed = offset, None
 
     def discard(self, partitions: Iterable[int]) -> None:
-        """The topic was recreated: what was read of these partitions must not be committed for the new one."""
+        """Forget the offsets of these partitions: they must not be committed for the recreated topic."""
         for partition in partitions:
             state = self._states[partition]
             state.number = state.settled = state.committed = None
             state.in_flight.clear()
 
-    # -- what may be committed
+    # -- offsets to commit
 
     def position(self, partition: int) -> int | None:
         """The next offset to be settled; None while it is unknown."""
@@ -160,7 +159,7 @@ class Assignment:
         return None if state is None else state.committable
 
     def due(self, partitions: Collection[int] | None = None) -> dict[int, int]:
-        """The offsets that may be committed and are not yet, of these partitions or of all."""
+        """The offsets that may be committed and are not committed yet, for these partitions or for all."""
         return {
             partition: state.committable
             for partition, state in self._states.items()
@@ -170,7 +169,7 @@ class Assignment:
         }
 
     def confirm(self, offsets: Mapping[int, int]) -> None:
-        """Kafka has committed these."""
+        """Record that Kafka has committed these offsets."""
         for partition, offset in offsets.items():
             if partition in self._states:
                 self._states[partition].committed = offset

@@ -1,4 +1,4 @@
-"""Commits the offsets of settled records, and takes Kafka's answers."""
+"""Commits the offsets of settled records, and processes Kafka's responses."""
 
 import logging
 import time
@@ -13,10 +13,10 @@ logger = logging.getLogger(__name__)
 
 
 class OffsetCommitter:
-    """One asynchronous commit at a time, by time; a synchronous one before a partition is revoked.
+    """Commits what the assignment reports as due: asynchronously at intervals, and synchronously before a revocation.
 
-    What is committed is what the assignment says is due. Beside each offset stands the topic's id, so that a recreated
-    topic is recognised.
+    One asynchronous commit is in flight at a time. The metadata of each offset is the topic's id, by which a recreated
+    topic is recognized.
     """
 
     def __init__(
@@ -38,42 +38,42 @@ class OffsetCommitter:
         self._interval = interval
         self._clock = clock
         self._last_commit = clock()
-        self._unanswered = False
+        self._commit_in_flight = False
 
     def commit_if_due(self) -> None:
-        """Does not wait; the answer comes to `on_commit` in a later poll. A commit that is rejected stays due."""
+        """Does not wait: a later poll passes the response to `on_commit`. A rejected commit stays due."""
         now = self._clock()
-        if self._unanswered or now - self._last_commit < self._interval:
+        if self._commit_in_flight or now - self._last_commit < self._interval:
             return
         self._last_commit = now
         if due := self._assignment.due():
             self._commit(self._positions(due))
 
     def commit_soon(self) -> None:
-        """The next `commit_if_due` does not wait for the interval."""
+        """Let the next `commit_if_due` commit without waiting for the interval."""
         self._last_commit = self._clock() - self._interval
 
     def revoke(self, partitions: Collection[int]) -> None:
-        """Give these partitions up, and commit what is settled of them; waits for the answer."""
+        """Remove these partitions from the assignment, and commit their settled offsets; waits for the response."""
         due = self._assignment.due(partitions)
         positions = self._positions(due)
-        self._assignment.revoke(partitions)  # first, as the answer may take seconds: nothing more is dead-lettered
+        self._assignment.revoke(partitions)  # first: nothing more is dead-lettered while waiting
         if not due:
             return
         try:
-            answers = self._client.commit(offsets=positions, asynchronous=False)
+            committed = self._client.commit(offsets=positions, asynchronous=False)
         except KafkaException as error:
-            self._take_answer(error.args[0], positions)
+            self._process_response(error.args[0], positions)
         else:
-            self._take_answer(None, answers)
+            self._process_response(None, committed)
 
     def on_commit(self, error: KafkaError | None, positions: Sequence[TopicPartition]) -> None:
         """The client's callback for asynchronous commits."""
-        self._unanswered = False
-        self._take_answer(error, positions)
+        self._commit_in_flight = False
+        self._process_response(error, positions)
 
     def _commit(self, positions: list[TopicPartition]) -> None:
-        self._unanswered = True
+        self._commit_in_flight = True
         try:
             self._client.commit(offsets=positions, asynchronous=True)
         except KafkaException as error:
@@ -86,11 +86,11 @@ class OffsetCommitter:
             for partition, offset in offsets.items()
         ]
 
-    def _take_answer(self, error: KafkaError | None, positions: Sequence[TopicPartition]) -> None:
+    def _process_response(self, error: KafkaError | None, positions: Sequence[TopicPartition]) -> None:
         if errors := [position.error or error for position in positions if position.error or error]:
             logger.warning("commit rejected, will be retried", extra={"reason": str(errors[0])})
             self._assignment.reject([p.partition for p in positions if p.error or error])
-            self._metrics.commits_refused.inc()
+            self._metrics.commits_rejected.inc()
         if confirmed := {p.partition: p.offset for p in positions if not (p.error or error)}:
             self._assignment.confirm(confirmed)
             self._metrics.commits_confirmed.inc()

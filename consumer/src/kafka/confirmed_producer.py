@@ -1,4 +1,4 @@
-"""Produces messages and waits until each is confirmed by Kafka, or has failed."""
+"""Produces messages, and waits until each is confirmed by Kafka or has failed."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +18,7 @@ ANY_PARTITION = -1
 
 _REPORT_DELAY = 2.0  # seconds: the client looks for messages that timed out once a second
 
-# Settings under kafka.client that are for the consumer alone: a producer would warn of them.
+# Keys under kafka.client that only consumers have: a producer would log warnings about them.
 _CONSUMER_SETTINGS = frozenset(
     (
         "auto.commit.enable",
@@ -67,7 +67,7 @@ class ProducerRecord(NamedTuple):
 
 
 class ConfirmedProducer:
-    """A Kafka producer with a delivery report for every message. Raises ConfigurationError for wrong settings."""
+    """A Kafka producer that waits for every delivery report. Raises ConfigurationError for wrong settings."""
 
     def __init__(
         self, settings: KafkaSettings, *, timeout: float = TIMEOUT, producer: Callable[..., Producer] = Producer
@@ -80,9 +80,9 @@ class ConfirmedProducer:
         self._producer = self._new_producer()
 
     def deliver(self, records: Sequence[ProducerRecord]) -> Mapping[int, KafkaError]:
-        """Returns the errors of what Kafka has not confirmed, by index; what timed out may be in the topic."""
+        """Returns the errors of unconfirmed records by index. A record that timed out may be in the topic."""
         self._last_error = ""
-        self._credentials.renew_if_refused(self._producer)
+        self._credentials.renew_after_failed_login(self._producer)
         unreported = KafkaError(KafkaError._TIMED_OUT, "no delivery report")
         reports: dict[int, KafkaError | None] = dict.fromkeys(range(len(records)), unreported)
         for index, record in enumerate(records):
@@ -90,13 +90,13 @@ class ConfirmedProducer:
         self._wait_for_reports()
         failures = {index: error for index, error in reports.items() if error is not None}
         if any(error.fatal() or error.code() == KafkaError._FATAL for error in failures.values()):
-            self._producer = self._new_producer()  # a producer with a fatal error sends nothing more
+            self._producer = self._new_producer()  # after a fatal error a producer sends nothing more
         return failures
 
     def topic_error(self, topic: str, timeout: float) -> KafkaError | None:
-        """Why nothing can be sent to this topic; None if it exists. A broker may create it, as for `deliver`."""
+        """Why nothing can be sent to this topic; None if it exists. Some brokers create it on this request."""
         self._last_error = ""
-        self._credentials.renew_if_refused(self._producer)
+        self._credentials.renew_after_failed_login(self._producer)
         try:
             error: KafkaError | None = self._producer.list_topics(topic, timeout).topics[topic].error
         except KafkaException as exception:
@@ -105,11 +105,11 @@ class ConfirmedProducer:
         return error
 
     def explain(self, error: KafkaError) -> str:
-        """The error's text, and what the client reported of the broker meanwhile."""
+        """The error's text, and the last error of the client since `deliver` was called."""
         return f"{error.str()} ({self._last_error})" if self._last_error else str(error.str())
 
     def close(self) -> None:
-        """Nothing is in flight between two calls, so nothing is waited for."""
+        """Does not wait: nothing is in flight between two calls of `deliver`."""
         self._producer.purge()
         self._producer.flush(0)
 
@@ -129,7 +129,7 @@ class ConfirmedProducer:
             report(error.args[0], None)
 
     def _wait_for_reports(self) -> None:
-        """When this returns, every message has its delivery report; those that were purged, too."""
+        """Returns once every message has its delivery report, purged ones included."""
         if self._producer.flush(self._timeout + _REPORT_DELAY):
             self._producer.purge()
             self._producer.flush(self._timeout)
@@ -143,12 +143,12 @@ class ConfirmedProducer:
     def _client_settings(self) -> dict[str, Any]:
         given = {key: value for key, value in self._settings.client_settings.items() if key not in _CONSUMER_SETTINGS}
         return {
-            # what an operator may change under kafka.client …
-            "compression.type": "zstd",  # what came in compressed must fit when it goes out
+            # defaults that kafka.client may override
+            "compression.type": "zstd",  # a message that arrived compressed may be too large uncompressed
             "socket.timeout.ms": 10_000,
             "topic.metadata.propagation.max.ms": 5_000,  # a missing topic is reported within the timeout
             **given,
-            # … and what the guarantee rests on
+            # required by the guarantee
             "acks": "all",
             "enable.idempotence": True,
             "message.max.bytes": 1_000_000_000,  # the topic's own limit decides

@@ -12,7 +12,7 @@ class Fetcher:
         self._client = client
         self._topic = topic
         self.paused = paused
-        """Whether all partitions are paused, those that are assigned later included."""
+        """Whether all partitions are paused, including those that are assigned later."""
 
     def start(self, offsets: Mapping[int, int]) -> None:
         """Fetch these partitions from these offsets."""
@@ -22,12 +22,12 @@ class Fetcher:
             (self._client.pause if self.paused else self._client.resume)(positions)
 
     def stop(self, partitions: Collection[int]) -> None:
-        """Drop these partitions, and what was fetched of them and not returned yet."""
+        """Unassign these partitions, and drop their messages that were fetched and not returned yet."""
         self._client.incremental_unassign(self._at(partitions))
 
-    def hold(self, partitions: Iterable[int]) -> None:
-        """Pause these partitions alone."""
-        self._client.pause(self._at(partitions))
+    def pause_one(self, partition: int) -> None:
+        """Pause this partition only, whatever happens to the others."""
+        self._client.pause(self._at([partition]))
 
     def pause(self, partitions: Iterable[int]) -> None:
         self.paused = True

@@ -1,4 +1,4 @@
-"""One member of a Kafka consumer group: it polls, and keeps the assignment up to date.
+"""A member of a Kafka consumer group: polls for records, and keeps the assignment up to date.
 
 Every call on the client is made by the thread that polls; rebalance callbacks run inside `poll` and `close`.
 """
@@ -33,8 +33,8 @@ logger = logging.getLogger(__name__)
 
 LAG_INTERVAL = 1.0  # seconds between two updates of the lag
 
-_REBALANCES = 2  # in a row, within which a client without membership may still recover it
-_MAX_ABANDONED = 3  # clients that do not close; instead of one more the process ends, for a supervisor to restart
+_REBALANCES = 2  # a client that is outside its group may still rejoin within this many rebalances
+_MAX_ABANDONED = 3  # clients that did not close in time; instead of abandoning another, the process exits
 _UNREADABLE = (KafkaError._BAD_MSG, KafkaError._BAD_COMPRESSION, KafkaError._NOT_IMPLEMENTED)
 _UNREACHABLE = (KafkaError._TRANSPORT, KafkaError._RESOLVE, KafkaError._TIMED_OUT)
 
@@ -55,7 +55,7 @@ def _nothing() -> None:
 
 
 class GroupMember:
-    """Reads the topic as a member of the group. Nothing is committed but what the assignment says is due."""
+    """Reads the topic as a member of the group. Commits only what the assignment reports as due."""
 
     def __init__(
         self,
@@ -83,11 +83,11 @@ class GroupMember:
         self._paused = False
         self._client_error: str | None = None
         self._topic_error: str | None = None
-        self._refused = False
+        self._topic_unreadable = False
         self._failure: Exception | None = None
         self._last_lag = clock() - LAG_INTERVAL
         try:
-            # its errors are not logged: the consumer reports the same ones
+            # its errors are not logged: the consumer client reports them too
             self._topic_monitor = TopicMonitor(
                 admin({**kafka.client_settings, "log_level": 2}), kafka.topic, clock=clock
             )
@@ -100,8 +100,8 @@ class GroupMember:
     def subscribe(self, before_revoke: Callable[[], None]) -> Self:
         """Join the group; partitions are assigned in the polls that follow.
 
-        `before_revoke` is called inside `poll` and `close` before partitions are given up: the last moment to settle
-        records of theirs.
+        `before_revoke` is called inside `poll` and `close` before partitions are revoked: the last opportunity to
+        settle their records.
         """
         self._before_revoke = before_revoke
         self._client.subscribe(
@@ -113,17 +113,17 @@ class GroupMember:
         return self
 
     def poll(self, limit: int, timeout: float) -> list[Record]:
-        """What has arrived, up to `limit` records; waits up to `timeout` seconds for the first. Raises SourceError.
+        """Up to `limit` records; waits up to `timeout` seconds for the first. Raises SourceError.
 
-        They are in flight in the assignment until they are settled there.
+        The assignment counts them as in flight until they are settled.
         """
         if self._watchdog.expired(self._statistics) and not self._errors:
             self._recreate_client()
-        self._credentials.renew_if_refused(self._client, self._topic_monitor)
-        with self._keeping_failure():
+        self._credentials.renew_after_failed_login(self._client, self._topic_monitor)
+        with self._deferring_errors():
             self._offset_reset.handle_gaps()
-            if self._refused and self._topic_monitor.readable:
-                self._clear_refusal()
+            if self._topic_unreadable and self._topic_monitor.readable:
+                self._clear_topic_errors()
             if self._paused:
                 self._lag.look_up_latest_if_due()
         first = self._client.poll(timeout)
@@ -138,7 +138,7 @@ class GroupMember:
         return self.assignment.track(records)
 
     def commit_if_due(self) -> None:
-        """Have Kafka commit what is settled, once an interval; does not wait."""
+        """Commit the settled offsets, once per interval; does not wait for the response."""
         self._committer.commit_if_due()
 
     def commit_soon(self) -> None:
@@ -150,13 +150,13 @@ class GroupMember:
             self.update_lag()
 
     def update_lag(self) -> None:
-        """Settles what was read and is no message, too."""
+        """Also advances over offsets without a message."""
         self._last_lag = self._clock()
         self.assignment.advance_to_eof()
         self._lag.show()
 
     def pause(self) -> None:
-        """Fetch nothing, and stay in the group. Partitions that are assigned later are paused as well."""
+        """Fetch nothing, but stay in the group. Partitions that are assigned later are paused as well."""
         self._paused = True
         self._fetcher.pause(self.assignment.readable)
 
@@ -191,7 +191,7 @@ class GroupMember:
     # -- the client
 
     def _open(self) -> None:
-        """Make a client, and what belongs to it."""
+        """Create a client, and the objects that use it."""
         self._statistics = statistics = ClusterStatistics(self._kafka.servers, self._topic)
         self._client = client = self._new_client(
             {
@@ -243,11 +243,11 @@ class GroupMember:
         return call
 
     def _recreate_client(self) -> None:
-        """librdkafka has been seen not to find its coordinator again after a broker that did not answer; a new client
-        finds it. Raises SourceError where too many clients do not even close."""
+        """After a broker was unresponsive, librdkafka sometimes does not find the group coordinator again; a new client
+        does. Raises SourceError if too many previous clients have not closed."""
         self._abandoned = [closing for closing in self._abandoned if closing.is_alive()]
         if len(self._abandoned) == _MAX_ABANDONED:
-            raise SourceError(f"group membership lost, and {_MAX_ABANDONED} clients before this one do not close")
+            raise SourceError(f"group membership lost, and {_MAX_ABANDONED} previous clients have not closed")
         logger.warning("group membership lost, recreating the client", extra={"topic": self._topic})
         if partitions := self.assignment.partitions:
             self._lose(partitions)
@@ -256,7 +256,7 @@ class GroupMember:
         self._open()
         self.subscribe(self._before_revoke)
 
-    # -- what it returns
+    # -- messages and error events
 
     def _records(self, messages: Sequence[Message]) -> list[Record]:
         records: list[Record] = []
@@ -264,7 +264,7 @@ class GroupMember:
             partition, error = partition_of(message), message.error()
             if error is not None:
                 self._on_error_event(error, partition, message.offset())
-            elif self._reads(partition):
+            elif self._is_read(partition):
                 state = self.assignment[partition]
                 records.append(record_of(message, state.number or 0))
                 state.error = None
@@ -273,10 +273,10 @@ class GroupMember:
         return records
 
     def _on_error_event(self, error: KafkaError, partition: int, offset: int | None) -> None:
-        """The client returns these in place of messages."""
+        """Handle an event that the client returned in place of a message."""
         code = error.code()
         if code == KafkaError._PARTITION_EOF:
-            if self._reads(partition):
+            if self._is_read(partition):
                 self.assignment[partition].eof_offset = offset
                 self.assignment[partition].error = None
         elif error.fatal():
@@ -289,17 +289,17 @@ class GroupMember:
             logger.error("unreadable message", extra={"topic": self._topic, "partition": partition, "reason": text})
             self._offset_reset.stop(partition, text)
         else:
-            self._keep_error(error, partition)
+            self._record_error(error, partition)
             logger.warning("Kafka returned an error", extra={"topic": self._topic, "reason": error.str()})
 
-    def _keep_error(self, error: KafkaError, partition: int) -> None:
-        """Until a record arrives, or the end of the partition: the client reports an error once, however long it lasts.
+    def _record_error(self, error: KafkaError, partition: int) -> None:
+        """Keep the error until a record or the end of the partition arrives: the client reports a lasting error once.
 
-        Whether a topic can be read again, the broker is asked.
+        TopicMonitor finds out when an unreadable topic is readable again.
         """
         code, text = error.code(), f"topic {self._topic}: {error.str()}"
         if code in UNREADABLE:
-            self._refused = True
+            self._topic_unreadable = True
             self._topic_monitor.invalidate()
         if code == KafkaError.GROUP_AUTHORIZATION_FAILED:
             self._client_error = f"group {self._kafka.group_id}: {error.str()}"
@@ -310,8 +310,8 @@ class GroupMember:
         else:
             self._client_error = text
 
-    def _clear_refusal(self) -> None:
-        self._refused = False
+    def _clear_topic_errors(self) -> None:
+        self._topic_unreadable = False
         self._topic_error = None
         self.assignment.clear_errors()
 
@@ -321,13 +321,13 @@ class GroupMember:
         topic_errors = [failure] if failure else [self._topic_error, *self.assignment.errors]
         return [error for error in dict.fromkeys([self._client_error, *topic_errors]) if error]
 
-    def _reads(self, partition: int) -> bool:
+    def _is_read(self, partition: int) -> bool:
         return partition in self.assignment and self.assignment[partition].gap is None
 
     # -- rebalances
 
     def _on_assign(self, _client: Consumer, positions: list[TopicPartition]) -> None:
-        with self._keeping_failure():
+        with self._deferring_errors():
             self._statistics.joined = True
             self._client_error = None
             partitions = _numbers(positions)
@@ -338,14 +338,14 @@ class GroupMember:
 
     def _on_revoke(self, _client: Consumer, positions: list[TopicPartition]) -> None:
         partitions = _numbers(positions)
-        with self._keeping_failure():
+        with self._deferring_errors():
             self._before_revoke()
             self._committer.revoke(partitions)
             self._report("revoked", partitions)
         self._release(partitions)
 
     def _on_lost(self, _client: Consumer, positions: list[TopicPartition]) -> None:
-        """The group has given these to another member already: nothing of them may be committed."""
+        """The partitions may already belong to another member: nothing may be committed for them."""
         partitions = _numbers(positions)
         self._statistics.joined = False
         self._lose(partitions)
@@ -359,7 +359,7 @@ class GroupMember:
     def _release(self, partitions: Sequence[int]) -> None:
         self.assignment.revoke(partitions)
         self._lag.forget(partitions)
-        with self._keeping_failure():
+        with self._deferring_errors():
             self._fetcher.stop(partitions)
 
     def _report(self, event: str, partitions: Sequence[int]) -> None:
@@ -388,8 +388,8 @@ class GroupMember:
             self._credentials.record_error(error)
 
     @contextmanager
-    def _keeping_failure(self) -> Iterator[None]:
-        """No exception leaves a callback, where it would be lost or garbled: the poll around it raises it."""
+    def _deferring_errors(self) -> Iterator[None]:
+        """An exception that left a callback would be lost or garbled: the surrounding poll raises it instead."""
         try:
             yield
         except (KafkaException, ConsumerError) as error:
@@ -410,16 +410,16 @@ def _numbers(positions: Sequence[TopicPartition]) -> list[int]:
 def client_settings(settings: KafkaSettings) -> dict[str, Any]:
     """librdkafka's settings for a member of the group."""
     return {
-        # what an operator may change under kafka.client …
+        # defaults that kafka.client may override
         "session.timeout.ms": 10_000,
         "max.poll.interval.ms": 60_000,
         "socket.timeout.ms": 10_000,
         "topic.metadata.refresh.interval.ms": 10_000,  # new partitions are seen within seconds
         "queued.min.messages": 2_000,
         "queued.max.messages.kbytes": 16_384,
-        "fetch.queue.backoff.ms": 20,  # without it the short queue would throttle a catch-up
+        "fetch.queue.backoff.ms": 20,  # the default would slow down a catch-up, because the queue is short
         **settings.client_settings,
-        # … and what the guarantee rests on
+        # required by the guarantee
         "group.id": settings.group_id,
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,

@@ -14,7 +14,7 @@ LOOKUP_INTERVAL = 10.0  # seconds between two look-ups of the high watermarks wh
 
 
 class LagMonitor:
-    """Shows what lies between the next offset to be settled and the high watermark; nothing where that is unknown."""
+    """Shows the lag from the next offset to be settled to the high watermark, and nothing where it is unknown."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class LagMonitor:
         self._last_lookup = 0.0
 
     def look_up_latest_if_due(self) -> None:
-        """The statistics get the high watermarks with what is fetched: to be called while nothing is."""
+        """Call it while fetching is paused: the statistics receive high watermarks only with fetched messages."""
         now = self._clock()
         if not self._assignment.partitions or now - self._last_lookup < self._lookup_interval:
             return

@@ -1,4 +1,4 @@
-"""A Kafka client that has lost its group membership and does not recover it: detected, and closed in the background."""
+"""Detects a Kafka client that has lost its group membership for good, and closes clients in the background."""
 
 import logging
 import time
@@ -16,7 +16,7 @@ CLOSE_TIMEOUT = 10.0  # seconds
 
 
 class MembershipWatchdog:
-    """Detects a client that is connected to brokers, and not in its group for longer than `timeout` seconds.
+    """Detects a client that has been connected to brokers but outside its group for longer than `timeout` seconds.
 
     No rebalance takes longer than one max.poll.interval.ms: by then a member is in the group, or was removed.
     """
@@ -27,7 +27,7 @@ class MembershipWatchdog:
         self._outside_since: float | None = None
 
     def expired(self, statistics: ClusterStatistics) -> bool:
-        """To be called in every iteration of the loop; after True the time starts again."""
+        """Call it in every iteration of the loop. After True, the time starts again."""
         if statistics.in_group or statistics.unreachable:
             self._outside_since = None
             return False
@@ -41,7 +41,7 @@ class MembershipWatchdog:
 
 
 def close_in_background(client: Consumer, timeout: float = 0.0) -> Thread:
-    """Close the client in a thread, which is returned, and wait up to `timeout` seconds: a close may never return."""
+    """Close the client in a thread, and wait up to `timeout` seconds: a close may never end. Returns the thread."""
     closing = Thread(target=_close, args=[client], name="closing", daemon=True)
     closing.start()
     closing.join(timeout)

@@ -1,4 +1,4 @@
-"""What every reader of Kafka does with what the client hands it."""
+"""Conversions of the Kafka client's messages and errors."""
 
 from typing import cast
 
@@ -9,7 +9,7 @@ from src.model.record import Record
 
 
 def record_of(message: Message, assignment: int = 0) -> Record:
-    """What is kept of a message that is no event."""
+    """The record for a message that is not an error or event."""
     kind, milliseconds = message.timestamp()
     return Record(
         cast(str, message.topic()),
@@ -28,6 +28,6 @@ def partition_of(message: Message) -> int:
 
 
 def reason(error: Exception) -> str:
-    """What the client says, without the error's code."""
+    """The text of the client's error, without its code."""
     cause = error.args[0] if error.args else error
     return cause.str() if isinstance(cause, KafkaError) else str(cause)

@@ -1,4 +1,4 @@
-"""Asks Kafka for partitions' offsets. A partition for which no answer comes in time is left out."""
+"""Looks up partition offsets in Kafka. A partition is left out if there is no response for it in time."""
 
 import logging
 from collections.abc import Collection
@@ -16,7 +16,7 @@ LATEST_TIMEOUT = 1.0  # seconds
 
 
 class OffsetLookup:
-    """Used by the thread that polls, which waits for the answers."""
+    """Used by the thread that polls, which waits for the responses."""
 
     def __init__(self, client: Consumer, topic: str) -> None:
         self._client = client
@@ -25,7 +25,7 @@ class OffsetLookup:
     def committed(self, partitions: Collection[int]) -> list[TopicPartition]:
         """The group's offsets with their metadata; OFFSET_BEGINNING where it has committed none.
 
-        Without an answer they are OFFSET_INVALID: the client then fetches them itself.
+        Without a response they are OFFSET_INVALID: the client then fetches them itself.
         """
         asked = self._at(OFFSET_INVALID, partitions)
         try:

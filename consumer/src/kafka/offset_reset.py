@@ -1,7 +1,7 @@
-"""From which offset a partition is read: when it is assigned, and when its position no longer exists.
+"""Decides from which offset a partition is read when it is assigned, or when its position no longer exists.
 
 Nothing is skipped silently: with `on_offset_gap: stop` a partition without its committed offset, or of a recreated
-topic, is stopped until an operator decides; with `earliest` it is read from its oldest message, and that is logged.
+topic, is stopped until an operator intervenes; with `earliest` it is read from its oldest message, and that is logged.
 """
 
 import logging
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 _RECREATED = "the topic was deleted and recreated; see consumer.on_offset_gap"
 _NO_COMMIT = (
     "the group or the topic is new, or the committed offsets have expired (offsets.retention.minutes): reading starts"
-    " at the oldest messages, and whether any were lost before is unknown"
+    " at the oldest messages; whether any messages were lost before is unknown"
 )
 
 _FOREIGN_COMMIT = (
@@ -57,23 +57,23 @@ class OffsetReset:
         starts = self._lookup.committed(partitions)
         self._start(starts)
         self._topic_monitor.renew()
-        self._compare_identity(partitions)
+        self._compare_topic_id(partitions)
         self._report_foreign_commits(starts)
 
     def handle_gaps(self) -> None:
-        """To be called before each fetch: what was fetched is in flight by then, under the number it came with."""
+        """Call it before each fetch, when all fetched records are in flight under their assignment's number."""
         self._topic_monitor.refresh()
         missing = self._out_of_range()
         if missing:
             self._topic_monitor.renew()  # an offset may be gone with its topic
-        self._compare_identity(self._assignment.partitions)
+        self._compare_topic_id(self._assignment.partitions)
         for partition in missing:
             self._handle_out_of_range(partition)
 
     def stop(self, partition: int, reason: str) -> None:
-        """Stop the partition until an operator decides; the others are read on."""
+        """Stop the partition until an operator intervenes; the others continue."""
         self._assignment[partition].gap = f"{self._topic}[{partition}]: {reason}"
-        self._fetcher.hold([partition])
+        self._fetcher.pause_one(partition)
 
     def _start(self, starts: Sequence[TopicPartition]) -> None:
         uncommitted = [start.partition for start in starts if start.offset == OFFSET_BEGINNING]
@@ -88,7 +88,7 @@ class OffsetReset:
             )
 
     def _report_foreign_commits(self, starts: Sequence[TopicPartition]) -> None:
-        """Every commit of this service has the topic's id beside it, where the broker has one."""
+        """The metadata of every commit of this service is the topic's id, if the broker has topic ids."""
         foreign = {
             each.partition: each.offset for each in starts if each.offset >= 0 and not is_topic_id(each.metadata)
         }
@@ -96,13 +96,13 @@ class OffsetReset:
             logger.warning("offset committed by another program", extra={"offsets": foreign, "reason": _FOREIGN_COMMIT})
 
     def _restart(self, partitions: Collection[int]) -> None:
-        """Read from the oldest messages, under a new number: records of the old one no longer count."""
+        """Read from the oldest messages, under a new assignment number: records with the old one are ignored."""
         self._fetcher.stop(partitions)
         self._start([TopicPartition(self._topic, partition, OFFSET_BEGINNING) for partition in partitions])
 
     # -- the topic was recreated
 
-    def _compare_identity(self, partitions: Iterable[int]) -> None:
+    def _compare_topic_id(self, partitions: Iterable[int]) -> None:
         """A recreated topic has other messages at the same offsets."""
         current = self._topic_monitor.topic_id
         if current is None:
@@ -136,8 +136,8 @@ class OffsetReset:
         state = self._assignment[partition]
         missing, state.out_of_range = state.out_of_range, None
         if missing is None:
-            return  # it went with its topic
-        if missing.offset is None or missing.offset < 0:  # nothing was committed, and no answer said so in time
+            return  # the topic was recreated, and the partition restarted or stopped
+        if missing.offset is None or missing.offset < 0:  # no committed offset, but its lookup timed out
             self._restart([partition])
             return
         text = f"offset {missing.offset} no longer exists; see consumer.on_offset_gap"
@@ -145,13 +145,13 @@ class OffsetReset:
         self._report(partition, missing.offset, watermarks, text)
         if self._on_offset_gap != "earliest":
             self.stop(partition, text)
-        elif watermarks.low is None or watermarks.low < missing.offset:  # the end is gone, not the beginning
+        elif watermarks.low is None or watermarks.low < missing.offset:  # the position is after the high watermark
             self._restart([partition])
         else:
             self._skip(partition, missing.offset, watermarks.low)
 
     def _skip(self, partition: int, missing: int, earliest: int) -> None:
-        """Records from before the gap still count."""
+        """Records from before the gap are still settled."""
         self._fetcher.stop([partition])
         self._fetcher.start({partition: earliest})
         self._assignment.skip_to(partition, earliest)

@@ -1,4 +1,4 @@
-"""Errors that pass by themselves within seconds: they are no answer yet, and the request is repeated."""
+"""Errors that resolve within seconds without intervention: the request is retried."""
 
 from confluent_kafka import KafkaError, KafkaException
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
@@ -33,7 +33,7 @@ def is_retriable(error: BaseException) -> bool:
 
 
 def retrying(timeout: float = RETRY_TIMEOUT) -> Retrying:
-    """Repeats a call while its error is retriable, for up to `timeout` seconds."""
+    """Retries a call while its error is retriable, for up to `timeout` seconds."""
     return Retrying(
         retry=retry_if_exception(is_retriable),
         wait=wait_fixed(RETRY_INTERVAL),

@@ -9,7 +9,7 @@ from src.settings import KafkaSettings
 
 logger = logging.getLogger(__name__)
 
-_LOGIN_REFUSED = (KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED)
+_LOGIN_FAILED = (KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED)
 
 
 class Client(Protocol):
@@ -20,22 +20,22 @@ class Client(Protocol):
 
 
 class SaslCredentials:
-    """What the clients log in with. After a login is refused the files are read again."""
+    """What the clients log in with. After a failed login the files are read again."""
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
         self._used = self._read()
-        self._refused = False
+        self._login_failed = False
 
     def record_error(self, error: KafkaError) -> None:
         """For the client's callback, in which the client must not be called: it would abort the process."""
-        self._refused = self._refused or error.code() in _LOGIN_REFUSED
+        self._login_failed = self._login_failed or error.code() in _LOGIN_FAILED
 
-    def renew_if_refused(self, *clients: Client) -> None:
+    def renew_after_failed_login(self, *clients: Client) -> None:
         """For the thread that polls, outside of callbacks."""
-        if not self._refused:
+        if not self._login_failed:
             return
-        self._refused = False
+        self._login_failed = False
         credentials = self._read()
         if credentials == self._used or credentials is None:
             return

@@ -54,7 +54,7 @@ class ClusterStatistics:
         self._latest: Mapping[int, int] = {}
         self.joined = False
         self.in_group = False
-        """Whether it was so in the last statistics; `joined` stays true during a rebalance."""
+        """As of the last statistics; `joined` stays true during a rebalance."""
 
     @property
     def unreachable(self) -> str | None:
@@ -66,15 +66,15 @@ class ClusterStatistics:
         return Watermarks(low, max(high or 0, self._latest[partition]) if partition in self._latest else high)
 
     def set_latest(self, offsets: Mapping[int, int]) -> None:
-        """The high watermarks as looked up: those of the statistics stand still while nothing is fetched."""
+        """Set looked-up high watermarks: those of the statistics do not change while nothing is fetched."""
         self._latest = offsets
 
     def clear_latest(self) -> None:
-        """The statistics have the high watermarks again."""
+        """Use the high watermarks of the statistics again."""
         self._latest = {}
 
     def record_error(self, text: str, *, unresolved: bool = False) -> str:
-        """Keep the reason why a broker is unreachable; returns it, with advice where there is some."""
+        """Keep the reason why a broker is unreachable; returns it, with advice if there is any."""
         advice = ""
         if unresolved and self._servers == DEFAULT_SERVERS:
             advice = (

@@ -11,7 +11,7 @@ from confluent_kafka.admin import AclOperation, AdminClient, TopicMetadata
 from src.kafka.retriable import RETRY_INTERVAL
 from src.model.check_result import CheckResult
 
-_REFUSALS = (
+_AUTHORIZATION_ERRORS = (
     KafkaError.TOPIC_AUTHORIZATION_FAILED,
     KafkaError.GROUP_AUTHORIZATION_FAILED,
     KafkaError.CLUSTER_AUTHORIZATION_FAILED,
@@ -31,7 +31,7 @@ def find_topic(admin: AdminClient, topic: str, timeout: float) -> TopicMetadata 
         if found and all(partition.leader >= 0 for partition in found.partitions.values()):
             return found
         if found is None:
-            _raise_refusal(admin, topic, metadata, timeout)
+            _raise_if_unauthorized(admin, topic, metadata, timeout)
         if time.monotonic() > deadline:
             return found
         Event().wait(RETRY_INTERVAL)
@@ -53,16 +53,16 @@ def _described(admin: AdminClient, topic: str, timeout: float) -> Any:
     return admin.describe_topics(topics, include_authorized_operations=True, request_timeout=timeout)[topic]
 
 
-def _raise_refusal(admin: AdminClient, topic: str, metadata: TopicMetadata | None, timeout: float) -> None:
+def _raise_if_unauthorized(admin: AdminClient, topic: str, metadata: TopicMetadata | None, timeout: float) -> None:
     """A topic that the user may not describe is left out of the list of all topics."""
-    if metadata is not None and metadata.error is not None and metadata.error.code() in _REFUSALS:
+    if metadata is not None and metadata.error is not None and metadata.error.code() in _AUTHORIZATION_ERRORS:
         raise KafkaException(metadata.error)
     try:
         _described(admin, topic, timeout).result(2 * timeout)
     except TimeoutError:
         return
     except KafkaException as error:
-        if error.args[0].code() in _REFUSALS:
+        if error.args[0].code() in _AUTHORIZATION_ERRORS:
             raise
 
 
@@ -70,8 +70,8 @@ def _check(name: str, resource: str, needed: Sequence[AclOperation], answer: Any
     try:
         authorized = answer.result(2 * timeout).authorized_operations
     except (KafkaException, TimeoutError) as error:
-        refused = isinstance(error, KafkaException) and error.args[0].code() in _REFUSALS
-        authorized = [AclOperation.ANY] if refused else None
+        denied = isinstance(error, KafkaException) and error.args[0].code() in _AUTHORIZATION_ERRORS
+        authorized = [AclOperation.ANY] if denied else None
     if not authorized:  # before Kafka 2.3
         return CheckResult(name, True, "the broker does not list authorized operations")
     missing = [operation for operation in needed if operation not in authorized]

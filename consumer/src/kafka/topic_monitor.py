@@ -1,4 +1,4 @@
-"""What the broker says of the topic: its id, by which a recreated topic is recognised, and whether it can be read."""
+"""Monitors the topic's id, by which a recreated topic is recognized, and whether the topic can be read."""
 
 import re
 import time
@@ -11,7 +11,7 @@ from confluent_kafka.admin import AclOperation
 
 NO_ID = "A" * 22  # how an id of zeros is written
 REQUEST_INTERVAL = 10.0  # seconds
-RENEW_TIMEOUT = 2.0  # seconds to wait for an answer where it matters
+RENEW_TIMEOUT = 2.0  # seconds that `renew` waits for a response
 
 UNREADABLE = {
     KafkaError.TOPIC_AUTHORIZATION_FAILED: "not authorized to describe it: the user needs an ACL with Read",
@@ -39,7 +39,7 @@ class Admin(Protocol):
 
 
 class TopicMonitor:
-    """Asks in the background, again and again; the attributes are of the last answer."""
+    """Describes the topic in the background at intervals; the attributes are those of the last response."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class TopicMonitor:
         self.failure: str | None = None
         """Why the topic cannot be read, for as long as that lasts."""
         self.readable = False
-        """Whether an answer said so: False too where the broker does not list authorized operations."""
+        """Whether a response confirmed it; False also if the broker does not list authorized operations."""
         self._admin = admin
         self._topic = topic
         self._clock = clock
@@ -63,20 +63,20 @@ class TopicMonitor:
         self._answer: Future[Any] | None = None
 
     def refresh(self) -> None:
-        """Take an answer that has arrived, and ask again when it is time. Does not wait."""
+        """Process a response that has arrived, and send a request when it is due. Does not wait."""
         if self._answer is not None and self._answer.done():
             self._receive(0.0)
         if self._answer is None and self._clock() - self._last_request >= REQUEST_INTERVAL:
             self._request()
 
     def renew(self) -> None:
-        """Forget the id, which may be a deleted topic's, and wait a moment for a new answer."""
+        """Forget the id, which may be that of a deleted topic, and wait briefly for a new response."""
         self.topic_id = None
         self._request()
         self._receive(self._renew_timeout)
 
     def invalidate(self) -> None:
-        """The client has reported that the topic cannot be read: only an answer to a new request counts."""
+        """The client has reported that the topic cannot be read: only the response to a new request is valid."""
         self.readable = False
         self._request()
 
@@ -84,7 +84,7 @@ class TopicMonitor:
         self._admin.set_sasl_credentials(username, password)
 
     def close(self) -> None:
-        """Release the client in this thread: collected in a thread of its own, it would abort the process."""
+        """Release the client in this thread: garbage-collected in its own thread, it would abort the process."""
         del self._admin
 
     def _request(self) -> None:
@@ -112,11 +112,11 @@ class TopicMonitor:
             self.topic_id = str(description.topic_id)
         operations = description.authorized_operations or ()
         self.readable = AclOperation.READ in operations
-        refused = operations and not self.readable
-        self.failure = f"topic {self._topic}: not authorized to read it" if refused else None
+        denied = operations and not self.readable
+        self.failure = f"topic {self._topic}: not authorized to read it" if denied else None
 
     def _on_error(self, code: int) -> None:
-        """Any other error says nothing of the topic, and what was known stays."""
+        """Any other error says nothing about the topic, and the attributes are kept."""
         if code in UNREADABLE:
             self.readable = False
             self.failure = f"topic {self._topic}: {UNREADABLE[code]}"

@@ -78,11 +78,11 @@ class TopicReader:
         return {response.partition: response.offset if response.offset >= 0 else None for response in responses}
 
     def offset_ranges(self, topic: str, partitions: Sequence[int]) -> dict[int, OffsetRange]:
-        """From the oldest message to the last stable offset, as of now; open transactions lie behind it."""
+        """From the oldest message to the current last stable offset, which precedes open transactions."""
         return {partition: self._offset_range(topic, partition) for partition in partitions}
 
     def read(self, topic: str, ranges: Mapping[int, OffsetRange]) -> Generator[Record, None, None]:
-        """Every message of these ranges, in order within a partition. What arrives meanwhile is not read."""
+        """Every message of these ranges, in order within a partition. Messages that arrive meanwhile are not read."""
         unread = {partition: range_.end for partition, range_ in ranges.items() if range_}
         with self._assigned([TopicPartition(topic, partition, ranges[partition].first) for partition in unread]):
             while unread:

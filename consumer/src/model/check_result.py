@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 
 class CheckResult(NamedTuple):
-    """The name of what was checked, whether it is as the service needs it, and what was found."""
+    """The name of a check, whether it passed, and what was found."""
 
     name: str
     ok: bool

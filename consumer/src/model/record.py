@@ -1,4 +1,4 @@
-"""What is kept of a Kafka message, and what becomes of it."""
+"""A Kafka message, and the reason why one is dead-lettered."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,7 +7,7 @@ from src.model.position import MessagePosition
 
 Header = tuple[str, bytes | None]
 Headers = tuple[Header, ...]
-"""In their order, with repeats and nulls."""
+"""In order, with repeats and nulls."""
 
 
 class Record(NamedTuple):

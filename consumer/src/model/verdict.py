@@ -1,4 +1,4 @@
-"""The store's answer for one document."""
+"""The outcome of storing one document."""
 
 from enum import Enum, auto
 from typing import NamedTuple
@@ -9,8 +9,8 @@ class Outcome(Enum):
     """It was stored by this call, durably."""
     DUPLICATE = auto()
     """The same message was already stored."""
-    REFUSED = auto()
-    """It can never be stored, through a fault of its own."""
+    REJECTED = auto()
+    """It can never be stored: the document itself is at fault."""
     FAILED = auto()
     """It was not stored, for an unknown reason; a later attempt with this document alone may succeed."""
     DEFERRED = auto()
@@ -18,7 +18,7 @@ class Outcome(Enum):
 
 
 class Verdict(NamedTuple):
-    """What is not stored has a `reason`, a short constant for labels, and the store's `error`."""
+    """If the document is not stored, `reason` is a short constant for labels, and `error` is the store's."""
 
     outcome: Outcome
     reason: str = ""

@@ -16,7 +16,7 @@ from src.pipeline.retry import Retrier
 from src.pipeline.storage_writer import Batch, Processor, Storage, StorageWriter
 from src.pipeline.storm_guard import StormGuard
 
-PROBE_SIZE = 10  # messages that are tried at a time in a dead-letter storm
+PROBE_SIZE = 10  # messages that are attempted at a time in a dead-letter storm
 PROBE_INTERVAL = 10.0  # seconds
 MAX_BACKOFF = 5.0  # seconds
 
@@ -44,7 +44,7 @@ class Result(NamedTuple):
     finished: float
     """Seconds since 1970."""
     unsettled: Sequence[Record] = ()
-    """To be written next."""
+    """The rest of the batch, to be written next."""
 
 
 class BatchWriter:
@@ -52,7 +52,7 @@ class BatchWriter:
 
     While the store or the dead-letter topic is unavailable, `write` retries for as long as it takes. `blocked_by` says
     why it makes no progress, and `on_retry` is called with the cause of each retry. A message that is no
-    longer owned is not dead-lettered: it is the new owner's to settle.
+    longer owned is not dead-lettered: its new owner settles it.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class BatchWriter:
 
     @property
     def blocked_by(self) -> Unavailable | None:
-        """Why no progress is made; None while it is. Safe to read from any thread."""
+        """Why the writer makes no progress; None while it does. Safe to read from any thread."""
         return self._retrier.unavailable or self._storm_guard.storm
 
     @property
@@ -110,7 +110,7 @@ class BatchWriter:
         self._retrier.retry_until_available(self._storage.ensure_indexes)
 
     def ping(self) -> None:
-        """Ask the store whether it is available, so that an outage is known before a message needs the store."""
+        """Ping the store, so that an outage is detected before a message arrives."""
         try:
             self._storage.ping()
         except StorageUnavailable as error:
@@ -121,7 +121,7 @@ class BatchWriter:
     def write(self, records: Sequence[Record]) -> Result:
         """Settle the records. Raises WriterStopped.
 
-        In a dead-letter storm only the first few are settled, after a wait; nothing is kept of the `unsettled` ones.
+        In a dead-letter storm only the first few are settled, after a wait; no state is kept for the `unsettled` ones.
         """
         self._storm_guard.wait_for_next_probe()
         return self._write_probe(records) if self._storm_guard.probing else self._write_batch(records)
@@ -136,14 +136,14 @@ class BatchWriter:
         return self._settle(batch, admitted)
 
     def _write_probe(self, records: Sequence[Record]) -> Result:
-        """The first few are tried as if for the first time: the cause may be fixed, or the storm have passed."""
+        """Attempt the first few as if for the first time: the cause may be fixed, or the storm may be over."""
         assigned = [record for record in records if self._ownership.owns(record)]
         batch = self._storage_writer.write(assigned[:PROBE_SIZE])
         self._storm_guard.record_probe(batch.rejections)
         return self._settle(batch, len(batch.items), assigned[PROBE_SIZE:])
 
     def _settle(self, batch: Batch, admitted: int, not_tried: Sequence[Record] = ()) -> Result:
-        """Dead-letter what was rejected of the admitted items."""
+        """Dead-letter the rejected ones of the admitted items."""
         items, held_back = batch.items[:admitted], batch.items[admitted:]
         rejections = [item.rejection for item in items if item.rejection is not None]
         return Result(

@@ -1,4 +1,4 @@
-"""Counts and logs what became of a batch."""
+"""Counts and logs the outcome of a batch."""
 
 import logging
 from collections import Counter

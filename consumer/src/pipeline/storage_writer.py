@@ -38,7 +38,7 @@ class Storage(Protocol):
 
 @dataclass(slots=True)
 class Item:
-    """A record, and what has become of it so far. `outcome` is set once it is stored, `rejection` once it is rejected.
+    """A record and its state. `outcome` is set once it is stored, `rejection` once it is rejected.
 
     `failures` counts the attempts that failed for an unknown reason.
     """
@@ -68,7 +68,7 @@ class Batch:
 class StorageWriter:
     """Retries while the store is unavailable.
 
-    A message that fails for an unknown reason is retried by itself, `max_retries` times, and then rejected.
+    A message that fails for an unknown reason is retried alone, `max_retries` times, and then rejected.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class StorageWriter:
     def write(self, records: Sequence[Record]) -> Batch:
         """Store what can be stored and reject the rest. Raises WriterStopped.
 
-        Left out is what is neither stored nor assigned to this consumer any more: it is its new owner's to reject.
+        Omits records that are neither stored nor still assigned to this consumer: their new owner settles them.
         """
         batch = Batch([Item(record) for record in records])
         self._process_and_store(batch, batch.items)
@@ -110,7 +110,7 @@ class StorageWriter:
         batch.storage_seconds += time.monotonic() - started
 
     def _retry_alone(self, batch: Batch, item: Item) -> None:
-        """What failed for an unknown reason is retried by itself, with exponential backoff."""
+        """Retry a message that failed for an unknown reason, with exponential backoff."""
         self._retrier.wait(min(self._retrier.max_backoff, 0.1 * 2**item.failures), "the retries of a message")
         self._process_and_store(batch, [item])
 
@@ -144,7 +144,7 @@ class StorageWriter:
                 item.outcome = verdict.outcome
             case Outcome.DEFERRED:
                 batch.pending.append(item)
-            case Outcome.REFUSED:
+            case Outcome.REJECTED:
                 self._reject(item, verdict.reason, "store", _error_of(verdict))
             case Outcome.FAILED:
                 self._record_failure(batch, item, verdict.reason, "store", _error_of(verdict))

@@ -1,4 +1,4 @@
-"""Runs the batch writer in a thread of its own, so that the loop goes on polling during an outage of any length."""
+"""Runs the batch writer in a thread of its own, so that the loop keeps polling during an outage of any length."""
 
 import time
 from collections import deque
@@ -15,7 +15,7 @@ from src.model.record import Record
 from src.pipeline.batch_writer import BatchWriter, Result
 from src.pipeline.retry import WriterStopped
 
-MAX_IN_FLIGHT = 2  # batches: one being written, one behind it
+MAX_IN_FLIGHT = 2  # batches: one being written, and one waiting
 POLL_INTERVAL = 0.05  # seconds between two checks of the batches in flight
 
 
@@ -55,7 +55,7 @@ class WriterThread:
         self._in_flight.append(self._executor.submit(self._write, records))
 
     def ping(self) -> None:
-        """Have the store asked whether it is available; `blocked_by` shows the answer."""
+        """Ping the store in this thread; `blocked_by` shows the result."""
         self._ping = self._executor.submit(self._writer.ping)
 
     def call(self, function: Callable[[], None]) -> Future[None]:
@@ -63,7 +63,7 @@ class WriterThread:
         return self._executor.submit(function)
 
     def results(self, timeout: float = 0.0) -> list[Result]:
-        """What is settled, in order; waits up to `timeout` seconds for the first batch to end. Raises its error."""
+        """The results so far, in order; waits up to `timeout` seconds for the first batch to end. Raises its error."""
         if self._prepared is not None and self._prepared.done():
             _raise_error(self._prepared)
         if self._in_flight:
@@ -77,9 +77,9 @@ class WriterThread:
         return results
 
     def drain(self, timeout: float) -> list[Result]:
-        """The results until nothing is in flight, the time is over, or the writer waits for a dependency.
+        """The results until nothing is in flight, the timeout expires, or the writer waits for a dependency.
 
-        Dead letters that are being written are waited for: they cannot be recognised as duplicates later.
+        Always waits for dead letters that are being written: they cannot be recognized as duplicates later.
         """
         deadline = time.monotonic() + timeout
         results = self.results()
@@ -138,11 +138,11 @@ class _DaemonExecutor(Executor):
             if future.set_running_or_notify_cancel():
                 try:
                     future.set_result(call())
-                except BaseException as error:  # noqa: BLE001 - whoever asks the future gets it
+                except BaseException as error:  # noqa: BLE001 - the future raises it
                     future.set_exception(error)
 
 
 def _raise_error(future: Future[None]) -> None:
-    """Raises the error that ended it, except that the writer was stopped."""
+    """Raise the error that ended the batch, unless the writer was stopped."""
     with suppress(WriterStopped):
         future.result()

@@ -1,6 +1,6 @@
 """Stores each message once under its id.
 
-The same message again is a duplicate; another message under the same id is refused (`id_conflict`).
+The same message again is a duplicate; another message under the same id is rejected (`id_conflict`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,11 +12,11 @@ from src.stores.document import Document, canonical_json
 from src.stores.store import Store
 from src.stores.validation import validated
 
-_NOT_STORED = frozenset({Outcome.REFUSED, Outcome.FAILED})
+_NOT_STORED = frozenset({Outcome.REJECTED, Outcome.FAILED})
 
 
 def save_once(store: Store, messages: Sequence[Mapping[str, Any]]) -> list[Verdict]:
-    """One verdict per message, in their order. Raises StorageUnavailable if nothing is known of any of them.
+    """One verdict per message, in their order. Raises StorageUnavailable if none of their outcomes is known.
 
     Of several messages with one id the first is stored.
     """
@@ -41,7 +41,7 @@ class _Entry(NamedTuple):
 
 
 class _FirstOfId(NamedTuple):
-    """The first document of an id, and what became of it: this decides on the later ones, too.
+    """The first document of an id, and its outcome, which decides on the later ones too.
 
     `stored_before` is the content that was already stored under the id.
     """
@@ -51,7 +51,7 @@ class _FirstOfId(NamedTuple):
     stored_before: bytes | None = None
 
     def verdict_for(self, entry: _Entry) -> Verdict | None:
-        """None for a document that has to be inserted by itself."""
+        """None for a document that has to be inserted separately."""
         if entry is self.entry or self.verdict.outcome is Outcome.DEFERRED:
             return self.verdict
         if self.stored_before is not None:
@@ -68,7 +68,7 @@ def _validated(messages: Sequence[Mapping[str, Any]], verdicts: dict[int, Verdic
         try:
             entries.append(_Entry(number, validated(message)))
         except InvalidMessage as error:
-            verdicts[number] = Verdict(Outcome.REFUSED, error.reason, error)
+            verdicts[number] = Verdict(Outcome.REJECTED, error.reason, error)
     return entries
 
 
@@ -98,7 +98,7 @@ def _insert(store: Store, entries: Sequence[_Entry], *, may_raise: bool) -> dict
         if may_raise:
             raise
         verdicts = [_deferred(error)] * len(documents)
-    # A validation rule that is newer than a stored document may refuse it when it comes again: it is a duplicate.
+    # A validation rule that is newer than a stored document may reject the same message: it is a duplicate.
     not_stored = [entry.id for entry, verdict in zip(entries, verdicts, strict=True) if verdict.outcome in _NOT_STORED]
     stored_before = _stored_content(store, not_stored) if not_stored else {}
     return {
@@ -127,7 +127,7 @@ def _compared(entry: _Entry, stored: bytes) -> Verdict:
     if canonical_json(entry.document) == stored:
         return DUPLICATE
     error = InvalidMessage("id_conflict", f"another message is stored under the id {entry.id!r}")
-    return Verdict(Outcome.REFUSED, error.reason, error)
+    return Verdict(Outcome.REJECTED, error.reason, error)
 
 
 def _deferred(error: StorageUnavailable) -> Verdict:

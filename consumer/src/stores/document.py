@@ -62,7 +62,7 @@ def convert_dates(message: Mapping[str, Any], convert: Callable[[object], object
 
 
 def as_date(value: object) -> datetime:
-    """The datetime in UTC, cut to milliseconds as MongoDB keeps it. Raises InvalidMessage (`invalid_created_at`)."""
+    """The datetime in UTC, truncated to milliseconds as in MongoDB. Raises InvalidMessage (`invalid_created_at`)."""
     try:
         date = value if isinstance(value, datetime) else msgspec.convert(_without_finer_digits(value), datetime)
         if date.tzinfo is None:

@@ -1,4 +1,4 @@
-"""MongoDB's filters and sort order, for a store that has none of its own."""
+"""MongoDB's filters and sort order, for a store without them."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass

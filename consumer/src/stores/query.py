@@ -1,4 +1,4 @@
-"""The part of a query that is the same for every store: field names and dates."""
+"""Validates and normalizes the field names and dates of a query, for every store."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -17,9 +17,9 @@ class UnsupportedQuery(ConsumerError):
     """The store cannot answer this query; the text names the part that it does not support."""
 
 
-def normalised(query: Query) -> dict[str, Any]:
+def normalized(query: Query) -> dict[str, Any]:
     """The query with datetimes in place of text where the field holds a date. Raises UnsupportedQuery."""
-    return {field: _normalised(field, condition) for field, condition in query.items()}
+    return {field: _normalized(field, condition) for field, condition in query.items()}
 
 
 def has_operators(condition: Any) -> bool:
@@ -27,11 +27,11 @@ def has_operators(condition: Any) -> bool:
     return isinstance(condition, Mapping) and str(next(iter(condition), "")).startswith("$")
 
 
-def _normalised(field: str, condition: Any) -> Any:
+def _normalized(field: str, condition: Any) -> Any:
     if field.split(".")[0] == "_id":
         raise UnsupportedQuery("use id: _id is not a field of a message")
     if field in LOGICAL_OPERATORS and isinstance(condition, list | tuple):
-        return [normalised(query) for query in condition]
+        return [normalized(query) for query in condition]
     return _with_dates(field, condition) if field in DATE_FIELDS else condition
 
 

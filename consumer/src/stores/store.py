@@ -1,4 +1,4 @@
-"""What DataStorage needs of a database."""
+"""The interface of a database for DataStorage."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol

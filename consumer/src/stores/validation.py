@@ -1,4 +1,4 @@
-"""Which messages a store can hold. The limits are MongoDB's, so that SQLite refuses what MongoDB would refuse."""
+"""Which messages a store can hold. The limits are MongoDB's, so that SQLite rejects the same messages."""
 
 import math
 from collections.abc import Mapping
@@ -44,7 +44,7 @@ def _check_id(message: Mapping[str, Any]) -> None:
 
 
 def _check_fields(fields: Mapping[Any, Any], level: int, dates: frozenset[str] = frozenset()) -> None:
-    """Most fields are an ASCII key and an ASCII string. To decide on those without a call saves half of the time."""
+    """Most fields are an ASCII key and an ASCII string. Checking those without a call halves the time."""
     _check_level(level)
     for key, value in fields.items():
         if type(key) is not str or not key.isascii() or "\0" in key:

@@ -81,7 +81,7 @@ def _read(path: Path) -> dict[str, Any]:
         tree = json.loads(text, object_pairs_hook=_without_duplicates)
     except ValueError as error:  # which holds the whole text, passwords too
         raise ConfigurationError(f"{path} is not a JSON object: {error}") from None
-    except RecursionError as error:  # whose text depends on where it happens
+    except RecursionError as error:  # its text depends on the call stack
         raise ConfigurationError(f"{path} is nested too deeply") from error
     if not isinstance(tree, dict):
         raise ConfigurationError(f"{path} is not a JSON object but {type(tree).__name__}")

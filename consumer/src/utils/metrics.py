@@ -14,7 +14,7 @@ PAUSE_REASONS = ("storage", "dead_letters", "dead_letter_storm", "backpressure",
 
 
 class ConsumerMetrics:
-    """Labelled children are resolved once and incremented per batch, not per message."""
+    """Labeled children are resolved once and incremented per batch, not per message."""
 
     def __init__(self, registry: CollectorRegistry, *, version: str, dead_letter_reasons: Iterable[str]) -> None:
         messages = Counter("consumer_messages", "Messages settled, by result", ["result"], registry=registry)
@@ -46,7 +46,7 @@ class ConsumerMetrics:
         )
         commits = Counter("consumer_offset_commits", "Offset commits, by result", ["result"], registry=registry)
         self.commits_confirmed = commits.labels("success")
-        self.commits_refused = commits.labels("failure")
+        self.commits_rejected = commits.labels("failure")
         self.lag = Gauge(
             "consumer_lag_messages",
             "Messages between the next offset to commit and the high watermark",

@@ -25,7 +25,7 @@ def read_secret(path: Path) -> str:
 
 
 class Secret:
-    """A text that is shown as `***` wherever it is printed, formatted, logged, pickled or serialised.
+    """A text that is shown as `***` wherever it is printed, formatted, logged, pickled or serialized.
 
     `reveal()` returns the text itself: call it only where a client is created, or connects again.
     """

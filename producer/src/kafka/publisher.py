@@ -73,7 +73,7 @@ class KafkaPublisher:
         except (KafkaException, SystemError) as error:  # SystemError: a report was served while the former was pending
             self._fatal_error = f"fatal Kafka client error: {error_text(error)}"
             raise FatalClientError(self._fatal_error) from error
-        self._credentials.renew_if_refused(self._client)
+        self._credentials.renew_after_failed_login(self._client)
         completed = list(self._completed)
         self._completed.clear()
         if any(request.delivered for request in completed):

@@ -10,7 +10,7 @@ SEND_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5,
 
 
 class ProducerMetrics:
-    """Labelled children are resolved once and incremented per batch, not per message."""
+    """Labeled children are resolved once and incremented per batch, not per message."""
 
     def __init__(self, registry: CollectorRegistry, *, version: str) -> None:
         messages = Counter(

@@ -56,7 +56,7 @@ class WithoutRetry(DataStorage):
         try:
             return super().save_many(documents)
         except StorageUnavailable as error:
-            return [Verdict(Outcome.REFUSED, "write_error", error)] * len(documents)
+            return [Verdict(Outcome.REJECTED, "write_error", error)] * len(documents)
 
 
 # -- the dead letters

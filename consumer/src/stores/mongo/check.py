@@ -1,4 +1,4 @@
-"""Whether MongoDB is as the consumer needs it, for `--check`."""
+"""Checks whether MongoDB meets the consumer's requirements, for `--check`."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -14,7 +14,7 @@ from src.stores.mongo.indexes import Indexes
 
 
 def check(collection: Collection[Any], indexes: Indexes) -> list[CheckResult]:
-    """The first check that finds the server unavailable is the last one."""
+    """Stops at the first check that finds the server unavailable."""
     checks: dict[str, Callable[[], tuple[bool, str]]] = {
         "store reachable": lambda: _reachable(collection),
         "write permission": lambda: _write_permission(collection),

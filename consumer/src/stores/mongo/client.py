@@ -51,7 +51,7 @@ def is_weak(concern: Mapping[str, Any]) -> bool:
 
 
 def _client(settings: MongoSettings) -> MongoClient[dict[str, Any]]:
-    """An option of which pymongo would only warn, and which it would ignore, is an error here."""
+    """An option that pymongo would ignore with a warning is an error here."""
     try:
         with _warnings_as_errors():
             return MongoClient(

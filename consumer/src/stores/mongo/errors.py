@@ -58,11 +58,11 @@ CAUSES: Mapping[int, str] = {
     100: "write_concern",
 }
 
-LOGIN_REFUSED = frozenset({"authentication", "not_authorized", "atlas"})
+LOGIN_FAILED = frozenset({"authentication", "not_authorized", "atlas"})
 """The causes that other credentials may remove: the user may have been replaced by another one."""
 
 # Server errors for a document that can never be stored.
-REFUSALS: Mapping[int, str] = {
+REJECTIONS: Mapping[int, str] = {
     121: "validation_failed",
     15: "nesting_too_deep",
     22: "not_encodable",
@@ -104,7 +104,7 @@ def verdicts(error: BulkWriteError, count: int) -> list[Verdict]:
     return results
 
 
-def refusal_reason(error: Exception) -> str:
+def rejection_reason(error: Exception) -> str:
     """Why the client cannot send a document."""
     return next((name for kind, name in ENCODING_REASONS if isinstance(error, kind)), "not_encodable")
 
@@ -130,14 +130,14 @@ def _verdict(fault: Mapping[str, Any]) -> Verdict:
         return Verdict(_outcome_of_duplicate_key(fault.get("keyPattern")), DUPLICATE_KEY, error)
     if code in CAUSES:
         return Verdict(Outcome.DEFERRED, CAUSES[code], error)
-    if code in REFUSALS:
-        return Verdict(Outcome.REFUSED, REFUSALS[code], error)
+    if code in REJECTIONS:
+        return Verdict(Outcome.REJECTED, REJECTIONS[code], error)
     return Verdict(Outcome.FAILED, "write_error", error)
 
 
 def _outcome_of_duplicate_key(pattern: Mapping[str, Any] | None) -> Outcome:
-    """An operator's own unique index refuses for good. If the id is taken, it may be free again on a retry."""
-    return Outcome.FAILED if not pattern or set(pattern) == {"_id"} else Outcome.REFUSED
+    """An operator's own unique index rejects permanently. If the id is taken, it may be free again on a retry."""
+    return Outcome.FAILED if not pattern or set(pattern) == {"_id"} else Outcome.REJECTED
 
 
 def _cause(error: PyMongoError) -> str:

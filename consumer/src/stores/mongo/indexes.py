@@ -1,4 +1,4 @@
-"""The indexes of the collection, one of which may delete documents after a time (TTL)."""
+"""The indexes of the collection, including an optional TTL index, which deletes old documents."""
 
 import json
 import logging

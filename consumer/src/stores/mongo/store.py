@@ -24,10 +24,10 @@ from src.stores.mongo.client import open_collection
 from src.stores.mongo.documents import from_mongo, plain, query_to_mongo, sort_to_mongo, to_mongo
 from src.stores.mongo.errors import (
     CAUSES,
-    LOGIN_REFUSED,
+    LOGIN_FAILED,
     NOT_ENCODABLE,
-    REFUSALS,
-    refusal_reason,
+    REJECTIONS,
+    rejection_reason,
     translated_errors,
     unavailable,
     verdicts,
@@ -101,11 +101,11 @@ class MongoStore:
 
     @contextmanager
     def _reconnecting(self) -> Iterator[None]:
-        """A login that is refused fails the call; the next one uses what the secret's file contains by now."""
+        """If the login fails, so does the call; the next one uses what the secret's file contains by now."""
         try:
             yield
         except StorageUnavailable as error:
-            if error.cause in LOGIN_REFUSED:
+            if error.cause in LOGIN_FAILED:
                 self._reconnect_if_changed()
             raise
 
@@ -137,11 +137,11 @@ class MongoStore:
         except BulkWriteError as error:
             return verdicts(error, len(documents))
         except NOT_ENCODABLE as error:
-            return self._insert_halves(documents, error, refusal_reason(error))
+            return self._insert_halves(documents, error, rejection_reason(error))
         except OperationFailure as error:
-            if (refusal := REFUSALS.get(error.code or 0)) is None:
+            if (reason := REJECTIONS.get(error.code or 0)) is None:
                 raise unavailable(error) from error
-            return self._insert_halves(documents, error, refusal)
+            return self._insert_halves(documents, error, reason)
         except PyMongoError as error:
             raise unavailable(error) from error
         return [STORED] * len(documents)
@@ -149,7 +149,7 @@ class MongoStore:
     def _insert_halves(self, documents: Sequence[Document], error: Exception, reason: str) -> list[Verdict]:
         """One document fails the call for all: find it by bisection, and store the others."""
         if len(documents) == 1:
-            return [Verdict(Outcome.REFUSED, reason, error)]
+            return [Verdict(Outcome.REJECTED, reason, error)]
         middle = len(documents) // 2
         return self._insert(documents[:middle]) + self._insert(documents[middle:])
 
