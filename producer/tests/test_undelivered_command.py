@@ -237,6 +237,18 @@ def test_list_prints_every_message_without_control_characters(
     assert all(character.isprintable() or character == "\n" for character in printed)
 
 
+def test_list_counts_corrupt_lines_that_were_moved_aside(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.corrupt").write_bytes(b"{\n{\n")
+    (tmp_path / "b.corrupt").symlink_to(tmp_path / "b.corrupt")
+
+    count = list_messages(tmp_path)
+
+    printed = capsys.readouterr().out
+    assert count == 0
+    assert "a.corrupt  2 corrupt lines, not resent" in printed
+    assert "b.corrupt  (cannot be read" in printed
+
+
 def test_list_marks_segments_in_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with locked_segment(leave(tmp_path, "a")):
         exit_code = main(["list", "--dir", str(tmp_path)])

@@ -5,12 +5,11 @@ import gzip
 import json
 import os
 import subprocess
-import sys
 import time
 from base64 import b64encode
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from bson import json_util
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, Producer, TopicPartition
@@ -27,7 +26,10 @@ UNREACHABLE = "127.0.0.1:9"
 TIMEOUT = 60.0
 MESSAGES = 300
 
-INVALID: tuple[tuple[bytes | None, bytes | None, list[tuple[str, bytes | None]]], ...] = (
+Content = bytes | None
+Headers = list[tuple[str, str | bytes | None]]
+
+INVALID: tuple[tuple[Content, Content, Headers], ...] = (
     (b"key", b"{broken", [("repeated", b"1"), ("repeated", b"2"), ("null", None), ("bytes", b"\xff\x00")]),
     (None, b"\xff\xfe not text", [("base64:YWJj", b"a name of another program"), ("ünïcode", "é".encode())]),
     (b"\xff\x01", b"[1]", []),
@@ -75,7 +77,7 @@ class Cluster:
         for future in self._admin.incremental_alter_configs([resource]).values():
             future.result()
 
-    def produce(self, records: Iterable[tuple[bytes | None, bytes | None, list[tuple[str, bytes | None]]]]) -> None:
+    def produce(self, records: Iterable[tuple[Content, Content, Headers]]) -> None:
         producer = Producer({"bootstrap.servers": self._servers})
         for number, (key, value, headers) in enumerate(records):
             producer.produce(TOPIC, key=key, value=value, headers=headers, partition=number % PARTITIONS)
@@ -94,7 +96,7 @@ class Cluster:
             if message.error() is not None:
                 ends += 1
                 continue
-            headers = message.headers() or []
+            headers = cast(Headers, message.headers() or [])
             records.append(
                 {
                     "partition": message.partition(),
@@ -156,6 +158,7 @@ def record(version: Version, cluster: Cluster, stores: Mapping[str, str], folder
     version.run("producer", "src.producer", "--input", str(folder / "input.jsonl"))
     (folder / "input.jsonl").unlink()
     version.run("producer", "src.producer", "--count", "20", PRODUCER_INTERVAL_MS="1")
+    consume(version, cluster, stores)
     cluster.produce(INVALID)
     cluster.produce((name.encode(), json.dumps(message(int(name[2:]))).encode(), []) for name in DUPLICATES)
     consume(version, cluster, stores)
@@ -260,4 +263,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -2,16 +2,19 @@
 
 from pathlib import Path
 
+from src.undelivered.files import count_lines
 from src.undelivered.record import from_line
-from src.undelivered.segments import locked_segment, segment_paths
+from src.undelivered.segments import corrupt_lines_paths, locked_segment, segment_paths
 from src.utils.text import printable
 
 MAX_VALUE_LENGTH = 200  # characters that are printed of a key or value
 
 
 def list_messages(folder: Path) -> int:
-    """Print every message; returns their number."""
+    """Print every message, and the number of lines in each file of corrupt lines; returns the number of messages."""
     total = sum(map(_list_segment, segment_paths(folder)))
+    for path in corrupt_lines_paths(folder):
+        print(f"{path.name}  {_corrupt_lines(path)}")
     print(f"{total} messages in {folder}")
     return total
 
@@ -33,6 +36,13 @@ def _list_segment(path: Path) -> int:
         for number, line in enumerate(segment, 1):
             print(f"  {_describe(line, number)}")
     return number
+
+
+def _corrupt_lines(path: Path) -> str:
+    try:
+        return f"{count_lines(path)} corrupt lines, not resent"
+    except OSError as error:
+        return f"(cannot be read: {error.strerror or error})"
 
 
 def _describe(line: bytes, number: int) -> str:

@@ -4,7 +4,7 @@ Replicas may therefore share a folder, and the segments of a dead process are re
 no `flock`, so nothing is locked there: resend only while no producer runs.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Self
@@ -14,12 +14,22 @@ from src.utils.locking import lock
 
 SUFFIX = ".jsonl"
 CORRUPT_SUFFIX = ".corrupt"  # beside a segment: its corrupt lines, unchanged
+CORRUPT_SUFFIXES = frozenset({CORRUPT_SUFFIX, ".broken"})  # the second one is that of version 1.0.0
 
 
 def segment_paths(folder: Path) -> list[Path]:
     """The segments in the folder, by host and time; none where the folder does not exist. Raises OSError."""
+    return _paths(folder, {SUFFIX})
+
+
+def corrupt_lines_paths(folder: Path) -> list[Path]:
+    """The files of corrupt lines in the folder. Raises OSError."""
+    return _paths(folder, CORRUPT_SUFFIXES)
+
+
+def _paths(folder: Path, suffixes: Collection[str]) -> list[Path]:
     with suppress(FileNotFoundError):
-        return sorted(path for path in folder.iterdir() if path.suffix == SUFFIX and not path.name.startswith("."))
+        return sorted(path for path in folder.iterdir() if path.suffix in suffixes and not path.name.startswith("."))
     return []
 
 
