@@ -126,6 +126,7 @@ def test_unconfirmed_dead_letters_are_reported_and_the_others_are_in_the_topic(
         dead_letters.send([broken(1), broken(2)])
 
     assert caught.value.cause == "topic_authorization_failed"
+    assert str(caught.value).endswith("; the user needs an ACL with Write")
     assert original_offsets(settings) == {0, 1, 2} - {1 + index for index in caught.value.unconfirmed}
     assert caught.value.unconfirmed
 
@@ -358,6 +359,34 @@ def test_after_a_failed_login_the_renewed_password_is_used(tmp_path: Path) -> No
     dead_letters.send(values(1))
 
     assert factory.created[0].credentials == [("user", "second")]
+
+
+class RefusedProducer(ScriptedProducer):
+    """Its login is refused, which it reports while it is polled."""
+
+    def list_topics(self, _topic: str, _timeout: float) -> Any:
+        raise KafkaException(KafkaError(KafkaError._TRANSPORT, "no broker"))
+
+    def poll(self, _timeout: float) -> None:
+        self.settings["error_cb"](KafkaError(KafkaError._AUTHENTICATION))
+
+
+def test_a_login_that_is_refused_before_the_first_dead_letter_uses_the_renewed_password_too(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    client = ClientSettings({"sasl.username": "user", "sasl.password": Secret("first").in_file(file)})
+    created: list[RefusedProducer] = []
+
+    def new_producer(settings: dict[str, Any], *, logger: logging.Logger) -> Any:
+        created.append(RefusedProducer(settings))
+        return created[-1]
+
+    producer = ConfirmedProducer(KafkaSettings(client=client), producer=new_producer)
+    file.write_text("second")
+
+    errors = [producer.topic_error("data-topic.dlq", SHORT) for _ in range(2)]
+
+    assert all(error is not None for error in errors)
+    assert created[0].credentials == [("user", "second")]
 
 
 def test_an_unknown_client_setting_is_a_configuration_error() -> None:

@@ -73,6 +73,18 @@ def test_errors_that_concern_a_whole_request_are_batch_faults(broker: EmbeddedBr
     assert [failure.fault for failure in request.failures] == [Fault.BATCH] * 2
 
 
+def test_a_missing_right_is_named_with_the_topic(broker: EmbeddedBroker) -> None:
+    publisher = kafka(broker)
+    complete(publisher, publisher.send(records(1)))
+    broker.fail_next(PRODUCE, KafkaError.TOPIC_AUTHORIZATION_FAILED)
+
+    request = complete(publisher, publisher.send(records(1)))
+
+    [failure] = request.failures
+    assert failure.fault is Fault.TRANSIENT
+    assert failure.reason == f"not authorized to write to topic {TOPIC}; the user needs an ACL"
+
+
 def test_a_timed_out_record_is_reported_as_possibly_in_the_topic(broker: EmbeddedBroker) -> None:
     publisher = kafka(broker, timeout=1000)
     complete(publisher, publisher.send(records(1)))

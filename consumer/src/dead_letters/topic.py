@@ -20,6 +20,7 @@ LOOK_UP_TIMEOUT = 1.0  # seconds
 _HINTS = {
     KafkaError.INVALID_RECORD: "; a compacted topic rejects messages without a key: set its cleanup.policy to delete",
     KafkaError.MSG_SIZE_TOO_LARGE: "; raise its max.message.bytes above the data topic's",
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: "; the user needs an ACL with Write",
     KafkaError.UNKNOWN_TOPIC_OR_PART: "; create the topic, or set KAFKA_DEAD_LETTER_TOPIC",
     KafkaError._UNKNOWN_TOPIC: "; create the topic, or set KAFKA_DEAD_LETTER_TOPIC",
 }

@@ -42,7 +42,7 @@ class KafkaPublisher:
         self._statistics = ClusterStatistics(settings.servers, settings.topic)
         self._completed: deque[ProduceRequest] = deque()
         self._fatal_error: str | None = None
-        self._reasons = _reasons(delivery_timeout_ms / 1000)
+        self._reasons = _reasons(settings.topic, delivery_timeout_ms / 1000)
         self._credentials = SaslCredentials(settings)
         config = self._client_settings(settings, delivery_timeout_ms)
         try:
@@ -130,7 +130,7 @@ class KafkaPublisher:
         if error.code() == KafkaError._FATAL:
             self._fatal_error = self._fatal_error or f"fatal Kafka client error: {error.str()}"
         fault = Fault.PERMANENT if error.code() == KafkaError.MSG_SIZE_TOO_LARGE else Fault.TRANSIENT
-        request.reject(record, fault, error.str())
+        request.reject(record, fault, self._reasons.get(error.code(), error.str()))
 
     def _on_delivery(
         self, request: ProduceRequest, number: int, error: KafkaError | None, _report: DeliveryReport
@@ -153,9 +153,11 @@ class KafkaPublisher:
         self._credentials.record_error(error)
 
 
-def _reasons(delivery_timeout: float) -> dict[int, str]:
-    """Texts for the client's own errors, which say whether the message may be in the topic."""
+def _reasons(topic: str, delivery_timeout: float) -> dict[int, str]:
+    """Texts for missing ACLs, and for the client's own errors, which say whether the message may be in the topic."""
     return {
+        KafkaError.TOPIC_AUTHORIZATION_FAILED: f"not authorized to write to topic {topic}; the user needs an ACL",
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED: "not authorized for IdempotentWrite on the cluster",
         KafkaError._MSG_TIMED_OUT: f"not acknowledged within {delivery_timeout:g} s; it may be in the topic",
         KafkaError._PURGE_INFLIGHT: "producer stopped before the acknowledgement; it may be in the topic",
         KafkaError._PURGE_QUEUE: "producer stopped before sending",
