@@ -241,6 +241,13 @@ class UpgradeContract:
             ["bytes", {"base64": "/wA="}],
         ]
 
+    def test_a_header_name_that_starts_like_an_encoded_one_is_unchanged(self, world: World) -> None:
+        (entry,) = world.dead_letters("list", "--reason", "not_utf8", "--json")
+        shown, _ = world.dead_letters("show", f"{entry['partition']}:{entry['offset']}", "--json")
+
+        assert shown["headers"] == [["base64:YWJj", "a name of another program"], ["ünïcode", "é"]]
+        assert shown["value"] == {"base64": "//4gbm90IHRleHQ="}
+
     def test_dead_letters_are_replayed_once_and_continue_their_count(self, world: World) -> None:
         waiting = DEAD_LETTERED - 1
 
