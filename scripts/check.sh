@@ -19,7 +19,7 @@ and shell scripts (shellcheck). Changes nothing. The tools are installed into .v
 
   --fast   skip types and import layers; takes a second, for a commit hook
 
-Exit status: 0 if all checks passed, 1 if one failed, 2 if the tools cannot be installed.
+Exit codes: 0 if all checks passed, 1 if one failed, 2 if the tools cannot be installed.
 END
 }
 

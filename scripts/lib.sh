@@ -86,7 +86,8 @@ install_packages() {
   fi
 }
 
-# The modules in utils/, except metrics.py, are identical in both services.
+# The modules in utils/, except metrics.py, are identical in both services; the scripts use a copy of one of them.
 mirrored_files_are_equal() {
-  diff -r -q -x metrics.py -x __pycache__ producer/src/utils consumer/src/utils
+  diff -r -q -x metrics.py -x __pycache__ producer/src/utils consumer/src/utils &&
+    diff -q producer/src/utils/output.py scripts/local/output.py
 }

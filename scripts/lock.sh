@@ -18,7 +18,7 @@ file, and commit both.
   --check     only compare the lock files with the requirements; works offline
   --upgrade   upgrade transitive dependencies instead of keeping their versions
 
-Exit status: 0 if the lock files are up to date, 1 if they are not or cannot be written, 2 for a wrong option.
+Exit codes: 0 if the lock files are up to date, 1 if they are not or cannot be written, 2 for a wrong option.
 END
 }
 

@@ -25,7 +25,7 @@ Settings are in .env.
   --random-passwords   write random passwords to secrets/, which git ignores and which override those in .env;
                        only before the first start, because the databases keep their initial passwords
 
-Exit status: 0 if the stack is up, 1 if it failed to start, 2 if this machine cannot run it.
+Exit codes: 0 if the stack is up, 1 if it failed to start, 2 if this machine cannot run it.
 END
 }
 

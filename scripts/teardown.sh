@@ -16,7 +16,7 @@ Stop and remove the containers and the network. Data is kept for the next start.
   --volumes   also delete all data: messages, documents, dead letters, undelivered messages, metrics, logs; asks first
   --yes       do not ask
 
-Exit status: 0 on success, 1 if Docker failed, 2 if not confirmed.
+Exit codes: 0 on success, 1 if Docker failed, 2 if not confirmed.
 END
 }
 

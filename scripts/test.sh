@@ -25,7 +25,7 @@ To run a single test:
 
   cd consumer && ../.venv/bin/python -m pytest tests/test_settings.py
 
-Exit status: 0 if all tests passed, 1 if one failed, 2 if the packages cannot be installed.
+Exit codes: 0 if all tests passed, 1 if one failed, 2 if the packages cannot be installed.
 END
 }
 

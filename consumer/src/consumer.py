@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from threading import Event
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TextIO
 
 from prometheus_client import CollectorRegistry, disable_created_metrics
 
@@ -26,6 +26,7 @@ from src.pipeline.batch_writer import PROBE_INTERVAL, BatchWriter, Result, Write
 from src.pipeline.writer_thread import WriterThread
 from src.settings import DEFAULT_FILE, VERSION, Settings, load_settings
 from src.storage import DataStorage
+from src.utils import command_line
 from src.utils.config import ConfigurationError, parse
 from src.utils.health_server import CannotServe, HealthServer
 from src.utils.logging import configure
@@ -279,39 +280,33 @@ class DataConsumer:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program. Exit codes: 0 asked to stop, 1 failed, 2 wrong configuration."""
-    options = _parser().parse_args(arguments)
+    return command_line.run("consumer", lambda: _main(_parser().parse_args(arguments)), {ConfigurationError: 2})
+
+
+def _main(options: argparse.Namespace) -> int:
+    if options.check:
+        with ended_by_signals():
+            return _check(options.config)
     stop = Event()
-    try:
-        if options.check:
-            with ended_by_signals():
-                return _check(options.config)
-        with stopping_on_signals(stop):
-            return _run(options.config, stop)
-    except ConfigurationError as error:
-        print(f"consumer: {error}", file=sys.stderr)
-        return 2
-    except CannotServe as error:
-        logger.error("cannot serve metrics and health", extra={"reason": str(error)})
-        return 1
-    except Exception:
-        logger.exception("stopped by an error")
-        return 1
+    with stopping_on_signals(stop):
+        return _run(options.config, stop)
 
 
-def _settings_from(path: Path) -> Settings:
+def _settings_from(path: Path, log: TextIO | None = None) -> Settings:
     settings = load_settings(path, os.environ)
     configure(
         service="consumer",
         version=VERSION,
         level=settings.logging.level,
         style=settings.logging.format,
+        stream=log,
         log_dir=settings.logging.log_dir,
     )
     return settings
 
 
 def _check(path: Path) -> int:
-    settings = _settings_from(path)
+    settings = _settings_from(path, sys.stderr)
     logging.getLogger("librdkafka").setLevel(logging.CRITICAL)  # its errors are in the results
     return check(settings, path)
 
@@ -319,19 +314,27 @@ def _check(path: Path) -> int:
 def _run(path: Path, stop: Event) -> int:
     settings = _settings_from(path)
     disable_created_metrics()
-    with DataConsumer(settings, stop=stop) as consumer:
-        consumer.run()
+    try:
+        with DataConsumer(settings, stop=stop) as consumer:
+            consumer.run()
+    except CannotServe as error:
+        logger.error("cannot serve metrics and health", extra={"reason": str(error)})
+        return 1
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m src.consumer",
-        description="Stores every message of a Kafka topic in MongoDB, or sends it to the dead-letter topic.",
-        epilog="Environment variables take precedence over the settings file; docs/configuration.md lists the settings."
-        " Exit codes: 0 stopped by a signal; 1 failed; 2 wrong configuration.",
+    parser = command_line.parser(
+        "consumer",
+        VERSION,
+        "Store every message of a Kafka topic in MongoDB, or send it to the dead-letter topic, until SIGTERM or"
+        " Ctrl-C.",
+        notes="Environment variables take precedence over the settings file; docs/configuration.md lists the settings.",
+        examples=["--check"],
+        exit_codes="0 stopped by a signal, or all checks passed; 1 failed; 2 a check failed, or wrong configuration or"
+        " arguments",
     )
-    parser.add_argument("--config", type=Path, default=DEFAULT_FILE, metavar="PATH", help="settings file (%(default)s)")
+    command_line.add_config(parser, DEFAULT_FILE)
     parser.add_argument(
         "--check",
         action="store_true",

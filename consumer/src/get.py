@@ -5,46 +5,52 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from src.model.errors import StorageUnavailable
 from src.settings import DEFAULT_FILE, VERSION, load_settings
 from src.storage import DataStorage, UnsupportedQuery
+from src.utils import command_line
 from src.utils.config import ConfigurationError
 from src.utils.logging import configure
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the messages found, one JSON object per line.
+    """The program. Exit codes: 0 success, 1 store unavailable, 2 wrong settings or filter."""
+    failures: dict[type[Exception], int] = {ConfigurationError: 2, UnsupportedQuery: 2, StorageUnavailable: 1}
+    return command_line.run("get", lambda: _get(_parser().parse_args(arguments)), failures)
 
-    Exit codes: 0 success, 1 store unavailable, 2 wrong settings or filter.
-    """
-    options = _parser().parse_args(arguments)
+
+def _get(options: argparse.Namespace) -> int:
     configure(service="get", version=VERSION, level="WARNING", style="text", stream=sys.stderr)
-    try:
-        settings = load_settings(options.config, os.environ)
-        with DataStorage(settings.mongodb) as storage:
+    settings = load_settings(options.config, os.environ)
+    with DataStorage(settings.mongodb) as storage:
+        try:
             messages = storage.get(options.filter, limit=options.limit, sort=options.sort)
-    except (ConfigurationError, UnsupportedQuery) as error:
-        print(f"get: {error}", file=sys.stderr)
-        return 2
-    except StorageUnavailable as error:
-        print(f"get: the store is unavailable: {error}", file=sys.stderr)
-        return 1
+        except StorageUnavailable as error:
+            raise StorageUnavailable(error.cause, f"the store is unavailable: {error}") from error
+    one_per_line = options.json or not sys.stdout.isatty()
     for message in messages:
-        print(json.dumps(message))
+        print(json.dumps(message) if one_per_line else json.dumps(message, indent=2))
+    if not messages:
+        print("no messages match" if options.filter else "no messages in the store", file=sys.stderr)
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m src.get",
-        description="Find messages in the store with a MongoDB filter on their fields, and print one per line as JSON.",
-        epilog="""example: python -m src.get '{"metadata.source": "system-a"}' --sort -created_at --limit 3""",
+    parser = command_line.parser(
+        "get",
+        VERSION,
+        "Find messages in the store with a MongoDB filter on their fields, and print them as JSON.",
+        examples=["""'{"metadata.source": "system-a"}' --sort -created_at --limit 3"""],
+        exit_codes="0 success, also if no messages match; 1 the store is unavailable; 2 wrong configuration, arguments"
+        " or filter",
     )
     parser.add_argument("filter", type=_filter, nargs="?", default={}, help="a JSON object (default: all messages)")
-    parser.add_argument("--config", type=Path, default=DEFAULT_FILE, metavar="PATH", help="settings file (%(default)s)")
+    command_line.add_config(parser, DEFAULT_FILE)
+    parser.add_argument(
+        "--json", action="store_true", help="print one message per line on a terminal too, as in a file or a pipe"
+    )
     parser.add_argument("--limit", type=int, default=10, metavar="N", help="maximum number of messages (%(default)s)")
     parser.add_argument(
         "--sort", type=_sort, metavar="FIELD", help="sort by this field; -FIELD sorts in descending order"

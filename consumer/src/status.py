@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from src.settings import DEFAULT_FILE, load_metrics_settings
+from src.settings import DEFAULT_FILE, VERSION, load_metrics_settings
 from src.utils import status
 from src.utils.status import Address, Figure
 
@@ -22,7 +22,7 @@ FIGURES = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program. Exit codes: 0 ready, 1 not ready, 2 not reached."""
-    return status.main("consumer", FIGURES, _address, DEFAULT_FILE, arguments)
+    return status.main("consumer", FIGURES, _address, DEFAULT_FILE, VERSION, arguments)
 
 
 def _address(path: Path) -> Address:

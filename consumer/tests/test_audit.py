@@ -15,7 +15,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 
 from local.broker import RETENTION_BYTES, EmbeddedBroker
 from src.audit import __main__ as audit
-from src.audit.__main__ import CANNOT_RUN, FAILED, INTERRUPTED, PASSED
+from src.audit.__main__ import CANNOT_RUN, FAILED, PASSED
 from src.audit.comparison import Audit
 from src.audit.report import Report
 from src.dead_letters.dead_letter import DeadLetter, dead_letter_of, replay_marker
@@ -25,6 +25,7 @@ from src.model.record import Record, Rejection
 from src.settings import KafkaSettings, MongoSettings, Settings, StoreUri
 from src.storage import DataStorage
 from src.stores.sqlite import SqliteStore
+from src.utils.output import INTERRUPTED
 from src.utils.secret import ClientSettings
 
 DAY = 86_400.0

@@ -35,6 +35,22 @@ def test_without_a_filter_all_messages_match(store: DataStorage, capsys: pytest.
     assert found(capsys) == ["0", "1"]
 
 
+def test_no_match_is_said_in_words(store: DataStorage, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(['{"colour": "green"}']) == 0
+
+    assert capsys.readouterr() == ("", "no messages match\n")
+
+
+def test_an_empty_store_is_said_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MONGODB_URI", f"sqlite:///{tmp_path}/store.db")
+
+    assert main(["--json"]) == 0
+
+    assert capsys.readouterr() == ("", "no messages in the store\n")
+
+
 def test_an_unsupported_operator_is_named(store: DataStorage, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(['{"colour": {"$regex": "b"}}']) == 2
 

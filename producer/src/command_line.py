@@ -1,21 +1,24 @@
 """The options of `python -m src.producer`."""
 
 import argparse
-from pathlib import Path
+from collections.abc import Sequence
 
-from src.settings import DEFAULT_FILE
+from src.settings import DEFAULT_FILE, VERSION
+from src.utils import command_line
 
 
-def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m src.producer",
-        description="Generate messages at a configured rate and send them to Kafka, until SIGTERM or Ctrl-C. A message"
+def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = command_line.parser(
+        "producer",
+        VERSION,
+        "Generate messages at a configured rate and send them to Kafka, until SIGTERM or Ctrl-C. A message"
         " that Kafka does not acknowledge is written to the undelivered folder: see python -m src.undelivered --help.",
-        epilog="Environment variables take precedence over the settings file; docs/configuration.md lists the settings."
-        " Exit codes: 0 stopped by a signal, or all messages delivered; 1 failed, or not all delivered; 2 wrong"
-        " configuration.",
+        notes="Environment variables take precedence over the settings file; docs/configuration.md lists the settings.",
+        examples=["--check", "--count 1000", "--input messages.jsonl"],
+        exit_codes="0 stopped by a signal, or all messages delivered, or all checks passed; 1 failed, or not all"
+        " delivered; 2 a check failed, or wrong configuration or arguments",
     )
-    parser.add_argument("--config", type=Path, default=DEFAULT_FILE, metavar="PATH", help="settings file (%(default)s)")
+    command_line.add_config(parser, DEFAULT_FILE)
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument(
         "--check",
@@ -36,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
         " an object without an id gets a UUID. Rate and retries are the same; the metrics port is a free one. Exits"
         " with 0 only if every line was delivered",
     )
-    return parser
+    return parser.parse_args(arguments)
 
 
 def _positive_integer(text: str) -> int:

@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from threading import Event
-from typing import Any, Self
+from typing import Any, Self, TextIO
 
 from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
 from src.check import check
-from src.command_line import parser
+from src.command_line import options_of
 from src.data_generator import DataGenerator
 from src.delivery.delivery import POLL_TIMEOUT, Delivery, Publisher
 from src.delivery.retry_policy import RetryPolicy
@@ -28,6 +28,7 @@ from src.pacing import Pacer, describe_rate
 from src.settings import DEFAULT_FILE, VERSION, KafkaSettings, ProducerSettings, Settings, load_settings
 from src.undelivered.background_resender import BackgroundResender
 from src.undelivered.folder import UndeliveredFolder
+from src.utils import command_line
 from src.utils.config import ConfigurationError
 from src.utils.health_server import CannotServe, HealthServer
 from src.utils.logging import configure
@@ -201,13 +202,14 @@ def _encode_valid(batch: Sequence[Message | tuple[str, dict[str, Any], Headers]]
             logger.error("invalid message not sent", extra={"reason": str(error)})
 
 
-def _load_settings(path: Path) -> Settings:
+def _load_settings(path: Path, log: TextIO | None = None) -> Settings:
     settings = load_settings(path, os.environ)
     configure(
         service="producer",
         version=VERSION,
         level=settings.logging.level,
         style=settings.logging.format,
+        stream=log,
         log_dir=settings.logging.log_dir,
     )
     return settings
@@ -215,22 +217,19 @@ def _load_settings(path: Path) -> Settings:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program. Exit codes: 0 stopped by a signal or all delivered, 1 failed, 2 wrong configuration."""
-    options = parser().parse_args(arguments)
+    return command_line.run("producer", lambda: _main(options_of(arguments)), {ConfigurationError: 2})
+
+
+def _main(options: argparse.Namespace) -> int:
+    if options.check:
+        with ended_by_signals():
+            return check(_load_settings(options.config, sys.stderr), options.config)
     stop = Event()
     try:
-        if options.check:
-            with ended_by_signals():
-                return check(_load_settings(options.config), options.config)
         with stopping_on_signals(stop):
             return _run(options, stop)
-    except ConfigurationError as error:
-        print(f"producer: {error}", file=sys.stderr)
-        return 2
     except CannotServe as error:
         logger.error("cannot serve metrics and health", extra={"reason": str(error)})
-        return 1
-    except Exception:
-        logger.exception("stopped by an error")
         return 1
 
 

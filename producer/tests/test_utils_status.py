@@ -29,7 +29,7 @@ FIGURES = (
 
 def run(address: Address | Callable[[Path], Address], *arguments: str) -> int:
     find = address if callable(address) else lambda _path: address
-    return status.main("service", FIGURES, find, Path("config.json"), arguments)
+    return status.main("service", FIGURES, find, Path("config.json"), "1.0.0", arguments)
 
 
 @contextmanager

@@ -9,12 +9,16 @@ from chaos import scenarios
 from chaos.options import Options, parse, selected
 from chaos.scenarios.scenario import Scenario
 from chaos.suite import run
-from local.errors import exit_status
+from local.errors import exit_code
 from local.signals import stop_signals
 
 
 def main(arguments: Sequence[str], run: Callable[[Options, Sequence[Scenario]], int] = run) -> int:
-    """The exit status of a run with these arguments."""
+    """The exit code of a run with these arguments."""
+    return exit_code("chaos.sh", lambda: _main(arguments, run))
+
+
+def _main(arguments: Sequence[str], run: Callable[[Options, Sequence[Scenario]], int]) -> int:
     known = (*scenarios.ALL, *scenarios.ON_REQUEST)
     names = [scenario.name for scenario in known]
     options = parse(arguments, names, scenarios.PROTECTIONS)
@@ -24,11 +28,8 @@ def main(arguments: Sequence[str], run: Callable[[Options, Sequence[Scenario]], 
             print(f"{scenario.name}\n  {scenario.description}\n  protections: {', '.join(scenario.protections)}")
         return 0
 
-    def run_until_interrupted() -> int:
-        with stop_signals(_interrupt):
-            return run(options, chosen if options.only else scenarios.ALL)
-
-    return exit_status("chaos.sh", run_until_interrupted)
+    with stop_signals(_interrupt):
+        return run(options, chosen if options.only else scenarios.ALL)
 
 
 def _interrupt(number: int, _frame: FrameType | None) -> None:

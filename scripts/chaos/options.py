@@ -32,7 +32,7 @@ examples:
   scripts/chaos.sh --on compose --only mongodb-killed --prove      can the scenario fail?
   scripts/chaos.sh --on compose --only soak --minutes 60           one fault per minute; runs only on request
 
-exit status:
+exit codes:
   0 no message lost, none stored twice; 1 a scenario failed or could not be run; 2 the suite cannot start"""
 
 

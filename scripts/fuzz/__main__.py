@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from fuzz import plugin
-from local.errors import CannotRun, exit_status
+from local.errors import CannotRun, exit_code
 from local.options import command_line, mongodb_uri, positive
 from local.plan import ROOT
 
@@ -32,7 +32,7 @@ examples:
 
 Failing examples are stored in .local/fuzz and are tried first in every later run.
 
-exit status:
+exit codes:
   0 every property holds; 1 a test failed; 2 the tests cannot be run like this"""
 
 
@@ -46,8 +46,8 @@ class Options:
 
 
 def main(arguments: Sequence[str]) -> int:
-    options = parse(arguments)
-    return exit_status("fuzz.sh", lambda: run(options))
+    """The exit code of a run with these arguments."""
+    return exit_code("fuzz.sh", lambda: run(parse(arguments)))
 
 
 def parse(arguments: Sequence[str]) -> Options:
@@ -65,7 +65,7 @@ def parse(arguments: Sequence[str]) -> Options:
 
 
 def run(options: Options) -> int:
-    """The exit status of rounds of tests, until one fails or the time is over."""
+    """The exit code of rounds of tests, until one fails or the time is over."""
     deadline = time.monotonic() + (options.seconds or 0)
     while True:
         with ThreadPoolExecutor() as executor:

@@ -6,16 +6,15 @@ from collections.abc import Callable, Sequence
 from threading import Event
 from types import FrameType
 
-from local.errors import exit_status
+from local.errors import exit_code
 from local.options import Options, parse
 from local.run import run
 from local.signals import stop_signals
 
 
 def main(arguments: Sequence[str], run: Callable[[Options, Event], int] = run) -> int:
-    """The exit status of a run with these arguments."""
-    options = parse(arguments)
-    return exit_status("local.sh", lambda: _run_until_stopped(options, run))
+    """The exit code of a run with these arguments."""
+    return exit_code("local.sh", lambda: _run_until_stopped(parse(arguments), run))
 
 
 def _run_until_stopped(options: Options, run: Callable[[Options, Event], int]) -> int:

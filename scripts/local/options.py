@@ -1,10 +1,14 @@
 """The options of a local run."""
 
 import argparse
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 MESSAGES_PER_HOUR = 100_000
+
+_SETTINGS = Path(__file__).resolve().parents[2] / "consumer" / "src" / "settings.py"
 
 _DESCRIPTION = """\
 Run the whole system on this machine: one producer and several consumers, each a process of its own, with a live
@@ -18,7 +22,7 @@ examples:
   scripts/local.sh --kafka localhost:29092 --mongodb mongodb://localhost:27017/
                                                    the same programs on real servers
 
-exit status:
+exit codes:
   0 every message is accounted for; 1 a message is lost or stored twice, or a process failed; 2 the run cannot start"""
 
 
@@ -34,13 +38,22 @@ class Options:
 
 
 def command_line(program: str, description: str, epilog: str) -> argparse.ArgumentParser:
-    return argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         program,
         description=description,
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    version = f"{program.rpartition('/')[2]} {_version()}"
+    parser.add_argument("--version", action="version", version=version, help="print the version and exit")
+    return parser
+
+
+def _version() -> str:
+    """That of the services."""
+    match = re.search(r'^VERSION = "(.+)"$', _SETTINGS.read_text(), re.MULTILINE)
+    return match[1] if match else "unknown"
 
 
 def parse(arguments: Sequence[str]) -> Options:

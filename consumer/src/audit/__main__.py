@@ -5,7 +5,6 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from src.audit.comparison import Audit
 from src.audit.report import Report, as_json, as_table
@@ -13,12 +12,11 @@ from src.kafka.topic_reader import TopicReader
 from src.model.errors import ConsumerError
 from src.settings import DEFAULT_FILE, VERSION, load_settings
 from src.storage import DataStorage
+from src.utils import command_line
 from src.utils.config import ConfigurationError
 from src.utils.logging import configure
 
-logger = logging.getLogger(__name__)
-
-PASSED, FAILED, CANNOT_RUN, INTERRUPTED = 0, 1, 2, 130
+PASSED, FAILED, CANNOT_RUN = 0, 1, 2
 
 
 def run_audit(options: argparse.Namespace) -> Report:
@@ -32,33 +30,31 @@ def run_audit(options: argparse.Namespace) -> Report:
 
 def main(arguments: Sequence[str] | None = None, *, run: Callable[[argparse.Namespace], Report] = run_audit) -> int:
     """Returns the exit code. The report goes to standard output, the reason why there is none to standard error."""
-    options = _parser().parse_args(arguments)
-    configure(service="audit", version=VERSION, level="WARNING", style="text", stream=sys.stderr)
-    logging.getLogger("librdkafka").setLevel(logging.CRITICAL)  # the error text has the client's last error
-    try:
+
+    def body() -> int:
+        options = _parser().parse_args(arguments)
+        configure(service="audit", version=VERSION, level="WARNING", style="text", stream=sys.stderr)
+        logging.getLogger("librdkafka").setLevel(logging.CRITICAL)  # the error text has the client's last error
         report = run(options)
-    except (ConfigurationError, ConsumerError) as error:
-        print(f"audit: {error}", file=sys.stderr)
-        return CANNOT_RUN
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except Exception:
-        logger.exception("stopped by an error")
-        return CANNOT_RUN
-    text = as_json(report) if options.json else as_table(report)
-    print(text.encode("ascii", "backslashreplace").decode())
-    return PASSED if report.passed else FAILED
+        print(as_json(report) if options.json else as_table(report))
+        return PASSED if report.passed else FAILED
+
+    failures: dict[type[Exception], int] = {ConfigurationError: CANNOT_RUN, ConsumerError: CANNOT_RUN}
+    return command_line.run("audit", body, failures, error_code=CANNOT_RUN)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m src.audit",
-        description="Compare the topic, up to the group's committed offsets, with the dead letters and the store."
+    parser = command_line.parser(
+        "audit",
+        VERSION,
+        "Compare the topic, up to the group's committed offsets, with the dead letters and the store."
         " Reads only: it does not join the group, and commits, stores and dead-letters nothing.",
-        epilog="Exit codes: 0 if no message is lost or twice, 1 if one is, 2 if the audit cannot run."
-        " Topic, group and store are those of the consumer's settings file and environment.",
+        notes="Topic, group and store are those of the consumer's settings file and environment.",
+        examples=["--wait 60"],
+        exit_codes="0 no message is lost or twice; 1 one is; 2 the audit cannot run, or wrong configuration or"
+        " arguments",
     )
-    parser.add_argument("--config", type=Path, default=DEFAULT_FILE, metavar="PATH", help="settings file (%(default)s)")
+    command_line.add_config(parser, DEFAULT_FILE)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument(
         "--wait",

@@ -22,6 +22,11 @@ class Streams(NamedTuple):
     out: TextIO
     err: TextIO
 
+    @property
+    def local(self) -> bool:
+        """Times for a person are in the local time zone."""
+        return self.out.isatty()
+
     def print(self, line: str) -> None:
         print(line, file=self.out)
 
@@ -40,6 +45,7 @@ class Commands:
         return command(options)
 
     def replay_entries(self, entries: Sequence[Entry]) -> int:
+        """Replays at least one."""
         stop = Event()
         with closing(ConfirmedProducer(self._settings)) as producer, stopping_on_signals(stop):
             replayer = Replayer(producer, self._settings.dead_letter_topic, stop=stop)
@@ -67,7 +73,7 @@ class Commands:
         for number, record in enumerate(records):
             if number and not options.json:
                 self._streams.print("")
-            for line in [record_as_json(record)] if options.json else details(record):
+            for line in [record_as_json(record)] if options.json else details(record, local=self._streams.local):
                 self._streams.print(line)
         if not records:
             kind = "at" if options.dead_letter else "of the message at"
@@ -79,14 +85,15 @@ class Commands:
         entries = self._dead_letters.entries()
         matching = _filter(options, states).apply(entries)
         selected = [entry for entry in matching if entry.position][: options.limit]
-        if not options.dry_run:
+        if selected and not options.dry_run:
             return self.replay_entries(selected)
         self._print_entries(selected, as_json=options.json)
         self._streams.print_error(f"{_summary(entries, len(selected))}; nothing was produced")
         return 0
 
     def _print_entries(self, entries: Sequence[Entry], *, as_json: bool) -> None:
-        for line in map(entry_as_json, entries) if as_json else table(entries):
+        lines = map(entry_as_json, entries) if as_json else table(entries, local=self._streams.local)
+        for line in lines if entries else ():
             self._streams.print(line)
 
 
@@ -95,8 +102,11 @@ def _filter(options: argparse.Namespace, states: Sequence[State]) -> Filter:
 
 
 def _summary(entries: Sequence[Entry], selected: int) -> str:
+    if not entries:
+        return "no dead letters"
     states = Counter(entry.state for entry in entries)
     counts = ", ".join(f"{states[state]} {state}" for state in State)
     repeated = sum(entry.copies - 1 for entry in entries)
     more = f"; {repeated} dead letters repeated after a crash" if repeated else ""
-    return f"{selected} of {len(entries)} dead-lettered messages ({counts}{more})"
+    subject = f"{selected} of {len(entries)}" if selected else f"no messages match, out of {len(entries)}"
+    return f"{subject} dead-lettered messages ({counts}{more})"

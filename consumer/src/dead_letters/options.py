@@ -3,9 +3,12 @@
 import argparse
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 
-from src.settings import DEFAULT_FILE
+from src.settings import DEFAULT_FILE, VERSION
+from src.utils import command_line
+
+_EXIT_CODES = "0 success, also if no messages match; 1 failure; 2 wrong configuration or arguments"
+_PROGRAM = "python -m src.dead_letters"
 
 _REPLAY_DESCRIPTION = """\
 Produce the original key, value and headers to the original topic, with the current time as timestamp and the header
@@ -18,10 +21,13 @@ A message that is still invalid is dead-lettered again.
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """`command` is "list", "show" or "replay"."""
-    parser = argparse.ArgumentParser(
-        prog="python -m src.dead_letters",
-        description="List, show and replay the messages in the dead-letter topic. Times are in UTC.",
-        epilog="Exit codes: 0 success, 1 failure, 2 wrong configuration or arguments.",
+    parser = command_line.parser(
+        "dead_letters",
+        VERSION,
+        "List, show and replay the messages in the dead-letter topic. Times are in the local time zone on a terminal,"
+        " otherwise in UTC.",
+        examples=["list --reason invalid_json", "show 0:42", "replay --dry-run"],
+        exit_codes=_EXIT_CODES,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
     _add_list(commands)
@@ -34,8 +40,12 @@ def _add_list(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     parser = commands.add_parser(
         "list",
         help="list dead-lettered messages, one per line",
-        description="List the messages that wait in the dead-letter topic, one per line. COPIES is the number of dead"
-        " letters of a message, more than one after a crash.",
+        **command_line.help_texts(
+            "List the messages that wait in the dead-letter topic, one per line. COPIES is the number of dead letters"
+            " of a message, more than one after a crash.",
+            [f"{_PROGRAM} list --since 2023-07-15", f"{_PROGRAM} list --json --limit 10"],
+            _EXIT_CODES,
+        ),
     )
     _add_common(parser)
     _add_filters(parser)
@@ -43,7 +53,13 @@ def _add_list(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
 
 
 def _add_show(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = commands.add_parser("show", help="show everything about one dead-lettered message")
+    parser = commands.add_parser(
+        "show",
+        help="show everything about one dead-lettered message",
+        **command_line.help_texts(
+            "Show everything about one dead-lettered message.", [f"{_PROGRAM} show 0:42"], _EXIT_CODES
+        ),
+    )
     _add_common(parser)
     parser.add_argument(
         "position", type=_position, metavar="PARTITION:OFFSET", help="position of the message in its original topic"
@@ -59,8 +75,11 @@ def _add_replay(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     parser = commands.add_parser(
         "replay",
         help="produce dead-lettered messages to their original topic",
-        description=_REPLAY_DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        **command_line.help_texts(
+            _REPLAY_DESCRIPTION,
+            [f"{_PROGRAM} replay --reason invalid_json --dry-run", f"{_PROGRAM} replay --reason invalid_json"],
+            _EXIT_CODES,
+        ),
     )
     _add_common(parser)
     _add_filters(parser)
@@ -73,7 +92,7 @@ def _add_replay(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", type=Path, default=DEFAULT_FILE, metavar="PATH", help="settings file (%(default)s)")
+    command_line.add_config(parser, DEFAULT_FILE)
     parser.add_argument("--json", action="store_true", help="print one JSON object per line")
 
 

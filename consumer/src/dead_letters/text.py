@@ -3,6 +3,7 @@
 import base64
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
 from typing import Any
 
 from src.dead_letters.dead_letter import (
@@ -25,7 +26,7 @@ from src.dead_letters.entries import Entry
 from src.model.header_names import as_bytes
 from src.model.position import MessagePosition
 from src.model.record import Record
-from src.utils.text import printable, utc_text
+from src.utils.text import local_text, printable, utc_text
 
 KEY_WIDTH = 36  # a UUID
 VALUE_WIDTH = 60
@@ -37,17 +38,17 @@ def quoted(content: bytes | None) -> str:
     return "null" if content is None else f'"{_text(content)}"'
 
 
-def table(entries: Sequence[Entry]) -> Iterator[str]:
+def table(entries: Sequence[Entry], *, local: bool = False) -> Iterator[str]:
     """A heading, and one line per entry."""
-    rows = [_COLUMNS, *(_row(entry) for entry in entries)]
+    rows = [_COLUMNS, *(_row(entry, local=local) for entry in entries)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
     for row in rows:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
-def details(record: Record) -> Iterator[str]:
+def details(record: Record, *, local: bool = False) -> Iterator[str]:
     """The whole dead letter."""
-    for name, text in _fields(record):
+    for name, text in _fields(record, local=local):
         yield f"{name:<14}{text}"
     headers = original_headers(record.headers)
     yield from _section("headers", (f"{_text(as_bytes(name))}: {quoted(content)}" for name, content in headers))
@@ -100,9 +101,9 @@ def record_as_json(record: Record) -> str:
     )
 
 
-def _row(entry: Entry) -> tuple[str, ...]:
+def _row(entry: Entry, *, local: bool) -> tuple[str, ...]:
     return (
-        _time(entry.dead_lettered_at) or "-",
+        _time(entry.dead_lettered_at, local=local) or "-",
         entry.state,
         _truncated(entry.reason or "-", VALUE_WIDTH),
         _position(entry.position),
@@ -114,18 +115,28 @@ def _row(entry: Entry) -> tuple[str, ...]:
     )
 
 
-def _fields(record: Record) -> Iterator[tuple[str, str]]:
+def _fields(record: Record, *, local: bool) -> Iterator[tuple[str, str]]:
     def header(name: str) -> str:
         return printable(header_text(record.headers, name) or "-")
 
+    def time(text: str) -> str:
+        return _local_time(text) if local else text
+
     replays = read_replays(record.headers)
     message = _position(original_position(record.headers))
-    yield "dead letter", f"{record.topic} {record.partition}:{record.offset}, {_time(record.timestamp) or '-'}"
-    yield "message", f"{message}, {_time(original_timestamp(record.headers)) or 'no timestamp'}"
+    yield (
+        "dead letter",
+        f"{record.topic} {record.partition}:{record.offset}, {_time(record.timestamp, local=local) or '-'}",
+    )
+    yield "message", f"{message}, {_time(original_timestamp(record.headers), local=local) or 'no timestamp'}"
     yield "reason", f"{header(REASON)}, stage {header(STAGE)}"
     yield "error", f"{header(EXCEPTION_CLASS)}: {header(EXCEPTION_MESSAGE)}"
-    yield "attempts", f"{header(ATTEMPTS)}, first failure {header(FIRST_FAILURE)}, last failure {header(LAST_FAILURE)}"
-    yield "replays", f"{replays.times}, first failure {printable(replays.first_failure)}" if replays.times else "0"
+    first, last = time(header(FIRST_FAILURE)), time(header(LAST_FAILURE))
+    yield "attempts", f"{header(ATTEMPTS)}, first failure {first}, last failure {last}"
+    yield (
+        "replays",
+        f"{replays.times}, first failure {time(printable(replays.first_failure))}" if replays.times else "0",
+    )
     yield "key", quoted(record.key)
     yield "value", quoted(record.value)
 
@@ -143,14 +154,22 @@ def _position(position: MessagePosition | None) -> str:
     return f"{_truncated(position.topic, VALUE_WIDTH)} {position.partition}:{position.offset}"
 
 
-def _time(milliseconds: int | None) -> str | None:
+def _time(milliseconds: int | None, *, local: bool = False) -> str | None:
     """As text; as the number itself outside of the years 1 to 9999, because a producer may write any timestamp."""
     if milliseconds is None:
         return None
     try:
-        return utc_text(milliseconds / 1000)
+        return (local_text if local else utc_text)(milliseconds / 1000)
     except (ValueError, OverflowError, OSError):
         return str(milliseconds)
+
+
+def _local_time(text: str) -> str:
+    """Of a timestamp in a header; any other text is unchanged."""
+    try:
+        return local_text(datetime.fromisoformat(text))
+    except (ValueError, OverflowError):
+        return text
 
 
 def _text(content: bytes) -> str:

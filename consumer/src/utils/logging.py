@@ -16,6 +16,7 @@ from pythonjsonlogger.json import JsonFormatter
 
 from src.utils.config import ConfigurationError
 from src.utils.locking import lock
+from src.utils.output import OutputError
 from src.utils.text import utc_text
 
 logger = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ def configure(
     if isinstance(stream, io.TextIOWrapper):
         stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     json = _Json(service, version)
-    handlers = [_configured(logging.StreamHandler(stream), _Text() if style == "text" else json)]
+    handlers: list[logging.Handler] = [_configured(_StreamHandler(stream), _Text() if style == "text" else json)]
     if log_dir:
         handlers.append(_configured(_log_file(Path(log_dir), service), json))
     logging.basicConfig(level=level, handlers=handlers, force=True)
@@ -67,6 +68,13 @@ def _log_file(folder: Path, service: str) -> "LogFile":
         raise ConfigurationError(
             f"logging.log_dir: cannot write to {str(folder)!r}: {error.strerror}; make it writable, or unset LOG_DIR"
         ) from error
+
+
+class _StreamHandler(logging.StreamHandler[TextIO]):
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's own signature
+        """A closed or full standard output must not stop the service; its error was printed once."""
+        if not isinstance(sys.exception(), OutputError):
+            super().handleError(record)
 
 
 class LogFile(RotatingFileHandler):

@@ -12,6 +12,12 @@ def utc_text(instant: float | datetime) -> str:
     return date.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def local_text(instant: float | datetime) -> str:
+    """The same instant in the time zone of this machine: `2023-07-15T14:34:56.789+02:00`. Raises as `utc_text`."""
+    date = instant if isinstance(instant, datetime) else datetime.fromtimestamp(instant, UTC)
+    return date.astimezone().isoformat(timespec="milliseconds")
+
+
 def printable(text: str) -> str:
     """The text in one line. Control characters, which could change the terminal, are escaped."""
     return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)

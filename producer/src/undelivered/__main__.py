@@ -1,7 +1,6 @@
 """`python -m src.undelivered`: list or resend undelivered messages."""
 
 import argparse
-import io
 import os
 import sys
 import time
@@ -20,7 +19,8 @@ from src.undelivered.files import count_lines
 from src.undelivered.folder import UndeliveredFolder
 from src.undelivered.listing import list_messages
 from src.undelivered.resender import BATCH_SIZE, Resender, SegmentResult
-from src.undelivered.segments import corrupt_lines_path
+from src.undelivered.segments import corrupt_lines_path, corrupt_lines_paths, segment_paths
+from src.utils import command_line
 from src.utils.config import ConfigurationError
 from src.utils.logging import configure
 from src.utils.metrics import ProducerMetrics
@@ -93,30 +93,25 @@ def _describe(result: SegmentResult) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program. Exit codes: 0 no message is left, 1 some are left or in use, 2 wrong configuration."""
-    options = _parser().parse_args(arguments)
-    try:
-        settings = load_settings(options.config, os.environ)
-        if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors="backslashreplace")
-        configure(service="undelivered", version=VERSION, level="WARNING", style="text", stream=sys.stderr)
-        folder = options.dir or Path(settings.producer.undelivered_dir)
-        return _list(folder) if options.command == "list" else _resend(settings, folder)
-    except ConfigurationError as error:
-        print(f"undelivered: {error}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:  # such as `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    failures: dict[type[Exception], int] = {ConfigurationError: 2, OSError: 1}
+    return command_line.run("undelivered", lambda: _run(_parser().parse_args(arguments)), failures)
+
+
+def _run(options: argparse.Namespace) -> int:
+    settings = load_settings(options.config, os.environ)
+    configure(service="undelivered", version=VERSION, level="WARNING", style="text", stream=sys.stderr)
+    folder = options.dir or Path(settings.producer.undelivered_dir)
+    corrupt = options.command == "list" and corrupt_lines_paths(folder)
+    if folder.is_dir() and not (segment_paths(folder) or corrupt):
+        print(f"no undelivered messages in {folder}", file=sys.stderr)
         return 0
-    except OSError as error:
-        print(f"undelivered: {error}", file=sys.stderr)
-        return 1
+    return _list(folder) if options.command == "list" else _resend(settings, folder)
 
 
 def _list(folder: Path) -> int:
     if not folder.is_dir():
         raise ConfigurationError(f"folder {folder} does not exist; use --dir or set PRODUCER_UNDELIVERED_DIR")
-    list_messages(folder)
-    sys.stdout.flush()
+    list_messages(folder, local=sys.stdout.isatty())
     return 0
 
 
@@ -135,11 +130,15 @@ def _resend(settings: Settings, path: Path) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m src.undelivered",
-        description="List or resend the messages that the producer could not deliver. A message stays in the"
-        " undelivered folder, with the reason, until Kafka acknowledges it.",
-        epilog="Exit codes: 0 no message is left; 1 some are left, or in use by a producer; 2 wrong configuration.",
+    parser = command_line.parser(
+        "undelivered",
+        VERSION,
+        "List or resend the messages that the producer could not deliver. A message stays in the undelivered folder,"
+        " with the reason, until Kafka acknowledges it. Times are in the local time zone on a terminal, otherwise in"
+        " UTC.",
+        examples=["list", "resend"],
+        exit_codes="0 all are listed, or none is left; 1 failed, or some are left, or in use by a producer; 2 wrong"
+        " configuration or arguments",
     )
     parser.add_argument(
         "command",
@@ -148,7 +147,7 @@ def _parser() -> argparse.ArgumentParser:
         " resend by itself",
     )
     parser.add_argument("--dir", type=Path, metavar="PATH", help="the folder (default: producer.undelivered_dir)")
-    parser.add_argument("--config", type=Path, default=DEFAULT_FILE, metavar="PATH", help="settings file (%(default)s)")
+    command_line.add_config(parser, DEFAULT_FILE)
     return parser
 
 

@@ -7,13 +7,12 @@ import argparse
 import json
 import re
 import socket
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from src.utils import command_line
 from src.utils.config import ConfigurationError
 from src.utils.text import printable
 
@@ -74,20 +73,20 @@ def main(
     figures: Sequence[Figure],
     address: Callable[[Path], Address],
     default_file: Path,
+    version: str,
     arguments: Sequence[str] | None = None,
 ) -> int:
     """The program; `address` reads the address from a settings file and the environment."""
-    options = _parser(service, default_file).parse_args(arguments)
-    try:
+
+    def body() -> int:
+        options = _parser(service, default_file, version).parse_args(arguments)
         where = address(options.config)
         status = read_live(where) if options.live else read_status(where, figures)
-    except (ConfigurationError, NotReached) as error:
-        print(f"status: {error}", file=sys.stderr)
-        return NOT_REACHED
-    if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
-    print(as_json(status) if options.json else as_text(service, where, status, figures))
-    return READY if status.ok else NOT_READY
+        print(as_json(status) if options.json else as_text(service, where, status, figures))
+        return READY if status.ok else NOT_READY
+
+    failures = {ConfigurationError: NOT_REACHED, NotReached: NOT_REACHED}
+    return command_line.run("status", body, failures, error_code=NOT_REACHED)
 
 
 def read_live(address: Address, timeout: float = TIMEOUT) -> Status:
@@ -186,14 +185,16 @@ def _remaining(deadline: float) -> float:
     return seconds
 
 
-def _parser(service: str, default_file: Path) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m src.status",
-        description=f"Show whether the running {service} is live and ready, why not, and its most important metrics."
+def _parser(service: str, default_file: Path, version: str) -> argparse.ArgumentParser:
+    parser = command_line.parser(
+        "status",
+        version,
+        f"Show whether the running {service} is live and ready, why not, and its most important metrics."
         " The address is that of the settings: metrics.host and metrics.port.",
-        epilog="Exit codes: 0 ready; 1 not ready; 2 not reached, or wrong configuration.",
+        examples=["", "--json"],
+        exit_codes="0 ready, or live with --live; 1 not; 2 not reached, or wrong configuration or arguments",
     )
-    parser.add_argument("--config", type=Path, default=default_file, metavar="PATH", help="settings file (%(default)s)")
+    command_line.add_config(parser, default_file)
     parser.add_argument("--live", action="store_true", help="liveness only: exit with 0 if it is live, 1 if not")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
