@@ -7,7 +7,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from random import Random
@@ -25,7 +25,6 @@ from local.raw_producer import RawRecord, produce_raw
 from src.audit.comparison import Audit
 from src.consumer import DataConsumer
 from src.dead_letters.__main__ import main
-from src.dead_letters.commands import Streams
 from src.dead_letters.dead_letter import OFFSET, PARTITION, TOPIC, original_headers, read_replay_marker
 from src.kafka.topic_reader import TopicReader
 from src.model.header_names import as_bytes
@@ -149,9 +148,9 @@ class World:
         self._run("replay", *options)
 
     def _run(self, command: str, *options: str) -> str:
-        streams = Streams(StringIO(), StringIO())
-        assert main([command, "--config", str(self.file), *options], streams) == 0
-        return streams.out.getvalue()  # type: ignore[attr-defined, no-any-return]
+        with redirect_stdout(StringIO()) as out:
+            assert main([command, "--config", str(self.file), *options]) == 0
+        return out.getvalue()
 
 
 @pytest.fixture(params=["embedded", pytest.param("real", marks=pytest.mark.docker)])

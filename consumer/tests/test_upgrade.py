@@ -8,7 +8,7 @@ import json
 from base64 import b64decode
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from threading import Event, Thread
@@ -27,7 +27,6 @@ from local.broker import EmbeddedBroker
 from src.audit.comparison import Audit
 from src.consumer import DataConsumer
 from src.dead_letters.__main__ import main as dead_letters
-from src.dead_letters.commands import Streams
 from src.kafka.topic_reader import TopicReader
 from src.settings import Settings
 from src.storage import DataStorage
@@ -147,9 +146,9 @@ class World:
     def dead_letters(self, *arguments: str) -> list[Any]:
         """The output of `python -m src.dead_letters`: JSON lines, or text."""
         command, *options = arguments
-        streams = Streams(StringIO(), StringIO())
-        assert dead_letters([command, "--config", str(self._config), *options], streams) == 0, streams.err
-        lines = streams.out.getvalue().splitlines()  # type: ignore[attr-defined]
+        with redirect_stdout(StringIO()) as out:
+            assert dead_letters([command, "--config", str(self._config), *options]) == 0
+        lines = out.getvalue().splitlines()
         return [json.loads(line) for line in lines] if "--json" in options else lines
 
     def storage(self) -> DataStorage:
