@@ -64,10 +64,10 @@ check_disk() {
 }
 
 check_ports() {
-  local port ours
-  ours="$(docker ps --filter "label=com.docker.compose.project=$project" --format '{{.Ports}}')"
+  local port own
+  own="$(docker ps --filter "label=com.docker.compose.project=$project" --format '{{.Ports}}')"
   for port in $(docker compose config | sed -n 's/^ *published: "\([0-9]*\)"$/\1/p'); do
-    if [[ "$ours" != *":$port->"* ]] && is_in_use "$port"; then
+    if [[ "$own" != *":$port->"* ]] && is_in_use "$port"; then
       fail "port $port on 127.0.0.1 is in use: stop the program that uses it, or choose another port in .env"
     fi
   done

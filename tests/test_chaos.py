@@ -325,7 +325,7 @@ def test_a_trial_with_an_error_never_counts_as_passed() -> None:
     assert summary([PASS_ROW, ERROR_ROW]) == ("FAIL: 1 passed, 0 failed, 1 with errors, 0 skipped; 0 lost, 0 twice.")
 
 
-def test_to_prove_is_to_see_every_row_fail() -> None:
+def test_prove_passes_only_if_every_row_fails() -> None:
     assert summary([FAIL_ROW], prove=True).startswith("PROVED: 0 passed, 1 failed")
     assert summary([FAIL_ROW, PASS_ROW], prove=True).startswith("NOT PROVED: ")
     assert summary([FAIL_ROW, ERROR_ROW], prove=True).startswith("NOT PROVED: ")
@@ -446,7 +446,7 @@ def test_a_gauge_that_rises_by_more_than_a_tenth_grows() -> None:
     assert str(grown(*range(100, 200))) == "130 to 190"
 
 
-def test_a_rise_at_the_start_missing_values_and_a_small_rise_are_no_growth() -> None:
+def test_a_rise_at_the_start_missing_values_and_a_small_rise_are_not_growth() -> None:
     assert grown(*[10.0] * 20, *[100.0] * 60, *[0.0] * 50, *[109.0] * 20).flat
 
 

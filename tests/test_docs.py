@@ -20,7 +20,7 @@ SOURCES = [path for service in SERVICES for path in (ROOT / service / "src").rgl
 MAX_LINE = 100
 NO_DEFAULT = ("None", "", "ClientSettings({})")
 
-# Prints what the settings of the service in the current folder are; the packages of both services are named src.
+# Prints the settings of the service in the current folder; the packages of both services are named src.
 DESCRIBE_SETTINGS = """
 import json
 from msgspec import inspect

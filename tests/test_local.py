@@ -182,7 +182,7 @@ def test_a_command_to_copy_is_quoted() -> None:
         (b"\xff\xfe", {}),
     ],
 )
-def test_log_lines_that_are_no_events_are_ignored(text: bytes, event: dict[str, object]) -> None:
+def test_log_lines_that_are_not_events_are_ignored(text: bytes, event: dict[str, object]) -> None:
     assert parse_event(text) == event
 
 
@@ -347,7 +347,7 @@ def test_only_produce_requests_to_the_topic_are_throttled(request_: bytes, expec
     assert produces_to(b"data-topic", LENGTH + request_) is expected
 
 
-def test_a_long_topic_name_is_recognised_in_the_compact_encoding_too() -> None:
+def test_a_long_topic_name_is_recognized_in_the_compact_encoding_too() -> None:
     topic = b"t" * 200
 
     assert produces_to(topic, LENGTH + b"\x00\x00....\xc9\x01" + topic)

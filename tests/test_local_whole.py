@@ -305,12 +305,12 @@ raise SystemExit(main([], run))
 
 
 def test_a_run_whose_terminal_was_closed_stops_gracefully_without_output() -> None:
-    ours, terminal = os.openpty()
+    master, terminal = os.openpty()
     command = [sys.executable, "-c", PRINTS_AFTER_A_STOP]
     with subprocess.Popen(command, cwd=SCRIPTS, stdout=terminal, stderr=terminal) as process:
         os.close(terminal)
-        started = os.read(ours, 100)
-        os.close(ours)
+        started = os.read(master, 100)
+        os.close(master)
 
         process.send_signal(signal.SIGHUP)
 

@@ -461,12 +461,12 @@ def test_lines_can_be_searched_by_field(found: Elasticsearch) -> None:
     errors = found.find(log__level="ERROR", service__name="producer")
     partitions = found.find(pubsub__partitions=0, service__name="consumer")
     reasons = found.search({"match_phrase": {"pubsub.reason.text": "connection refused"}})
-    parked = found.search({"range": {"pubsub.reasons.processing_failed": {"gte": 1}}})
+    dead_lettered = found.search({"range": {"pubsub.reasons.processing_failed": {"gte": 1}}})
 
     assert "delivery failed permanently" in [hit["_source"]["message"] for hit in errors]
     assert "partitions assigned" in [hit["_source"]["message"] for hit in partitions]
     assert {hit["_source"]["message"] for hit in reasons} == {"broker unreachable"}
-    assert [hit["_source"]["message"] for hit in parked] == ["messages dead-lettered"]
+    assert [hit["_source"]["message"] for hit in dead_lettered] == ["messages dead-lettered"]
 
 
 @pytest.mark.docker

@@ -29,7 +29,7 @@ def test_a_make_target_runs_one_script_with_the_given_arguments(target: str) -> 
     assert arguments == "$(ARGS)"
 
 
-def test_ci_and_the_commit_hook_run_scripts_of_ours_with_options_that_they_know() -> None:
+def test_ci_and_the_commit_hook_run_existing_scripts_with_options_that_they_accept() -> None:
     hook = (ROOT / ".pre-commit-config.yaml").read_text()
     commands = re.findall(r"(?:run:|entry:)(?: /bin/bash)? (?:\./)?(scripts/\S+)((?: --[a-z]+)*)", WORKFLOW + hook)
 

@@ -62,14 +62,14 @@ ENVIRONMENTS: dict[str, dict[str, str]] = {
 
 
 def preamble(script: Path) -> str:
-    """What a script does before its own work, without comments."""
+    """The common beginning of a script, without comments."""
     lines = [line for line in script.read_text().splitlines() if not line.startswith("#")]
     return "\n".join(lines[: next(number for number, line in enumerate(lines) if "lib.sh" in line) + 1])
 
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A folder with a script that starts as ours do, and then shows what became of the environment."""
+    """A folder with a script that begins like the others, and then prints its environment."""
     scripts = tmp_path / "a check(out)" / "scripts"
     scripts.mkdir(parents=True)
     shutil.copy(ROOT / "scripts" / "lib.sh", scripts)

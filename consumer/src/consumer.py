@@ -153,7 +153,7 @@ class DataConsumer:
     def readiness_failures(self) -> list[str]:
         """Why messages are not being settled; empty while the service is ready. Safe from any thread.
 
-        Kafka, the store and the dead-letter topic must each have answered once.
+        Kafka, the store and the dead-letter topic must each have responded once.
         """
         failures = (*self._member.readiness_failures(), self._writer_failure(), self._dead_letters.unavailable_reason)
         return [failure for failure in failures if failure]

@@ -2,8 +2,8 @@
 
 The group member, its assignment, the committer, the writer with its thread, and the storage facade are the real ones,
 on a fake Kafka client. One thread runs at a time: the writer's works only while the test waits for it, so that every
-interleaving can be chosen, and repeated. The world remembers what was sent and checks each commit against the law,
-whatever the consumer believes.
+interleaving can be chosen, and repeated. The world records what was sent, and checks each commit against the invariant,
+independently of the consumer.
 """
 
 import json
@@ -32,7 +32,7 @@ from src.settings import ConsumerSettings, KafkaSettings
 from src.storage import DataStorage
 from src.stores.document import Document
 from src.utils.metrics import ConsumerMetrics
-from tests.fake_kafka import CommitAnswer, FakeAdmin, FakeConsumer, FakeMessage, FakeTopic
+from tests.fake_kafka import CommitResult, FakeAdmin, FakeConsumer, FakeMessage, FakeTopic
 from tests.fake_storage import FakeStore
 from tests.fakes import DEADLINE, TOPIC, deferred, failed, rejected
 
@@ -49,7 +49,7 @@ Position = tuple[int, int]
 
 
 class Kind(Enum):
-    """What a message is like, and so what must become of it."""
+    """The kind of a message, which determines its outcome."""
 
     GOOD = auto()
     POISON = auto()
@@ -73,9 +73,9 @@ class Fault(Enum):
     UNAVAILABLE = auto()
     """Nothing was done."""
     ANSWER_LOST = auto()
-    """All of it was done, and the answer is lost."""
+    """All of it was done, and the response is lost."""
     HALF = auto()
-    """Half of it was done, and the answer is lost."""
+    """Half of it was done, and the response is lost."""
     THROTTLED = auto()
     """The store defers every other document."""
 
@@ -102,7 +102,7 @@ class Crashed(Exception):
 
 
 class SteppedExecutor(ThreadPoolExecutor):
-    """The writer's thread, which runs from one pause to the next when the test says so."""
+    """The writer's thread, which the test runs from one pause to the next."""
 
     def __init__(self) -> None:
         super().__init__(max_workers=1)
@@ -123,7 +123,7 @@ class SteppedExecutor(ThreadPoolExecutor):
         super().shutdown(wait)
 
     def step(self, steps: int) -> None:
-        """Let the writer run past so many pauses, or as far as it has work."""
+        """Let the writer run past this number of pauses, or until it has no work."""
         for _ in range(steps):
             if not self._tasks and not self._busy:
                 return
@@ -154,7 +154,7 @@ class SteppedExecutor(ThreadPoolExecutor):
 
 
 def _fulfil(outcome: Future[T], function: Callable[..., T], args: Sequence[Any]) -> None:
-    """Whatever ends a task is the future's, as in the real executor."""
+    """The future raises the error of a task, as in the real executor."""
     try:
         outcome.set_result(function(*args))
     except Exception as error:  # noqa: BLE001 - the future raises it
@@ -190,7 +190,7 @@ class SteppedStop(Event):
 
 
 class Faults:
-    """What happens to the next calls; the ones after succeed."""
+    """The faults in the next calls; later calls succeed."""
 
     def __init__(self) -> None:
         self.planned: deque[Fault] = deque()
@@ -200,7 +200,7 @@ class Faults:
 
 
 class Database:
-    """What the store holds, whoever writes there."""
+    """The content of the store, which all consumers share."""
 
     def __init__(self) -> None:
         self.documents: dict[str, Document] = {}
@@ -227,7 +227,7 @@ class FaultyStore(FakeStore):
         )
         verdicts = [self._insert(document) for document in documents[:done]]
         if fault:
-            raise StorageUnavailable("unreachable", "no answer")
+            raise StorageUnavailable("unreachable", "no response")
         return verdicts
 
     def ping(self) -> None:
@@ -275,7 +275,7 @@ def _same(dead_letters: DeadLetters) -> DeadLetters:
 
 @dataclass(frozen=True)
 class Parts:
-    """What the consumer's core is made of; a mutant replaces one."""
+    """The parts of the consumer's core; a mutant replaces one of them."""
 
     assignment: type[Assignment] = Assignment
     member: type[GroupMember] = GroupMember
@@ -296,7 +296,7 @@ class World:
         self.owners: dict[int, Process | None] = dict.fromkeys(PARTITIONS)
         self.processes = [Process(self), Process(self)]
 
-    # -- what a test does
+    # -- called by tests
 
     def send(self, partition: int, kind: Kind) -> None:
         sent = self._new_message(kind)
@@ -310,12 +310,12 @@ class World:
             process.client.events.append(lambda: process.on_assign([partition]))
 
     def revoke(self, partition: int, drain_steps: int) -> None:
-        """The group asks the owner to give the partition up; it is free once the owner has."""
+        """The group revokes the partition; it is free once its owner has released it."""
         if owner := self.owners[partition]:
             owner.client.events.append(lambda: owner.on_revoke([partition], drain_steps))
 
     def remove(self, process: "Process") -> None:
-        """The group takes a silent member's partitions; it does not know yet, and continues."""
+        """The group removes a silent member, which does not know yet and continues."""
         if not process.removed:
             process.remove()
             self.release(process)
@@ -328,7 +328,7 @@ class World:
 
     def expire(self, partition: int) -> None:
         """Retention deletes all messages of the partition."""
-        self.topic.earliest[partition] = self.topic.end(partition)
+        self.topic.earliest[partition] = self.topic.high_watermark(partition)
 
     def release(self, process: "Process", partitions: Collection[int] = PARTITIONS) -> None:
         self.owners |= {p: None for p in partitions if self.owners[p] is process}
@@ -349,7 +349,7 @@ class World:
         for process in self.processes:
             process.kill()
 
-    # -- the law
+    # -- the invariant
 
     def check_commit(self, offsets: Mapping[int, int], fetched: Collection[Position]) -> None:
         """Every message before a committed offset must be stored or dead-lettered: those that are still in the topic,
@@ -358,7 +358,7 @@ class World:
         for partition, offset in offsets.items():
             for before in range(offset):
                 sent = self.sent[partition][before]
-                deleted = before < self.topic.begin(partition) and (partition, before) not in fetched
+                deleted = before < self.topic.low_watermark(partition) and (partition, before) not in fetched
                 no_message = sent.kind == Kind.MARKER.name
                 assert deleted or no_message or self._is_stored(sent) or (partition, before) in dead_letters, (
                     f"{partition}:{offset} is committed, and {before} ({sent.kind}) is neither stored nor dead-lettered"
@@ -399,12 +399,12 @@ class World:
         return sent.id in self.database.documents and not self._is_stored(sent)
 
     def _is_committed(self, partition: int) -> bool:
-        end = self.topic.end(partition)
-        return self.topic.offsets.get(partition, 0) == end or self.topic.begin(partition) == end
+        end = self.topic.high_watermark(partition)
+        return self.topic.offsets.get(partition, 0) == end or self.topic.low_watermark(partition) == end
 
 
 class CheckedClient(FakeConsumer):
-    """A client whose commits are checked against the law, and meet faults."""
+    """A client that checks commits against the invariant, and injects faults into them."""
 
     def __init__(self, world: World, settings: Mapping[str, Any]) -> None:
         super().__init__(world.topic, settings)
@@ -415,11 +415,11 @@ class CheckedClient(FakeConsumer):
         """Messages that have arrived and can be returned."""
         self.first_before_events = False
         """Whether the first message is returned before the callbacks run, and may be stale after them."""
-        self.answering = True
-        """Whether commits are answered in the next poll."""
+        self.responding = True
+        """Whether the next poll passes on the responses to commits."""
         self.fetched: dict[int, set[Position]] = {}
         """What was returned of each partition since it was assigned."""
-        self._answer: list[CommitAnswer] | None = None
+        self._response: list[CommitResult] | None = None
 
     def poll(self, timeout: float) -> Any:
         if self.first_before_events and (messages := self.fetch(1)):
@@ -436,12 +436,12 @@ class CheckedClient(FakeConsumer):
 
     def commit(self, offsets: Sequence[TopicPartition], *, asynchronous: bool) -> Any:
         if not asynchronous:
-            return self.answer_commit(offsets)
-        assert self._answer is None, "two commits at a time"
-        self._answer = self.answer_commit(offsets)
+            return self.commit_results(offsets)
+        assert self._response is None, "two commits at a time"
+        self._response = self.commit_results(offsets)
         return None
 
-    def answer_commit(self, offsets: Sequence[TopicPartition]) -> list[CommitAnswer]:
+    def commit_results(self, offsets: Sequence[TopicPartition]) -> list[CommitResult]:
         """A member that was removed from the group is rejected."""
         due = {position.partition: position.offset for position in offsets}
         assert due, "an empty commit"
@@ -453,21 +453,21 @@ class CheckedClient(FakeConsumer):
         committed = offsets if fault is Fault.ANSWER_LOST else offsets[:confirmed]
         self.world.topic.committed |= {p.partition: (p.offset, p.metadata or "") for p in committed}
         return [
-            CommitAnswer(
+            CommitResult(
                 p.partition, p.offset, None if index < confirmed else KafkaError(KafkaError.ILLEGAL_GENERATION)
             )
             for index, p in enumerate(offsets)
         ]
 
     def _run_events(self) -> None:
-        if self.answering and self._answer is not None:
-            answer, self._answer = self._answer, None
-            self.settings["on_commit"](None, answer)
+        if self.responding and self._response is not None:
+            response, self._response = self._response, None
+            self.settings["on_commit"](None, response)
         super()._run_events()
 
 
 class Process:
-    """A consumer: its core, and in the place of its loop what the test calls."""
+    """The core of a consumer; the test calls what its loop would call."""
 
     def __init__(self, world: World) -> None:
         self.now = 1000.0
@@ -517,10 +517,10 @@ class Process:
 
     # -- the loop, as in DataConsumer
 
-    def poll(self, limit: int, *, first_before_events: bool = False, answered: bool = True) -> None:
+    def poll(self, limit: int, *, first_before_events: bool = False, responded: bool = True) -> None:
         self.client.budget = limit
         self.client.first_before_events = first_before_events
-        self.client.answering = answered
+        self.client.responding = responded
         if records := self.member.poll(max(limit, 1), 0.0):
             self._waiting.append(records)
         if self._waiting and not self._thread.full:
@@ -576,7 +576,7 @@ class Process:
             assert known or partition in due, f"{partition}:{position} is settled, and neither committed nor due"
 
     def plan_faults(self, store: Sequence[Fault], dead_letters: Sequence[Fault], commits: Sequence[Fault]) -> None:
-        """What happens to the next calls to each."""
+        """The faults in the next calls to each dependency."""
         self.store_faults.planned.extend(store)
         self.dead_letter_faults.planned.extend(dead_letters)
         self.client.faults.planned.extend(commits)
@@ -585,7 +585,7 @@ class Process:
         for faults in (self.store_faults, self.dead_letter_faults, self.client.faults):
             faults.planned.clear()
 
-    # -- what the group does with it
+    # -- called by the group
 
     def remove(self) -> None:
         self.client.removed = True

@@ -56,7 +56,7 @@ class FakeMessage:
         return 0, 0
 
 
-class CommitAnswer(NamedTuple):
+class CommitResult(NamedTuple):
     """A TopicPartition with an error, which tests cannot give the real one."""
 
     partition: int
@@ -66,17 +66,17 @@ class CommitAnswer(NamedTuple):
 
 @dataclass
 class FakeTopic:
-    """What the broker has: `logs` by partition, in which None is no message but a transaction's marker."""
+    """What the broker has: `logs` by partition, in which None stands for a transaction marker."""
 
     logs: dict[int, list[bytes | None]]
     earliest: dict[int, int] = field(default_factory=dict)
     committed: dict[int, tuple[int, str]] = field(default_factory=dict)
     """The group's offsets, with their metadata."""
 
-    def end(self, partition: int) -> int:
+    def high_watermark(self, partition: int) -> int:
         return len(self.logs[partition])
 
-    def begin(self, partition: int) -> int:
+    def low_watermark(self, partition: int) -> int:
         return self.earliest.get(partition, 0)
 
     @property
@@ -103,7 +103,7 @@ class FakeConsumer:
         self._reported_ends: dict[int, int] = {}
         self._out_of_range: set[int] = set()
 
-    # -- what a test does
+    # -- called by tests
 
     def assign(self, *partitions: int) -> None:
         self.events.append(lambda: self._on_assign(self, _at(partitions)))
@@ -117,7 +117,10 @@ class FakeConsumer:
     def report_statistics(self, *, connected: bool = True) -> None:
         """As librdkafka does now and then: the client is in its group, and at the ends of the partitions."""
         partitions = {
-            str(number): {"lo_offset": self._topic.begin(number), "ls_offset": self._topic.end(number)}
+            str(number): {
+                "lo_offset": self._topic.low_watermark(number),
+                "ls_offset": self._topic.high_watermark(number),
+            }
             for number in self._topic.logs
         }
         state = "UP" if connected else "DOWN"
@@ -149,10 +152,10 @@ class FakeConsumer:
         return self.fetch(limit)
 
     def commit(self, offsets: Sequence[TopicPartition], *, asynchronous: bool) -> Any:
-        answers = self.answer_commit(offsets)
+        results = self.commit_results(offsets)
         if asynchronous:
-            self.events.append(lambda: self.settings["on_commit"](None, answers))
-        return answers
+            self.events.append(lambda: self.settings["on_commit"](None, results))
+        return results
 
     def committed(self, partitions: Sequence[TopicPartition], *, timeout: float) -> list[TopicPartition]:
         nothing = (OFFSET_INVALID, "")
@@ -161,13 +164,13 @@ class FakeConsumer:
         ]
 
     def offsets_for_times(self, partitions: Sequence[TopicPartition], *, timeout: float) -> list[TopicPartition]:
-        look_up = {OFFSET_BEGINNING: self._topic.begin, OFFSET_END: self._topic.end}
+        look_up = {OFFSET_BEGINNING: self._topic.low_watermark, OFFSET_END: self._topic.high_watermark}
         return [TopicPartition(TOPIC, p.partition, look_up[p.offset](p.partition)) for p in partitions]
 
     def incremental_assign(self, positions: Sequence[TopicPartition]) -> None:
         for position in positions:
-            begin = self._topic.begin(position.partition)
-            self.assigned[position.partition] = begin if position.offset < 0 else position.offset
+            low = self._topic.low_watermark(position.partition)
+            self.assigned[position.partition] = low if position.offset < 0 else position.offset
             self._reported_ends.pop(position.partition, None)
             self._out_of_range.discard(position.partition)
 
@@ -198,18 +201,18 @@ class FakeConsumer:
                 messages.append(message)
         return messages
 
-    def answer_commit(self, offsets: Sequence[TopicPartition]) -> list[CommitAnswer]:
+    def commit_results(self, offsets: Sequence[TopicPartition]) -> list[CommitResult]:
         if self.rejections:
             self.rejections -= 1
             error = KafkaError(KafkaError.REBALANCE_IN_PROGRESS)
-            return [CommitAnswer(p.partition, p.offset, error) for p in offsets]
+            return [CommitResult(p.partition, p.offset, error) for p in offsets]
         self._topic.committed |= {p.partition: (p.offset, p.metadata or "") for p in offsets}
-        return [CommitAnswer(p.partition, p.offset) for p in offsets]
+        return [CommitResult(p.partition, p.offset) for p in offsets]
 
     def _next(self, partition: int) -> FakeMessage | None:
         """The next message, or event; None where there is nothing to report."""
         position, log = self.assigned[partition], self._topic.logs[partition]
-        if not self._topic.begin(partition) <= position <= len(log):
+        if not self._topic.low_watermark(partition) <= position <= len(log):
             self._out_of_range.add(partition)
             return FakeMessage(position, partition, error=KafkaError(KafkaError._AUTO_OFFSET_RESET, "out of range"))
         while position < len(log) and log[position] is None:
@@ -229,12 +232,12 @@ class FakeConsumer:
 
 
 class FakeAdmin:
-    """An admin client to which the broker gives this topic id, by default none, as old brokers; or an error."""
+    """An admin client that receives this topic id (by default none, as from old brokers) or an error."""
 
     def __init__(self, topic_id: str = NO_ID) -> None:
         self.topic_id = topic_id
         self.operations: Sequence[AclOperation] | None = None
-        """What the user is authorized to do with the topic; None as of old brokers."""
+        """The authorized operations on the topic; None as from old brokers."""
         self.error: int | None = None
         self.credentials: tuple[str, str] | None = None
 
@@ -242,12 +245,12 @@ class FakeAdmin:
         self.credentials = username, password
 
     def describe_topics(self, *_topics: object, **_options: object) -> Mapping[str, Future[Any]]:
-        answer: Future[Any] = Future()
+        response: Future[Any] = Future()
         if self.error is None:
-            answer.set_result(_Description(self.topic_id, self.operations))
+            response.set_result(_Description(self.topic_id, self.operations))
         else:
-            answer.set_exception(KafkaException(KafkaError(self.error)))
-        return {TOPIC: answer}
+            response.set_exception(KafkaException(KafkaError(self.error)))
+        return {TOPIC: response}
 
 
 class _Description(NamedTuple):

@@ -13,7 +13,7 @@ from tests.fakes import DEADLINE
 
 
 class FakeStore:
-    """A test decides what it answers.
+    """A test decides how it responds.
 
     `outages` is the number of calls that fail, `verdicts` has the next verdicts of a document by its id, and a call to
     insert does not return before `gate` is set.

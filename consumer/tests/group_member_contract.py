@@ -19,7 +19,7 @@ QUICK = Timing(statistics_interval=0.1, lookup_interval=0.1)
 
 
 class Member:
-    """A member of the group, and what it has been given so far. With `settling` that is settled on revocation."""
+    """A member of the group and the records it has received. With `settling`, they are settled on revocation."""
 
     def __init__(self, settings: KafkaSettings, on_offset_gap: str = "stop", **collaborators: Any) -> None:
         self.registry = CollectorRegistry()
@@ -159,7 +159,7 @@ class GroupMemberContract:
 
         assert member.offsets == [3]
 
-    def test_what_is_not_settled_is_read_again_by_the_next_member(self, group: Group) -> None:
+    def test_unsettled_records_are_read_again_by_the_next_member(self, group: Group) -> None:
         group.produce([b"a", b"b"])
         member = group.join()
         group.until(lambda: len(member.records) == 2)
@@ -170,7 +170,7 @@ class GroupMemberContract:
 
         assert member.offsets == [0, 1]
 
-    def test_what_is_settled_before_a_revocation_is_committed_with_it(self, group: Group) -> None:
+    def test_records_settled_before_a_revocation_are_committed_with_it(self, group: Group) -> None:
         group.produce([b"a", b"b"])
         member = group.join()
         group.until(lambda: len(member.records) == 2)
@@ -209,7 +209,7 @@ class GroupMemberContract:
         member.member.resume()
         group.until(lambda: member.offsets == [0])
 
-    def test_the_end_of_a_partition_is_noted_and_no_error(self, group: Group) -> None:
+    def test_the_end_of_a_partition_is_recorded_and_is_not_an_error(self, group: Group) -> None:
         group.produce([b"a"])
         member = group.join()
 
@@ -218,7 +218,7 @@ class GroupMemberContract:
         assert member.offsets == [0]
         assert member.assignment.errors == []
 
-    def test_a_committed_offset_that_no_longer_exists_stops_its_partition_alone(self, group: Group) -> None:
+    def test_a_committed_offset_that_no_longer_exists_stops_only_its_partition(self, group: Group) -> None:
         group.produce([b"a"])
         group.produce([b"b"], partition=1)
         group.commit(1000)

@@ -12,9 +12,9 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewPartitions, NewTopic
 
-from tests.mongodb_server import docker_answers, image
+from tests.mongodb_server import docker_is_available, image
 
-PATIENCE = 60.0  # seconds for what a broker has to do
+PATIENCE = 60.0  # seconds to wait for a broker
 SINGLE_BROKER = {
     "KAFKA_AUTO_CREATE_TOPICS_ENABLE": "false",  # as in the stack
     "KAFKA_TRANSACTION_STATE_LOG_REPLICATION_FACTOR": "1",
@@ -28,7 +28,7 @@ def kafka_servers() -> Iterator[str]:
     if given:
         yield given
         return
-    if not docker_answers():
+    if not docker_is_available():
         pytest.skip("needs Kafka: set TEST_KAFKA_SERVERS, or start a Docker engine")
     from testcontainers.community.kafka import KafkaContainer
 
@@ -38,29 +38,29 @@ def kafka_servers() -> Iterator[str]:
 
 
 class Topics:
-    """Makes topics of its own, and changes them as an administrator would."""
+    """Creates topics, and changes them as an administrator would."""
 
     def __init__(self, servers: str) -> None:
         self.servers = servers
         self._admin = AdminClient({"bootstrap.servers": servers})
 
-    def make(self, name: str, partitions: int = 4, **config: str) -> None:
-        """A topic of that name may be on its way out still."""
+    def create(self, name: str, partitions: int = 4, **config: str) -> None:
+        """Retries, because the deletion of a topic of that name may still be in progress."""
         tick, deadline = Event(), monotonic() + PATIENCE
-        while not self._made(NewTopic(name, partitions, 1, config=config)):
+        while not self._created(NewTopic(name, partitions, 1, config=config)):
             assert monotonic() < deadline, f"cannot make {name}"
             tick.wait(0.1)
 
     def delete(self, *names: str) -> None:
         self._done(self._admin.delete_topics(list(names), operation_timeout=PATIENCE))
 
-    def widen(self, name: str, partitions: int) -> None:
+    def add_partitions(self, name: str, partitions: int) -> None:
         self._done(self._admin.create_partitions([NewPartitions(name, partitions)]))
 
     def name(self) -> str:
         return f"test-{uuid4().hex[:12]}"
 
-    def _made(self, topic: NewTopic) -> bool:
+    def _created(self, topic: NewTopic) -> bool:
         try:
             self._done(self._admin.create_topics([topic]))
         except KafkaException as error:
@@ -69,8 +69,8 @@ class Topics:
             return False
         return True
 
-    def _done(self, answers: Mapping[str, Future[None]]) -> None:
-        futures = list(answers.values())
+    def _done(self, results: Mapping[str, Future[None]]) -> None:
+        futures = list(results.values())
         wait(futures, PATIENCE)
         for future in futures:
             future.result()

@@ -19,7 +19,7 @@ def mongodb_uri() -> Iterator[str]:
     if given:
         yield given
         return
-    if not docker_answers():
+    if not docker_is_available():
         pytest.skip("needs MongoDB: set TEST_MONGODB_URI, or start a Docker engine")
     from testcontainers.community.mongodb import MongoDbContainer
 
@@ -36,8 +36,8 @@ def mongodb_database(mongodb_uri: str) -> Iterator[str]:
         client.drop_database(name)
 
 
-def docker_answers() -> bool:
-    """Uses the command, because the Python client leaves its socket open if the engine does not answer."""
+def docker_is_available() -> bool:
+    """Uses the command, because the Python client leaves its socket open if the engine is unresponsive."""
     if shutil.which("docker") is None:
         return False
     return subprocess.run(["docker", "info"], capture_output=True, check=False, timeout=60).returncode == 0

@@ -1,4 +1,4 @@
-"""A Kafka client that follows a script, for what no broker can be made to do."""
+"""A Kafka client that follows a script, for events that a broker cannot be made to cause."""
 
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -18,8 +18,8 @@ class ScriptedClient:
         self.script: deque[FakeMessage | Callable[[], None]] = deque()
         self.group: dict[int, tuple[int, str]] = {}
         """What the group has committed: offsets with their metadata."""
-        self.begins: dict[int, int] = {}
-        """The earliest offsets; those of other partitions are not answered in time."""
+        self.earliest: dict[int, int] = {}
+        """The earliest offsets; look-ups of other partitions time out."""
         self.starts: list[int] = []
         self.paused: set[int] = set()
         self.failing = False
@@ -69,14 +69,14 @@ class ScriptedClient:
 
     def committed(self, partitions: list[TopicPartition], *, timeout: float) -> list[TopicPartition]:
         if self.failing:
-            raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "no answer"))
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "no response"))
         nothing = (OFFSET_INVALID, "")
         return [TopicPartition(TOPIC, p.partition, *self.group.get(p.partition, nothing)) for p in partitions]
 
     def offsets_for_times(self, partitions: list[TopicPartition], *, timeout: float) -> list[TopicPartition]:
-        if not all(position.partition in self.begins for position in partitions):
-            raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "no answer"))
-        return [TopicPartition(TOPIC, position.partition, self.begins[position.partition]) for position in partitions]
+        if not all(position.partition in self.earliest for position in partitions):
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "no response"))
+        return [TopicPartition(TOPIC, position.partition, self.earliest[position.partition]) for position in partitions]
 
     def incremental_assign(self, partitions: list[TopicPartition]) -> None:
         self.starts += [position.offset for position in partitions]

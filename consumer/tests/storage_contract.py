@@ -236,7 +236,7 @@ class StorageContract:
         assert repr(storage.get({"id": given_message["id"]})) == repr([given_message])
 
     @pytest.mark.parametrize(("reason", "fields"), INVALID.values(), ids=INVALID)
-    def test_an_invalid_message_is_rejected_and_its_neighbours_are_stored(
+    def test_an_invalid_message_is_rejected_and_its_neighbors_are_stored(
         self, storage: DataStorage, reason: str, fields: Message
     ) -> None:
         verdicts = storage.save_many([message("a"), message("b", **fields), message("c")])

@@ -1,4 +1,4 @@
-"""What may be committed, and what counts."""
+"""Which offsets may be committed, and which records are ignored."""
 
 from random import Random
 
@@ -122,7 +122,7 @@ def test_records_in_flight_from_before_a_gap_hold_the_skipped_position_back() ->
     assert assignment.due() == {0: 9}
 
 
-def test_the_end_of_a_partition_counts_once_nothing_is_in_flight() -> None:
+def test_the_end_of_a_partition_is_due_once_nothing_is_in_flight() -> None:
     assignment = Assignment()
     assignment.assign({0: Start(5)})
     assignment.track([record(5)])

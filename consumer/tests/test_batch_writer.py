@@ -22,7 +22,7 @@ def world() -> WriterWorld:
     return WriterWorld()
 
 
-def test_a_broken_message_is_dead_lettered_and_its_neighbours_are_stored(world: WriterWorld) -> None:
+def test_a_broken_message_is_dead_lettered_and_its_neighbors_are_stored(world: WriterWorld) -> None:
     result = world.writer.write([record(1), record(2, b"{"), record(3)])
 
     assert world.stored == ["0-1", "0-3"]

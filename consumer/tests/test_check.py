@@ -56,7 +56,7 @@ def test_a_missing_topic_is_named(broker: EmbeddedBroker, tmp_path: Path, capsys
     assert "no-such-topic does not exist" in table
 
 
-def test_a_missing_right_on_the_topic_is_told_from_a_missing_topic(
+def test_a_missing_permission_is_distinguished_from_a_missing_topic(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with EmbeddedBroker({"data-topic": 1, "data-topic.dlq": 1}) as broker:

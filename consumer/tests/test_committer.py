@@ -1,4 +1,4 @@
-"""What happens while the last commit of a partition waits for its answer."""
+"""Dead-lettering stops before the last commit of a revoked partition."""
 
 from collections.abc import Sequence
 from typing import Any, cast
@@ -15,7 +15,7 @@ from tests.fakes import TOPIC, record
 
 
 class SlowClient:
-    """Notes whether the partition is still owned while its last commit is answered."""
+    """Records whether the partition is still owned during its last commit."""
 
     def __init__(self, assignment: Assignment) -> None:
         self._assignment = assignment
@@ -29,7 +29,7 @@ class SlowClient:
         return offsets
 
 
-def test_nothing_more_is_dead_lettered_while_the_last_commit_of_a_partition_is_answered() -> None:
+def test_nothing_more_is_dead_lettered_during_the_last_commit_of_a_partition() -> None:
     assignment = Assignment()
     client = SlowClient(assignment)
     metrics = ConsumerMetrics(CollectorRegistry(), version="1", dead_letter_reasons=())

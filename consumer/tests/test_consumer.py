@@ -1,4 +1,4 @@
-"""The loop: what arrives, what is stored and dead-lettered, and what is committed."""
+"""The loop: which messages are received, stored, dead-lettered and committed."""
 
 import json
 import time
@@ -103,7 +103,7 @@ class World:
             self.error = error
 
 
-def test_what_arrives_is_stored_and_then_committed() -> None:
+def test_messages_are_stored_and_then_committed() -> None:
     world = World(message(0), message(1), message(2))
 
     world.until(lambda: world.committed == 3)
@@ -114,7 +114,7 @@ def test_what_arrives_is_stored_and_then_committed() -> None:
     assert (world.metric("consumer_offset_commits_total", result="success") or 0) >= 1
 
 
-def test_an_invalid_message_is_dead_lettered_and_its_neighbours_are_stored() -> None:
+def test_an_invalid_message_is_dead_lettered_and_its_neighbors_are_stored() -> None:
     world = World(message(0), b"{", message(2))
 
     world.until(lambda: world.committed == 3)
@@ -228,7 +228,7 @@ def test_a_rejected_commit_is_retried() -> None:
     assert world.metric("consumer_offset_commits_total", result="failure") == 2
 
 
-def test_what_is_settled_is_committed_on_revocation() -> None:
+def test_settled_messages_are_committed_on_revocation() -> None:
     slow = {**CONFIG, "consumer": {**CONFIG["consumer"], "offset_commit_frequency_ms": 3_600_000}}
     world = World(message(0), message(1), config=slow)
 
@@ -304,7 +304,7 @@ def test_the_end_of_a_transaction_is_committed_on_a_stop() -> None:
     assert world.committed == 2
 
 
-def test_what_arrives_while_the_writer_is_full_is_written_in_order() -> None:
+def test_messages_received_while_the_writer_is_full_are_written_in_order() -> None:
     world = World(*messages(4))
     world.store.gate = Event()
 
@@ -356,7 +356,7 @@ class Unresponsive(FakeStore):
         super().ping()
 
 
-def test_ready_fails_until_kafka_the_store_and_the_dead_letter_topic_have_answered(
+def test_ready_fails_until_kafka_the_store_and_the_dead_letter_topic_have_responded(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level("INFO")

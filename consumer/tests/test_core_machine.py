@@ -1,4 +1,4 @@
-"""The consumer's core keeps the law under any order of events.
+"""The consumer's core preserves the invariant in any order of events.
 
 Hypothesis looks for a sequence of events that breaks it; a second test shows that it finds one as soon as the core is
 wrong. For a longer search:
@@ -77,9 +77,9 @@ class CoreMachine(RuleBasedStateMachine):
 
     # -- the loop, the writer and faults
 
-    @rule(number=processes, limit=st.integers(0, 8), first_before_events=st.booleans(), answered=st.booleans())
-    def poll(self, number: int, limit: int, first_before_events: bool, answered: bool) -> None:
-        self.process(number).poll(limit, first_before_events=first_before_events, answered=answered)
+    @rule(number=processes, limit=st.integers(0, 8), first_before_events=st.booleans(), responded=st.booleans())
+    def poll(self, number: int, limit: int, first_before_events: bool, responded: bool) -> None:
+        self.process(number).poll(limit, first_before_events=first_before_events, responded=responded)
 
     @rule(number=processes, count=st.integers(1, 6))
     def step(self, number: int, count: int) -> None:
@@ -125,7 +125,7 @@ class CoreMachine(RuleBasedStateMachine):
     def remove_and_return(
         self, number: int, dead_letters: list[Fault], before: tuple[int, int], after: tuple[int, int]
     ) -> None:
-        """A short absence: the member is assigned what it had, under other numbers."""
+        """A short absence: the member is assigned the same partitions again, under other numbers."""
         process = self.process(number)
         process.plan_faults([], dead_letters, [])
         process.iterate(*before)
@@ -191,7 +191,7 @@ def storage_of(kind: type[DataStorage]) -> Callable[[FakeStore], Storage]:
     return lambda store: kind({}, store=store)
 
 
-def test_the_core_keeps_the_law_in_every_order_of_events() -> None:
+def test_the_invariant_holds_in_every_order_of_events() -> None:
     run_state_machine_as_test(CoreMachine, settings=COMMON)
 
 
@@ -282,7 +282,7 @@ class AssumesSuccessInAnOutage(DataStorage):
 
 class DoesNotCompare(DataStorage):
     def save_many(self, documents: Sequence[Mapping[str, Any]]) -> list[Verdict]:
-        """Whatever is there under an id is taken for the same message."""
+        """Takes any document under an id for the same message."""
         verdicts = super().save_many(documents)
         return [DUPLICATE if verdict.reason == "id_conflict" else verdict for verdict in verdicts]
 
@@ -311,17 +311,17 @@ class DoesNotWaitForDeadLetters:
         self._dead_letters.close()
 
 
-LAW = "neither stored nor dead-lettered"
+VIOLATION = "neither stored nor dead-lettered"
 MUTANTS = {
-    "commits what it tracks": (Parts(assignment=SettlesWhatItTracks), LAW),
-    "settles by results of an older assignment": (Parts(assignment=IgnoresNumbers), f"{LAW}|not settled"),
-    "commits what was read": (Parts(assignment=TrustsThePosition), LAW),
+    "commits what it tracks": (Parts(assignment=SettlesWhatItTracks), VIOLATION),
+    "settles by results of an older assignment": (Parts(assignment=IgnoresNumbers), f"{VIOLATION}|not settled"),
+    "commits what was read": (Parts(assignment=TrustsThePosition), VIOLATION),
     "waits for a message where there is only a marker": (Parts(assignment=NeverAdvances), "not settled"),
-    "forgets what came before retention's gap": (Parts(assignment=ForgetsWhatCameBeforeAGap), LAW),
-    "commits past what is unsettled": (Parts(assignment=SkipsUnsettled), LAW),
+    "forgets what came before retention's gap": (Parts(assignment=ForgetsWhatCameBeforeAGap), VIOLATION),
+    "commits past what is unsettled": (Parts(assignment=SkipsUnsettled), VIOLATION),
     "commits what is lost": (Parts(member=CommitsWhatIsLost), "a commit for a partition that is lost"),
     "keeps what is lost": (Parts(member=KeepsWhatIsLost), "a commit for a partition that is another's"),
-    "commits what is in flight on revoke": (Parts(member=CommitsWhatIsInFlight), LAW),
+    "commits what is in flight on revoke": (Parts(member=CommitsWhatIsInFlight), VIOLATION),
     "takes a rejected commit for a confirmed one": (
         Parts(member=TakesRejectedForConfirmed),
         "neither committed nor due",
@@ -330,10 +330,10 @@ MUTANTS = {
         Parts(storage=storage_of(RejectsInAnOutage)),
         "dead-lettered",
     ),
-    "assumes success in an outage": (Parts(storage=storage_of(AssumesSuccessInAnOutage)), LAW),
-    "does not compare duplicates": (Parts(storage=storage_of(DoesNotCompare)), LAW),
-    "does not wait for dead letters": (Parts(dead_letters=DoesNotWaitForDeadLetters), LAW),
-    "settles what a storm holds back": (Parts(writer=SettlesWhatAStormHolds), LAW),
+    "assumes success in an outage": (Parts(storage=storage_of(AssumesSuccessInAnOutage)), VIOLATION),
+    "does not compare duplicates": (Parts(storage=storage_of(DoesNotCompare)), VIOLATION),
+    "does not wait for dead letters": (Parts(dead_letters=DoesNotWaitForDeadLetters), VIOLATION),
+    "settles what a storm holds back": (Parts(writer=SettlesWhatAStormHolds), VIOLATION),
     "forgets what a storm holds back": (Parts(writer=ForgetsWhatAStormHolds), "not settled"),
 }
 

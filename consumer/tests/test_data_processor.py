@@ -159,7 +159,7 @@ def test_an_id_is_kept_exactly_as_sent(text: str) -> None:
 
 
 @pytest.mark.parametrize(("text", "expected"), VALID_DATES.items())
-def test_a_date_is_converted_to_utc_and_cut_to_milliseconds(text: str, expected: str) -> None:
+def test_a_date_is_converted_to_utc_and_truncated_to_milliseconds(text: str, expected: str) -> None:
     created_at = process(json.dumps({"id": "1", "created_at": text}).encode())["created_at"]
 
     assert created_at.isoformat(timespec="microseconds") == f"{expected}000+00:00"

@@ -394,7 +394,7 @@ def test_an_unknown_client_setting_is_a_configuration_error() -> None:
         DeadLetterTopic(KafkaSettings(client=ClientSettings({"no.such.key": 1})))
 
 
-def test_the_client_does_not_warn_of_consumer_settings(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_client_does_not_warn_about_consumer_settings(caplog: pytest.LogCaptureFixture) -> None:
     client = ClientSettings({"fetch.min.bytes": 1, "max.poll.interval.ms": 60_000})
     dead_letters = DeadLetterTopic(KafkaSettings(client=client, bootstrap_servers="127.0.0.1:1"), timeout=SHORT)
 
@@ -502,7 +502,7 @@ def test_the_check_reports_what_would_prevent_dead_lettering(
         ({"data-topic.dlq": 3}, [AclOperation.DESCRIBE], "not authorized for Write on topic data-topic.dlq"),
     ],
 )
-def test_a_missing_right_is_told_from_a_missing_topic(topics: Any, operations: Any, text: str) -> None:
+def test_a_missing_permission_is_distinguished_from_a_missing_topic(topics: Any, operations: Any, text: str) -> None:
     admin: Any = ScriptedAdmin(topics, {"data-topic.dlq": config(size=1_114_124), "data-topic": config()})
     admin.operations = operations
 

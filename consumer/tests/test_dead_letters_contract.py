@@ -199,7 +199,7 @@ class TestKafka(DeadLettersContract):
     @pytest.fixture
     def topic(self, topics: Topics) -> Iterator[Topic]:
         name = topics.name()
-        topics.make(name, partitions=2)
+        topics.create(name, partitions=2)
         topic = TopicOnKafka(topics.servers, name)
         yield topic
         topic.dead_letters.close()

@@ -14,8 +14,8 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DataStorage:
     uri = f"sqlite:///{tmp_path}/store.db"
     monkeypatch.setenv("MONGODB_URI", uri)
     storage = DataStorage({"uri": uri})
-    for number, colour in enumerate(["red", "blue", "blue"]):
-        assert storage.save({"id": str(number), "colour": colour})
+    for number, color in enumerate(["red", "blue", "blue"]):
+        assert storage.save({"id": str(number), "color": color})
     return storage
 
 
@@ -24,7 +24,7 @@ def found(capsys: pytest.CaptureFixture[str]) -> list[str]:
 
 
 def test_a_filter_finds_matching_messages(store: DataStorage, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(['{"colour": "blue"}', "--sort=-id"]) == 0
+    assert main(['{"color": "blue"}', "--sort=-id"]) == 0
 
     assert found(capsys) == ["2", "1"]
 
@@ -52,7 +52,7 @@ def test_an_empty_store_is_said_in_words(
 
 
 def test_an_unsupported_operator_is_named(store: DataStorage, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(['{"colour": {"$regex": "b"}}']) == 2
+    assert main(['{"color": {"$regex": "b"}}']) == 2
 
     assert "$regex" in capsys.readouterr().err
 

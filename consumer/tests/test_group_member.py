@@ -126,14 +126,14 @@ def lag(member: Member) -> float | None:
     return member.metric("consumer_lag_messages", topic=TOPIC, partition="0")
 
 
-def answering(topic_id: str) -> Any:
+def responding(topic_id: str) -> Any:
     return lambda _settings: FakeAdmin(topic_id)
 
 
 def test_a_recreated_topic_is_not_read_from_the_middle(group: EmbeddedGroup) -> None:
     group.produce([b"a", b"b", b"c"])
     group.commit(2, topic_id=OLD)
-    member = group.join(admin=answering(NEW))
+    member = group.join(admin=responding(NEW))
 
     group.until(lambda: member.assignment.gaps)
 
@@ -144,16 +144,16 @@ def test_a_recreated_topic_is_not_read_from_the_middle(group: EmbeddedGroup) -> 
     assert member.records == []
 
 
-def test_the_topic_id_is_committed_beside_the_offset_and_recognised(group: EmbeddedGroup) -> None:
+def test_the_topic_id_is_committed_with_the_offset_and_recognized(group: EmbeddedGroup) -> None:
     group.produce([b"a", b"b"])
     group.commit(1, topic_id=OLD)
-    member = group.join(admin=answering(OLD))
+    member = group.join(admin=responding(OLD))
     group.until(lambda: member.offsets == [1])
     member.settle()
     group.until(lambda: not member.assignment.due())
     group.leave()
 
-    member = group.join(admin=answering(NEW))
+    member = group.join(admin=responding(NEW))
 
     group.until(lambda: 0 in member.assignment.gaps)
 

@@ -1,4 +1,4 @@
-"""What a GroupMember does about the errors of its client, which a script gives."""
+"""How a GroupMember handles errors of its client, which follows a script."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ from tests.scripted_client import ScriptedClient
 
 
 class World:
-    """A member, and the clients that it has made so far."""
+    """A member, and the clients that it has created so far."""
 
     def __init__(
         self, kind: type[ScriptedClient] = ScriptedClient, kafka: KafkaSettings | None = None, **options: Any
@@ -76,7 +76,7 @@ def test_a_fatal_error_of_the_client_ends_the_run() -> None:
 
 def test_a_commit_that_the_client_itself_rejects_stays_due() -> None:
     world = World()
-    world.client.begins[0] = 5
+    world.client.earliest[0] = 5
     world.client.assign(0)
     world.client.failing = True
 
@@ -93,7 +93,7 @@ def test_a_commit_that_the_client_itself_rejects_stays_due() -> None:
 
 def test_there_is_one_commit_at_a_time() -> None:
     world = World()
-    world.client.begins = {0: 5, 1: 7}
+    world.client.earliest = {0: 5, 1: 7}
     world.client.assign(0)
     world.now = 1.0
     world.member.commit_if_due()
@@ -125,7 +125,7 @@ def unauthorized(partition: int = 0) -> FakeMessage:
     return FakeMessage(None, partition, error=KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED, "not authorized"))
 
 
-def test_a_right_that_was_taken_away_is_named_for_as_long_as_that_lasts() -> None:
+def test_a_revoked_permission_is_named_until_it_is_granted_again() -> None:
     world = World()
     world.client.assign(0, 1)
     world.report()
@@ -181,7 +181,7 @@ def test_the_end_of_a_partition_ends_its_error_where_the_broker_lists_no_operati
     assert world.member.readiness_failures() == []
 
 
-def test_a_missing_right_on_the_group_is_named_as_the_groups() -> None:
+def test_a_missing_permission_on_the_group_is_named() -> None:
     world = World()
     error = KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED, "JoinGroup failed: not authorized")
     world.client.script.append(FakeMessage(None, -1, error=error))
@@ -261,7 +261,7 @@ def test_a_client_that_has_lost_its_membership_is_replaced() -> None:
     lost.assign(0, 1)
     world.now = 1.0
     world.member.commit_if_due()
-    lost.script.clear()  # the answer never comes
+    lost.script.clear()  # no response arrives
     world.report(join_state="init")
     for moment in (1.0, 120.0):  # not yet twice max.poll.interval.ms
         world.now = moment
@@ -274,11 +274,11 @@ def test_a_client_that_has_lost_its_membership_is_replaced() -> None:
     assert (len(world.clients), world.assignment.partitions) == (2, ())
     assert world.metric("consumer_rebalances_total", event="lost") == 1
     assert world.metric("consumer_assigned_partitions") == 0
-    lost.assign(0)  # it finds its group after all, and is ignored
+    lost.assign(0)  # it rejoins its group after all, and is ignored
     lost.settings["error_cb"](KafkaError(KafkaError._FATAL, "producer fenced", fatal=True))
     world.poll()
     assert world.assignment.partitions == ()
-    world.client.begins[0] = 0
+    world.client.earliest[0] = 0
     world.client.assign(0)
     world.now = 130.0
     world.member.commit_if_due()

@@ -44,9 +44,9 @@ class World:
         }
         self.storage = DataStorage(self.config["mongodb"])
 
-    def make_topics(self) -> None:
-        self.topics.make(self.topic)
-        self.topics.make(f"{self.topic}.dlq", partitions=1)
+    def create_topics(self) -> None:
+        self.topics.create(self.topic)
+        self.topics.create(f"{self.topic}.dlq", partitions=1)
 
     def produce(self, messages: Sequence[dict[str, Any] | bytes], partition: int = -1) -> None:
         producer = Producer({"bootstrap.servers": self.topics.servers})
@@ -112,7 +112,7 @@ def ids(count: int) -> set[str]:
 
 
 def test_valid_messages_are_stored_invalid_ones_dead_lettered_and_all_committed(world: World) -> None:
-    world.make_topics()
+    world.create_topics()
     world.produce([*messages(500), b"{broken", *messages(500, start=500)])
 
     with world.consuming():
@@ -122,8 +122,8 @@ def test_valid_messages_are_stored_invalid_ones_dead_lettered_and_all_committed(
     assert world.dead_letters() == [b"{broken"]
 
 
-def test_the_next_consumer_goes_on_where_the_last_one_committed(world: World) -> None:
-    world.make_topics()
+def test_the_next_consumer_continues_where_the_last_one_committed(world: World) -> None:
+    world.create_topics()
     world.produce(messages(100))
     with world.consuming():
         world.wait(lambda: world.committed() == 100)
@@ -137,7 +137,7 @@ def test_the_next_consumer_goes_on_where_the_last_one_committed(world: World) ->
 
 
 def test_consumers_that_come_and_go_store_everything_once(world: World) -> None:
-    world.make_topics()
+    world.create_topics()
     world.produce(messages(2000))
 
     with world.consuming(batch_size=50):
@@ -151,12 +151,12 @@ def test_consumers_that_come_and_go_store_everything_once(world: World) -> None:
 
 
 def test_partitions_that_are_added_while_it_runs_are_read_from_their_beginning(world: World) -> None:
-    world.make_topics()
+    world.create_topics()
     with world.consuming():
         world.produce(messages(50))
         world.wait(lambda: world.committed() == 50)
 
-        world.topics.widen(world.topic, 6)
+        world.topics.add_partitions(world.topic, 6)
         world.produce(messages(50, start=50), partition=5)
         world.wait(lambda: world.committed(partitions=6) == 100)
 
@@ -167,7 +167,7 @@ def test_a_topic_that_is_created_later_is_read(world: World) -> None:
     with world.consuming() as consumer:
         world.wait(lambda: any(f"topic {world.topic}:" in reason for reason in consumer.readiness_failures()))
 
-        world.make_topics()
+        world.create_topics()
         world.produce(messages(10))
         world.wait(lambda: world.committed() == 10)
         world.wait(lambda: consumer.readiness_failures() == [])
@@ -175,14 +175,14 @@ def test_a_topic_that_is_created_later_is_read(world: World) -> None:
     assert world.stored == ids(10)
 
 
-def test_of_a_recreated_topic_nothing_is_skipped_silently(world: World) -> None:
-    world.make_topics()
+def test_nothing_of_a_recreated_topic_is_skipped_silently(world: World) -> None:
+    world.create_topics()
     with world.consuming() as consumer:
         world.produce(messages(10), partition=0)
         world.wait(lambda: world.committed() == 10)
 
         world.topics.delete(world.topic)
-        world.topics.make(world.topic)
+        world.topics.create(world.topic)
         world.produce(messages(30, start=10), partition=0)
         world.wait(lambda: world.stored == ids(40) or is_stopped(consumer))
 
@@ -199,7 +199,7 @@ class TestGroupMemberOnKafka(GroupMemberContract):
     @pytest.fixture
     def group(self, topics: Topics) -> Iterator[Group]:
         name = topics.name()
-        topics.make(name, partitions=2)
+        topics.create(name, partitions=2)
         group = GroupOnServers(topics.servers, name, {}, seconds=PATIENCE)
         yield group
         group.leave()

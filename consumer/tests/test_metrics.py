@@ -1,4 +1,4 @@
-"""What is exposed beside the service's own numbers."""
+"""Metrics of the process."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="a 
 @pytest.mark.parametrize(
     "name", ["process_cpu_seconds_total", "process_resident_memory_bytes", "process_open_fds", "process_max_fds"]
 )
-def test_what_the_process_takes_of_the_machine_is_told_without_an_exporter(name: str) -> None:
+def test_process_metrics_are_exposed(name: str) -> None:
     registry = CollectorRegistry()
 
     ConsumerMetrics(registry, version="1", dead_letter_reasons=())

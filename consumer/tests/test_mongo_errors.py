@@ -81,11 +81,11 @@ def test_each_document_has_its_own_verdict() -> None:
 
 @pytest.mark.parametrize("code", [16500, 112, 50, 262, 14031, 91, 189, 11600, 11602, 10107, 13435, 13436, 13, 18])
 def test_an_overloaded_full_or_moving_server_defers_documents(code: int) -> None:
-    [verdict, neighbour] = verdicts(bulk_error(fault(0, code)), 2)
+    [verdict, neighbor] = verdicts(bulk_error(fault(0, code)), 2)
 
     assert verdict.outcome is Outcome.DEFERRED
     assert verdict.reason
-    assert neighbour == STORED
+    assert neighbor == STORED
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ def collection(settings: MongoSettings) -> Iterator[Raw]:
 
 @pytest.mark.docker
 class TestMongoStore(StorageContract):
-    """MongoDB keeps the contract of every store."""
+    """MongoDB fulfills the contract of every store."""
 
 
 @pytest.mark.docker
@@ -123,7 +123,7 @@ class TestOnAServer:
 
     def test_a_newer_validator_does_not_reject_a_stored_message(self, storage: DataStorage, collection: Raw) -> None:
         storage.save(message("1"))
-        collection.database.command("collMod", collection.name, validator={"colour": {"$exists": True}})
+        collection.database.command("collMod", collection.name, validator={"color": {"$exists": True}})
 
         verdicts = storage.save_many([message("1"), message("2")])
 
@@ -281,7 +281,7 @@ def store_on(collection: StubCollection, **settings: Any) -> MongoStore:
         (OperationFailure("exceeded maximum nested object depth", 15), "nesting_too_deep"),
     ],
 )
-def test_a_document_that_fails_the_whole_call_is_found_and_its_neighbours_are_stored(
+def test_a_document_that_fails_the_whole_call_is_found_and_its_neighbors_are_stored(
     error: Exception, reason: str
 ) -> None:
     collection = StubCollection(invalid={"3": error, "6": error})

@@ -69,7 +69,7 @@ class World:
         self.in_flight.clear()
 
     def commit(self) -> dict[int, tuple[int, str]]:
-        """What the group has committed once all that is due is."""
+        """The group's committed offsets after everything due is committed."""
         self.now += LAG_INTERVAL
         self.member.update_lag_if_due()
         self.member.commit_if_due()
@@ -77,7 +77,7 @@ class World:
         return self.client.group
 
     def recreate_topic(self, topic_id: str) -> None:
-        """The topic is deleted and recreated, and the broker says so when it is asked."""
+        """The topic is deleted and recreated, so the broker responds with a new id."""
         self.admin.topic_id = topic_id
         self.now += REQUEST_INTERVAL
         self.poll()
@@ -90,15 +90,15 @@ class World:
 def reading(on_offset_gap: str = "stop", *, topic_id: str = "", commit_interval: float = COMMIT_INTERVAL) -> World:
     """A world in the middle of partition 0."""
     world = World(on_offset_gap, {0: (5000, topic_id)}, commit_interval)
-    world.client.begins[0] = 0
+    world.client.earliest[0] = 0
     world.client.assign(0)
     return world
 
 
-def at_a_gap(on_offset_gap: str, *, begin: int) -> World:
-    """A world with 5000 to 5499 in flight that finds no message behind them; the earliest is at `begin`."""
+def at_a_gap(on_offset_gap: str, *, earliest: int) -> World:
+    """A world with 5000 to 5499 in flight that finds no message behind them; the earliest is at `earliest`."""
     world = reading(on_offset_gap)
-    world.client.begins[0] = begin
+    world.client.earliest[0] = earliest
     world.arrive(*messages(5000, 5500), FakeMessage(5500, error=GONE))
     world.poll()
     world.poll()
@@ -114,7 +114,7 @@ def messages(first: int, end: int, partition: int = 0) -> list[FakeMessage]:
 
 def test_records_before_a_gap_are_settled_and_the_gap_is_counted() -> None:
     world = reading("earliest")
-    world.client.begins[0] = 9000
+    world.client.earliest[0] = 9000
     world.arrive(*messages(5000, 5500), FakeMessage(5500, error=GONE))
 
     before = world.poll()
@@ -129,7 +129,7 @@ def test_records_before_a_gap_are_settled_and_the_gap_is_counted() -> None:
 
 
 def test_records_behind_a_gap_are_not_committed_before_those_in_front_of_it() -> None:
-    world = at_a_gap("earliest", begin=9000)
+    world = at_a_gap("earliest", earliest=9000)
     world.arrive(*messages(9000, 9010))
     world.poll()
 
@@ -141,7 +141,7 @@ def test_records_behind_a_gap_are_not_committed_before_those_in_front_of_it() ->
 
 
 def test_records_before_the_gap_of_a_stopped_partition_are_settled_and_committed() -> None:
-    world = at_a_gap("stop", begin=9000)
+    world = at_a_gap("stop", earliest=9000)
 
     world.settle()
 
@@ -152,7 +152,7 @@ def test_records_before_the_gap_of_a_stopped_partition_are_settled_and_committed
 
 def test_a_gap_is_handled_only_after_the_records_fetched_with_it_are_in_flight() -> None:
     world = reading("earliest")
-    world.client.begins[0] = 9000
+    world.client.earliest[0] = 9000
     world.arrive(*messages(5000, 5500), FakeMessage(5500, error=GONE), lambda: world.client.revoke(0))
 
     world.poll()
@@ -162,7 +162,7 @@ def test_a_gap_is_handled_only_after_the_records_fetched_with_it_are_in_flight()
 
 
 def test_a_topic_shorter_than_the_committed_offset_is_read_again_under_a_new_number() -> None:
-    world = at_a_gap("earliest", begin=0)
+    world = at_a_gap("earliest", earliest=0)
     world.arrive(*messages(0, 100))
 
     world.poll()
@@ -197,7 +197,7 @@ def test_a_gap_is_forgotten_with_its_partition() -> None:
 
 def test_a_gap_is_reported_though_the_watermarks_are_unknown() -> None:
     world = reading("stop")
-    world.client.begins.clear()
+    world.client.earliest.clear()
     world.arrive(FakeMessage(5500, error=GONE))
 
     world.poll()
@@ -208,7 +208,7 @@ def test_a_gap_is_reported_though_the_watermarks_are_unknown() -> None:
 
 def test_the_policy_earliest_works_though_the_watermarks_are_unknown() -> None:
     world = reading("earliest")
-    world.client.begins.clear()
+    world.client.earliest.clear()
     world.arrive(FakeMessage(5500, error=GONE))
 
     world.poll()
@@ -273,7 +273,7 @@ def test_a_recreated_topic_is_stopped_and_records_of_the_old_one_no_longer_count
     assert world.commit() == {0: (5000, OLD)}
 
 
-def test_an_offset_that_was_deleted_with_its_topic_is_no_gap_of_the_new_one() -> None:
+def test_an_offset_that_was_deleted_with_its_topic_is_not_a_gap_in_the_new_one() -> None:
     world = reading("earliest", topic_id=OLD)
     world.admin.topic_id = NEW
     world.arrive(FakeMessage(5000, error=GONE))
@@ -293,7 +293,7 @@ def test_an_offset_that_was_deleted_with_its_topic_is_no_gap_of_the_new_one() ->
 def test_hundreds_of_partitions_of_a_recreated_topic_restart_at_the_earliest() -> None:
     partitions = range(1200)
     world = World("earliest", dict.fromkeys(partitions, (5000, OLD)))
-    world.client.begins = dict.fromkeys(partitions, 0)
+    world.client.earliest = dict.fromkeys(partitions, 0)
     world.admin.topic_id = NEW
 
     world.client.assign(*partitions)
@@ -304,7 +304,7 @@ def test_hundreds_of_partitions_of_a_recreated_topic_restart_at_the_earliest() -
 
 def test_a_new_partition_gets_the_current_topic_id() -> None:
     world = World("stop", {})
-    world.client.begins = {0: 0, 1: 0}
+    world.client.earliest = {0: 0, 1: 0}
     world.client.assign(0)
     world.poll()
     world.client.revoke(0)
@@ -319,7 +319,7 @@ def test_a_new_partition_gets_the_current_topic_id() -> None:
     assert world.assignment.gaps == {}
 
 
-def test_commit_metadata_of_another_program_is_no_topic_id() -> None:
+def test_commit_metadata_of_another_program_is_not_a_topic_id() -> None:
     world = reading("stop", topic_id="consumer-17 of another make")
 
     world.poll()
@@ -336,7 +336,7 @@ def test_commit_metadata_of_another_program_is_no_topic_id() -> None:
 
 def test_the_start_of_a_new_partition_is_committed() -> None:
     world = World("stop", {})
-    world.client.begins[0] = 700
+    world.client.earliest[0] = 700
 
     world.client.assign(0)
 
@@ -346,7 +346,7 @@ def test_the_start_of_a_new_partition_is_committed() -> None:
 
 def test_a_start_behind_deleted_messages_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     world = World("stop", {})
-    world.client.begins = {0: 700, 1: 0}
+    world.client.earliest = {0: 700, 1: 0}
 
     world.client.assign(0, 1)
 
@@ -366,7 +366,7 @@ def test_a_partition_without_a_committed_offset_starts_at_the_earliest_though_th
     assert world.assignment.gaps == {}
 
 
-def test_without_an_answer_the_client_fetches_the_committed_offsets_itself() -> None:
+def test_without_a_response_the_client_fetches_the_committed_offsets_itself() -> None:
     world = World("stop", {0: (5000, OLD)})
     world.client.failing = True
 
@@ -484,7 +484,7 @@ def test_an_offset_that_another_program_committed_is_a_warning(
 
 def test_a_partition_without_a_commit_is_not_one_of_another_program(caplog: pytest.LogCaptureFixture) -> None:
     world = World("stop", {})
-    world.client.begins[0] = 0
+    world.client.earliest[0] = 0
 
     world.client.assign(0)
 

@@ -27,7 +27,7 @@ VALUES = {
 }
 
 
-def test_the_file_that_comes_along_is_valid_and_says_what_the_defaults_are() -> None:
+def test_the_default_file_is_valid_and_equals_the_defaults() -> None:
     assert load_settings(DEFAULT_FILE, {}) == Settings()
 
 
@@ -37,12 +37,12 @@ def test_a_client_key_that_would_undo_the_guarantee_is_rejected_by_name(key: str
         parse(Settings, {"kafka": {"client": {key: "x"}}})
 
 
-def test_a_dead_letter_topic_of_its_own_is_needed() -> None:
+def test_the_dead_letter_topic_must_differ_from_the_topic() -> None:
     with pytest.raises(ConfigurationError, match="read its own dead letters"):
         load_settings(DEFAULT_FILE, {"KAFKA_DEAD_LETTER_TOPIC": "data-topic"})
 
 
-def test_blanks_and_a_last_comma_around_the_servers_are_taken_away() -> None:
+def test_whitespace_and_a_trailing_comma_are_removed_from_the_servers() -> None:
     settings = load_settings(DEFAULT_FILE, {"KAFKA_BOOTSTRAP_SERVERS": " a:9092 , b:9092,"})
 
     assert settings.kafka.client_settings["bootstrap.servers"] == "a:9092,b:9092"
@@ -60,7 +60,7 @@ def test_a_topic_that_kafka_could_not_have_is_rejected(topic: str) -> None:
         parse(Settings, {"kafka": {"topic": topic}})
 
 
-def test_what_kubernetes_injects_changes_nothing() -> None:
+def test_variables_injected_by_kubernetes_are_ignored() -> None:
     injected = {
         "KAFKA_PORT": "tcp://10.0.0.1:9092",
         "MONGODB_PORT": "tcp://10.0.0.1:27017",
@@ -78,7 +78,7 @@ def test_values_that_the_client_itself_rejects_are_a_wrong_setting() -> None:
         GroupMember(settings.kafka, settings.consumer, metrics)
 
 
-def test_a_secret_is_in_no_message(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_message_contains_a_secret(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("MONGODB_URI", "http://user:very-secret@host")
 
     assert main([]) == 2

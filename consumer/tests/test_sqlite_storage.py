@@ -1,4 +1,4 @@
-"""The SQLite store: the contract, and the behaviour of files, threads and processes."""
+"""The SQLite store: the contract, and the behavior of files, threads and processes."""
 
 import logging
 import multiprocessing
@@ -36,7 +36,7 @@ def storage(path: Path) -> Iterator[DataStorage]:
 
 
 class TestSqliteStore(StorageContract):
-    """SQLite keeps the contract of every store."""
+    """SQLite fulfills the contract of every store."""
 
 
 def test_a_relative_path_is_relative_to_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

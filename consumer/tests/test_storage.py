@@ -1,4 +1,4 @@
-"""The rules of DataStorage, with a store whose answers the test decides."""
+"""The rules of DataStorage, with a store that responds as the test decides."""
 
 from itertools import repeat
 
@@ -93,13 +93,13 @@ def test_a_stored_message_is_a_duplicate_even_if_the_store_would_reject_it_now(
     storage.save(message("1"))
     store.verdicts["1"] = repeat(verdict)
 
-    [answer] = storage.save_many([message("1")])
+    [response] = storage.save_many([message("1")])
 
-    assert answer.outcome is Outcome.DUPLICATE
+    assert response.outcome is Outcome.DUPLICATE
 
 
 class BecomesUnavailable(FakeStore):
-    """Answers a number of calls, and is unavailable after that."""
+    """Responds to a number of calls, and is unavailable after that."""
 
     def __init__(self, calls: int) -> None:
         super().__init__()

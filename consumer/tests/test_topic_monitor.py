@@ -1,4 +1,4 @@
-"""A recreated topic is recognised by its id, and a topic that cannot be read by the broker's answers."""
+"""A recreated topic is recognized by its id, and an unreadable topic by the broker's responses."""
 
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -13,7 +13,7 @@ from tests.fakes import TOPIC
 
 
 class FakeAdmin:
-    """Keeps the questions that it was asked; a test answers them."""
+    """Keeps the requests; a test responds to them."""
 
     def __init__(self) -> None:
         self.questions: list[Future[Any]] = []
@@ -24,13 +24,13 @@ class FakeAdmin:
     ) -> dict[str, Future[Any]]:
         self.questions.append(Future())
         if self.at_once is not None:
-            self.answer(self.at_once)
+            self.respond(self.at_once)
         return {TOPIC: self.questions[-1]}
 
     def set_sasl_credentials(self, username: str, password: str, /) -> None:
         """Not needed here."""
 
-    def answer(self, topic_id: str | None) -> None:
+    def respond(self, topic_id: str | None) -> None:
         self.questions[-1].set_result(Description(topic_id))
 
     def authorize(self, *operations: AclOperation) -> None:
@@ -58,34 +58,34 @@ def world() -> World:
     return World()
 
 
-def test_it_is_asked_in_the_background_and_taken_in_when_it_comes(world: World) -> None:
+def test_the_id_is_requested_in_the_background_and_kept_when_the_response_arrives(world: World) -> None:
     world.monitor.refresh()
     before = world.monitor.topic_id
-    world.admin.answer("one")
+    world.admin.respond("one")
 
     world.monitor.refresh()
 
     assert (before, world.monitor.topic_id) == (None, "one")
 
 
-def test_it_is_asked_again_only_after_a_while(world: World) -> None:
+def test_the_next_request_is_sent_only_after_the_interval(world: World) -> None:
     world.monitor.refresh()
-    world.admin.answer("one")
+    world.admin.respond("one")
     world.monitor.refresh()
 
     assert len(world.admin.questions) == 1
 
     world.now += REQUEST_INTERVAL
     world.monitor.refresh()
-    world.admin.answer("two")
+    world.admin.respond("two")
     world.monitor.refresh()
 
     assert world.monitor.topic_id == "two"
 
 
-def test_where_it_matters_only_an_answer_to_a_new_question_counts(world: World) -> None:
+def test_renew_accepts_only_the_response_to_a_new_request(world: World) -> None:
     world.monitor.refresh()
-    world.admin.answer("one")
+    world.admin.respond("one")
     world.admin.at_once = "two"
 
     world.monitor.renew()
@@ -93,31 +93,31 @@ def test_where_it_matters_only_an_answer_to_a_new_question_counts(world: World) 
     assert world.monitor.topic_id == "two"
 
 
-def test_what_was_known_is_forgotten_while_a_new_answer_is_to_come(world: World) -> None:
+def test_renew_forgets_the_previous_id_until_a_response_arrives(world: World) -> None:
     world.monitor.refresh()
-    world.admin.answer("one")
+    world.admin.respond("one")
     world.monitor.refresh()
 
     world.monitor.renew()
 
     assert world.monitor.topic_id is None
-    world.admin.answer("two")
+    world.admin.respond("two")
     world.monitor.refresh()
     assert world.monitor.topic_id == "two"
 
 
-@pytest.mark.parametrize("told", [None, NO_ID])
-def test_a_broker_that_tells_no_id_leaves_it_unknown(world: World, told: str | None) -> None:
+@pytest.mark.parametrize("topic_id", [None, NO_ID])
+def test_a_response_without_an_id_leaves_it_unknown(world: World, topic_id: str | None) -> None:
     world.monitor.refresh()
-    world.admin.answer(told)
+    world.admin.respond(topic_id)
 
     world.monitor.refresh()
 
     assert world.monitor.topic_id is None
 
 
-@pytest.mark.parametrize("text", ["", "group metadata of ours", "D0fVE1F4Q4+FZpq1G40TZQ=", None])
-def test_what_other_programs_commit_beside_their_offsets_is_no_id(text: str | None) -> None:
+@pytest.mark.parametrize("text", ["", "metadata of a program", "D0fVE1F4Q4+FZpq1G40TZQ=", None])
+def test_commit_metadata_of_other_programs_is_not_an_id(text: str | None) -> None:
     assert not is_topic_id(text)
 
 
@@ -126,9 +126,9 @@ def test_ids_are_written_in_either_base64(text: str) -> None:
     assert is_topic_id(text)
 
 
-def test_a_broker_that_can_not_tell_leaves_what_was_known(world: World) -> None:
+def test_an_error_of_the_broker_keeps_the_previous_id(world: World) -> None:
     world.monitor.refresh()
-    world.admin.answer("one")
+    world.admin.respond("one")
     world.monitor.refresh()
     world.now += REQUEST_INTERVAL
     world.monitor.refresh()
@@ -175,7 +175,7 @@ def test_a_topic_that_may_be_described_but_not_read_is_a_failure(world: World) -
     assert not world.monitor.readable
 
 
-def test_a_broker_that_lists_no_operations_says_nothing_of_them(world: World) -> None:
+def test_without_a_list_of_authorized_operations_there_is_no_failure(world: World) -> None:
     world.monitor.refresh()
 
     world.admin.authorize()
@@ -184,7 +184,7 @@ def test_a_broker_that_lists_no_operations_says_nothing_of_them(world: World) ->
     assert (world.monitor.failure, world.monitor.readable) == (None, False)
 
 
-def test_after_an_error_of_the_client_only_an_answer_to_a_new_request_counts(world: World) -> None:
+def test_after_an_error_of_the_client_only_the_response_to_a_new_request_counts(world: World) -> None:
     world.monitor.refresh()
     old = world.admin.questions[-1]
 

@@ -162,7 +162,7 @@ def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
     else:
         topics = Topics(request.getfixturevalue("kafka_servers"))
         for name in (topic, f"{topic}.dlq"):
-            topics.make(name, partitions=1, **ANY_TIMESTAMP)
+            topics.create(name, partitions=1, **ANY_TIMESTAMP)
         yield World(topics.servers, topic, tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""The writer's thread: results in order, and no wait that an outage could prolong."""
+"""The writer's thread: results in order, and no wait that an outage prolongs."""
 
 from collections.abc import Sequence
 from threading import Event, Thread, Timer

@@ -12,7 +12,7 @@ from tests.fake_storage import FakeStore
 from tests.fakes import FakeDeadLetters, record
 
 UNTIL_STOPPED = 10**9
-"""Calls that fail in an outage, or verdicts of a store, that do not end by themselves."""
+"""Calls that fail in an outage, or verdicts of a store, that do not end."""
 
 
 class FakeOwnership:

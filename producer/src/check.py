@@ -121,8 +121,8 @@ def _find_topic(client: Producer, admin: AdminClient, name: str) -> TopicMetadat
 
 def _description(admin: AdminClient, name: str) -> Future[TopicDescription]:
     topics = TopicCollection([name])
-    answers = admin.describe_topics(topics, include_authorized_operations=True, request_timeout=METADATA_TIMEOUT)
-    return answers[name]
+    responses = admin.describe_topics(topics, include_authorized_operations=True, request_timeout=METADATA_TIMEOUT)
+    return responses[name]
 
 
 def _raise_if_unauthorized(description: Future[TopicDescription]) -> None:

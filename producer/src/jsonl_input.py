@@ -161,13 +161,13 @@ class JsonlInput:
         """
         created_at = utc_text(self._clock())
         records: list[ProducerRecord] = []
-        room = READ_AHEAD_BYTES
+        budget = READ_AHEAD_BYTES
         with suppress(Empty):
-            while not self.exhausted and size and room > 0:
+            while not self.exhausted and size and budget > 0:
                 line = self._lines.get_nowait()
                 records += self._records_in(line, created_at)
                 size -= 1
-                room -= _memory(line)
+                budget -= _memory(line)
         return records
 
     def _records_in(self, line: bytes | Exception | None, created_at: str) -> list[ProducerRecord]:

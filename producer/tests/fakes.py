@@ -42,7 +42,7 @@ def undelivered_keys(folder: Path) -> list[str]:
 
 
 class FakeClock:
-    """Advances when somebody waits."""
+    """Advances when a caller waits."""
 
     def __init__(self, now: float = 1000.0) -> None:
         self.now = now
@@ -55,9 +55,9 @@ class FakeClock:
 
 
 class FakePublisher:
-    """Delivers in memory, in the next `poll`. `failures` scripts what becomes of single records, by key."""
+    """Delivers in memory, in the next `poll`. `failures` is a script of the failures of single records, by key."""
 
-    def __init__(self, clock: FakeClock | None = None, *, room: int = UNLIMITED) -> None:
+    def __init__(self, clock: FakeClock | None = None, *, capacity: int = UNLIMITED) -> None:
         self.delivered: list[ProducerRecord] = []
         self.sizes: list[int] = []
         self.unavailable_reason: str | None = None
@@ -74,7 +74,7 @@ class FakePublisher:
         self.on_poll: Callable[[], None] = lambda: None
         self.on_close: Callable[[], None] = lambda: None
         self._clock = clock or FakeClock()
-        self._room = room
+        self._capacity = capacity
         self._in_flight: deque[tuple[ProduceRequest, int, ProducerRecord]] = deque()
         self._completed: list[ProduceRequest] = []
 
@@ -84,7 +84,7 @@ class FakePublisher:
 
     def send(self, records: Sequence[ProducerRecord]) -> ProduceRequest:
         request = ProduceRequest(self._completed.append)
-        for record in records[: max(0, self._room - len(self._in_flight))]:
+        for record in records[: max(0, self._capacity - len(self._in_flight))]:
             self._in_flight.append((request, request.size, record))
             request.add(record)
         request.seal()
@@ -127,13 +127,13 @@ class FakePublisher:
 
 
 class ScriptedPublisher:
-    """Accepts records while it has room, and reports on each as the script says. An idle client has room for one."""
+    """Accepts records within its capacity, and reports on each as the script says. An idle client accepts one."""
 
     def __init__(self, clock: FakeClock) -> None:
         self.unavailable_reason: str | None = None
         self.topic_failure: str | None = None
         self.fatal = False
-        self.room = UNLIMITED
+        self.capacity = UNLIMITED
         self.delivers = False
         """While set, everything is delivered by the next poll."""
         self.script: deque[Fault | None] = deque()
@@ -148,7 +148,7 @@ class ScriptedPublisher:
 
     def send(self, records: Sequence[ProducerRecord]) -> ProduceRequest:
         request = ProduceRequest(self._completed.append)
-        for record in records[: max(0, self.room - len(self.in_flight))]:
+        for record in records[: max(0, self.capacity - len(self.in_flight))]:
             self.in_flight.append((request, request.size, record.key or b""))
             request.add(record)
         request.seal()

@@ -72,7 +72,7 @@ def test_a_missing_topic_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[
         ),
     ],
 )
-def test_a_missing_right_is_told_from_a_missing_topic(
+def test_a_missing_permission_is_distinguished_from_a_missing_topic(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], topics: dict[str, int], admin: Any, text: str
 ) -> None:
     with EmbeddedBroker(topics) as broker:

@@ -23,9 +23,9 @@ from tests.fakes import UNLIMITED, FakeClock, FakePublisher, FakeUndeliveredStor
 class World:
     """Delivery with a fake Kafka and a fake store."""
 
-    def __init__(self, *, max_retries: int | None = 3, initial_delay: float = 1.0, room: int = UNLIMITED) -> None:
+    def __init__(self, *, max_retries: int | None = 3, initial_delay: float = 1.0, capacity: int = UNLIMITED) -> None:
         self.clock = FakeClock()
-        self.publisher = FakePublisher(self.clock, room=room)
+        self.publisher = FakePublisher(self.clock, capacity=capacity)
         self.store = FakeUndeliveredStore()
         self.registry = CollectorRegistry()
         self.stop = Event()
@@ -143,8 +143,8 @@ def test_no_new_batch_is_accepted_while_messages_are_retried_alone() -> None:
     assert not world.delivery.has_capacity
 
 
-def test_a_full_client_receives_the_rest_when_it_has_room() -> None:
-    world = World(room=2)
+def test_a_full_client_receives_the_rest_when_it_has_capacity() -> None:
+    world = World(capacity=2)
     world.delivery.send(records(5))
     full = not world.delivery.has_capacity
 
@@ -230,8 +230,8 @@ def test_a_stop_does_not_wait_for_an_unreachable_broker() -> None:
     assert world.delivery.ledger.undelivered == 2
 
 
-def test_a_stop_stores_what_the_client_had_no_room_for() -> None:
-    world = World(room=1)
+def test_a_stop_stores_what_the_client_had_no_capacity_for() -> None:
+    world = World(capacity=1)
     world.delivery.send(records(3))
 
     world.delivery.finish()
@@ -257,7 +257,7 @@ def test_while_the_store_cannot_be_written_messages_are_held_and_new_ones_are_no
     world.delivery.send(records(1))
 
     world.delivery.poll_once(0)
-    readiness_failures, room = world.delivery.readiness_failures(), world.delivery.has_capacity
+    readiness_failures, capacity = world.delivery.readiness_failures(), world.delivery.has_capacity
     for _ in range(50):
         world.delivery.poll_once(POLL_TIMEOUT)
 
@@ -265,7 +265,7 @@ def test_while_the_store_cannot_be_written_messages_are_held_and_new_ones_are_no
         "cannot write undelivered messages: no space left on device",
         "not accepting new messages: 0 in flight",
     ]
-    assert not room
+    assert not capacity
     assert world.store.keys == ["0"]
     assert world.delivery.readiness_failures() == []
     assert world.delivery.has_capacity

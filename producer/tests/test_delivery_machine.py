@@ -86,11 +86,11 @@ class DeliveryMachine(RuleBasedStateMachine):
 
     @initialize(
         max_retries=st.sampled_from((None, 0, 1, 3)),
-        room=st.sampled_from((1, 2, UNLIMITED)),
+        capacity=st.sampled_from((1, 2, UNLIMITED)),
         first_batches=st.sampled_from((1, 5, UNLIMITED)),
     )
-    def start(self, max_retries: int | None, room: int, first_batches: int) -> None:
-        self.publisher.room = room
+    def start(self, max_retries: int | None, capacity: int, first_batches: int) -> None:
+        self.publisher.capacity = capacity
         self.first_batches = first_batches  # before a stop or a fatal error may happen
         self.delivery = self.delivery_type(
             self.publisher,
@@ -135,13 +135,13 @@ class DeliveryMachine(RuleBasedStateMachine):
 
     @rule(script=st.lists(st.tuples(st.integers(0, 5), reports), min_size=1, max_size=4))
     def report(self, script: list[tuple[int, Fault | None]]) -> None:
-        """Reports arrive in any order, some of them after the end, when nobody waits for them any more."""
+        """Reports arrive in any order, some of them after the end, when no caller waits for them."""
         for position, report in script:
             self.publisher.report(position, report)
 
-    @rule(room=st.sampled_from((1, 2, 5, UNLIMITED)), reason=st.sampled_from((None, "broker down")))
-    def change_broker(self, room: int, reason: str | None) -> None:
-        self.publisher.room = room
+    @rule(capacity=st.sampled_from((1, 2, 5, UNLIMITED)), reason=st.sampled_from((None, "broker down")))
+    def change_broker(self, capacity: int, reason: str | None) -> None:
+        self.publisher.capacity = capacity
         self.publisher.unavailable_reason = reason
 
     @rule(calls=st.integers(1, 3))
@@ -195,7 +195,7 @@ class DeliveryMachine(RuleBasedStateMachine):
     def recover(self) -> None:
         self.store.full = 0
         self.publisher.unavailable_reason = None
-        self.publisher.room = UNLIMITED
+        self.publisher.capacity = UNLIMITED
         self.publisher.delivers = True
 
     def settle_everything(self) -> None:
@@ -306,7 +306,7 @@ class StoresPartly(StrictStore):
 
 
 MUTANTS: dict[str, tuple[type[Delivery], type[StrictStore], str]] = {
-    "forgets what the client had no room for": (ForgetsUnsentRecords, StrictStore, "in flight"),
+    "forgets what the client had no capacity for": (ForgetsUnsentRecords, StrictStore, "in flight"),
     "stores what it retries": (StoresWhatItRetries, StrictStore, "both delivered and stored|stored twice"),
     "never retries": (NeverRetries, StrictStore, "still in flight"),
     "forgets open requests at a stop": (ForgetsOpenRequests, StrictStore, "in flight after the end"),

@@ -83,14 +83,14 @@ def test_input_lines_are_sent_and_an_invalid_one_is_logged_by_number(
     world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lines = tmp_path / "lines.jsonl"
-    lines.write_text('{"id": "1", "colour": "blue"}\n{broken\n{"colour": "red"}\n')
+    lines.write_text('{"id": "1", "color": "blue"}\n{broken\n{"color": "red"}\n')
     config = tmp_path / "config.json"
     config.write_text(json.dumps(world.tree))
 
     assert main(["--config", str(config), "--input", str(lines)]) == 1
 
     values = [json.loads(record.value or b"") for record in world.records()]
-    assert sorted(value["colour"] for value in values) == ["blue", "red"]
+    assert sorted(value["color"] for value in values) == ["blue", "red"]
     assert '"line": 2' in capsys.readouterr().out
 
 

@@ -196,6 +196,6 @@ def test_a_read_error_is_raised() -> None:
     ],
     ids=["utf-16", "utf-16-le", "utf-16-be", "gzip", "bzip2", "xz", "zip"],
 )
-def test_an_input_that_is_no_utf_8_text_is_one_error(content: bytes, name: str) -> None:
+def test_an_input_that_is_not_utf_8_text_is_one_error(content: bytes, name: str) -> None:
     with pytest.raises(ConfigurationError, match=f"the input is {name}; convert it to UTF-8 text"):
         all_of(lines_of(content))

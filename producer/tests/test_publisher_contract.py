@@ -1,4 +1,4 @@
-"""What Delivery relies on, of Kafka and of its fakes alike."""
+"""The behavior that Delivery relies on, of Kafka and of its fakes."""
 
 from collections.abc import Callable, Iterator
 
@@ -21,17 +21,17 @@ def complete(publisher: Publisher, request: ProduceRequest) -> ProduceRequest:
     raise AssertionError("the request is not completed")
 
 
-ROOM = 100  # records that a publisher accepts at a time
+CAPACITY = 100  # records that a publisher accepts at a time
 
 
 def fake(_: pytest.FixtureRequest) -> Publisher:
-    return FakePublisher(room=ROOM)
+    return FakePublisher(capacity=CAPACITY)
 
 
 def scripted(_: pytest.FixtureRequest) -> Publisher:
     publisher = ScriptedPublisher(FakeClock())
     publisher.delivers = True
-    publisher.room = ROOM
+    publisher.capacity = CAPACITY
     return publisher
 
 
@@ -46,7 +46,7 @@ def real(request: pytest.FixtureRequest) -> Publisher:
 
 
 def kafka(servers: str, topic: str) -> Publisher:
-    client = ClientSettings({"queue.buffering.max.messages": ROOM})
+    client = ClientSettings({"queue.buffering.max.messages": CAPACITY})
     settings = KafkaSettings(bootstrap_servers=servers, topic=topic, client=client)
     return KafkaPublisher(settings, delivery_timeout_ms=10_000)
 
@@ -61,10 +61,10 @@ def publisher(request: pytest.FixtureRequest) -> Iterator[Publisher]:
 
 
 def test_a_request_is_complete_when_every_record_has_its_report(publisher: Publisher) -> None:
-    request = complete(publisher, publisher.send(records(ROOM)))
+    request = complete(publisher, publisher.send(records(CAPACITY)))
 
-    assert (request.size, request.delivered, request.failures) == (ROOM, ROOM, [])
-    assert request.delivered_bytes == sum(each.size for each in records(ROOM))
+    assert (request.size, request.delivered, request.failures) == (CAPACITY, CAPACITY, [])
+    assert request.delivered_bytes == sum(each.size for each in records(CAPACITY))
 
 
 def test_concurrent_requests_are_each_completed_once(publisher: Publisher) -> None:
@@ -83,13 +83,13 @@ def test_an_empty_request_is_completed(publisher: Publisher) -> None:
     assert (request.size, request.delivered, request.failures) == (0, 0, [])
 
 
-def test_a_full_publisher_accepts_the_first_records_and_the_others_once_it_has_room(publisher: Publisher) -> None:
-    first = publisher.send(records(ROOM + 2))
+def test_a_full_publisher_accepts_the_first_records_and_the_others_once_it_has_capacity(publisher: Publisher) -> None:
+    first = publisher.send(records(CAPACITY + 2))
     rejected = publisher.send(records(1))
     complete(publisher, first)
-    second = complete(publisher, publisher.send(records(ROOM + 2)[first.size :]))
+    second = complete(publisher, publisher.send(records(CAPACITY + 2)[first.size :]))
 
-    assert (first.size, first.delivered, rejected.size) == (ROOM, ROOM, 0)
+    assert (first.size, first.delivered, rejected.size) == (CAPACITY, CAPACITY, 0)
     assert (second.size, second.delivered) == (2, 2)
 
 

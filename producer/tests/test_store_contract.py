@@ -1,4 +1,4 @@
-"""What Delivery relies on, of the undelivered folder and of its fake alike."""
+"""The behavior that Delivery relies on, of the undelivered folder and of its fake."""
 
 import resource
 from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ class Subject(NamedTuple):
     keys: Callable[[], list[str]]
     """Of the stored messages, in order."""
     full: Callable[[], AbstractContextManager[None]]
-    """While the block runs, the store has no room for another message."""
+    """While the block runs, the store has no capacity for another message."""
 
 
 def fake() -> Subject:
@@ -84,7 +84,7 @@ def test_a_full_store_raises_an_error_and_stores_none_of_the_messages(subject: S
     assert subject.keys() == ["a"]
 
 
-def test_a_store_with_room_again_accepts_the_same_messages(subject: Subject) -> None:
+def test_a_store_with_capacity_again_accepts_the_same_messages(subject: Subject) -> None:
     with subject.full(), pytest.raises(UndeliveredStoreError):
         subject.store.append(failures("a", "b"))
 

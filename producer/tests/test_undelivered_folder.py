@@ -309,10 +309,10 @@ def test_a_replaced_file_is_no_longer_at_its_path(tmp_path: Path) -> None:
     path = tmp_path / "s.jsonl"
     path.touch()
     with path.open("rb") as opened:
-        ours = is_at(path, opened)
+        own = is_at(path, opened)
         path.unlink()
         gone = is_at(path, opened)
         path.touch()
         replaced = is_at(path, opened)
 
-    assert (ours, gone, replaced) == (True, False, False)
+    assert (own, gone, replaced) == (True, False, False)

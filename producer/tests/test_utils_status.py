@@ -115,7 +115,7 @@ def test_a_service_on_all_addresses_or_another_one_is_reached(host: str) -> None
         assert run(address) == 0
 
 
-def test_a_port_that_nobody_serves_exits_with_2(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_port_without_a_server_exits_with_2(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         address = Address("127.0.0.1", closed.getsockname()[1])
 
@@ -164,7 +164,7 @@ def answer_once(server: socket.socket, response: bytes) -> None:
         connection.sendall(response)
 
 
-def test_a_server_that_does_not_answer_costs_the_timeout_and_no_more() -> None:
+def test_an_unresponsive_server_costs_no_more_than_the_timeout() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         started = monotonic()
 

@@ -1,4 +1,4 @@
-"""What an administrator does to topics and collections during a trial."""
+"""Administrative changes to topics and collections during a trial."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager

@@ -37,7 +37,7 @@ def cluster(options: Options) -> Iterator[Cluster]:
 
 @contextmanager
 def _embedded() -> Iterator[Cluster]:
-    """The broker can close its connections and refuse new ones, which clients cannot tell from a killed broker."""
+    """The broker can close its connections and refuse new ones, which looks to clients like a killed broker."""
     with (
         EmbeddedBroker({}, rebalance_delay_ms=REBALANCE_DELAY_MS) as broker,
         kafka_proxy(kafka_addresses(broker.address)[0]) as proxy,

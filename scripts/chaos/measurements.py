@@ -1,4 +1,4 @@
-"""What is measured during a trial: the group's progress by partition, and how long a partition made none."""
+"""Measurements of a trial: the group's progress by partition, and how long a partition made none."""
 
 import json
 import time
@@ -168,7 +168,7 @@ def count_rebalances(logs: Iterable[Path]) -> int:
 
 
 def events(log: Path) -> list[dict[str, Any]]:
-    """What a process has logged so far."""
+    """The events that a process has logged so far."""
     return [parse_event(line) for line in log.read_bytes().splitlines()]
 
 

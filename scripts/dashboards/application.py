@@ -58,20 +58,20 @@ def _rates() -> Row:
         [
             graph(
                 "Produced and settled messages",
-                "Messages per second. Settled: stored, recognised as a duplicate, or dead-lettered.",
+                "Messages per second. Settled: stored, recognized as a duplicate, or dead-lettered.",
                 {
                     "produced": rate('producer_messages_total{result="delivered"}'),
                     "settled": rate("consumer_messages_total"),
                 },
                 "mps",
-                colours={"produced": BLUE, "settled": GREEN},
+                colors={"produced": BLUE, "settled": GREEN},
                 no_value=NO_MESSAGES,
             ),
             graph(
                 "Batch size",
                 "Average number of messages per batch.",
                 {service: average(f"{service}_batch_size_messages") for service in ("producer", "consumer")},
-                colours={"producer": BLUE, "consumer": GREEN},
+                colors={"producer": BLUE, "consumer": GREEN},
                 no_value=NO_MESSAGES,
             ),
         ],
@@ -89,7 +89,7 @@ def _errors(thresholds: Thresholds) -> Row:
                 "percent",
                 threshold=min(thresholds["DeliveriesFailing"], thresholds["DeadLetterShareHigh"]),
                 soft_maximum=10,
-                colours={"failed deliveries": BLUE, "dead-lettered": RED},
+                colors={"failed deliveries": BLUE, "dead-lettered": RED},
                 no_value=NO_MESSAGES,
             ),
             graph(
@@ -100,7 +100,7 @@ def _errors(thresholds: Thresholds) -> Row:
                     "consumer": f"{rate('consumer_retries_total')} or vector(0)",
                 },
                 "ops",
-                colours={"producer": BLUE, "consumer": GREEN},
+                colors={"producer": BLUE, "consumer": GREEN},
             ),
         ],
     )

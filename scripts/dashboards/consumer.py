@@ -60,7 +60,7 @@ def _status(thresholds: Thresholds) -> Row:
                 "Messages dead-lettered by all consumers in the last hour.",
                 'sum(increase(consumer_messages_total{result="dead_lettered"}[1h]))',
                 threshold=1,
-                threshold_colour=ORANGE,
+                threshold_color=ORANGE,
                 decimals=0,
             ),
             stat(
@@ -82,7 +82,7 @@ def _rate(thresholds: Thresholds) -> Row:
                 "Settled messages per second, by result. A duplicate was already stored.",
                 {"{{result}}": rate(f"consumer_messages_total{OF}", by="result")},
                 "mps",
-                colours=RESULTS,
+                colors=RESULTS,
                 no_value=NO_CONSUMER,
             ),
             graph(
@@ -92,7 +92,7 @@ def _rate(thresholds: Thresholds) -> Row:
                 "percent",
                 threshold=thresholds["DeadLetterShareHigh"],
                 soft_maximum=10,
-                colours={"dead-lettered": RED},
+                colors={"dead-lettered": RED},
                 no_value=NO_MESSAGES,
             ),
             graph(
@@ -105,7 +105,7 @@ def _rate(thresholds: Thresholds) -> Row:
                 "cpm",
                 bars=True,
                 stacked=True,
-                colours={"none": GREEN},
+                colors={"none": GREEN},
                 shades_of=RED,
             ),
             graph(
@@ -116,7 +116,7 @@ def _rate(thresholds: Thresholds) -> Row:
                     "retries": f"{rate(f'consumer_retries_total{OF}')} or vector(0)",
                 },
                 "ops",
-                colours={"commit: success": GREEN, "commit: failure": RED, "retries": ORANGE},
+                colors={"commit: success": GREEN, "commit: failure": RED, "retries": ORANGE},
             ),
         ],
     )
@@ -204,7 +204,7 @@ def _group() -> Row:
                 "Changes of the partition assignment, by event.",
                 {"{{event}}": f"sum by (event) (increase(consumer_rebalances_total{OF}[$__rate_interval]))"},
                 bars=True,
-                colours={"assigned": GREEN, "revoked": ORANGE, "lost": RED},
+                colors={"assigned": GREEN, "revoked": ORANGE, "lost": RED},
                 no_value=NO_CONSUMER,
             ),
         ],

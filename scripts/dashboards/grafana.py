@@ -18,7 +18,7 @@ Queries = Mapping[str, str]
 """The legend of each series, with its PromQL expression."""
 
 ValueMappings = Mapping[int | str, tuple[str, str]]
-"""Value mappings: the text and colour shown instead of a value."""
+"""Value mappings: the text and color shown instead of a value."""
 
 RUNNING: Final[ValueMappings] = {0: ("DOWN", RED), 1: ("UP", GREEN)}
 READY: Final[ValueMappings] = {0: ("DOWN", RED), 1: ("NOT READY", ORANGE), 2: ("UP", GREEN)}
@@ -34,7 +34,7 @@ class Column:
     unit: str = "short"
     mappings: ValueMappings = field(default_factory=dict)
     threshold: float | None = None
-    threshold_colour: str = RED
+    threshold_color: str = RED
     width: int | None = None
 
 
@@ -65,7 +65,7 @@ class Variable:
 class Annotation:
     name: str
     expression: str
-    colour: str
+    color: str
     title: str
     text: str
     value_is_time: bool = False
@@ -127,7 +127,7 @@ def stat(
     unit: str = "short",
     *,
     threshold: float | None = None,
-    threshold_colour: str = RED,
+    threshold_color: str = RED,
     mappings: ValueMappings | None = None,
     no_value: str | None = "unknown",
     decimals: int | None = None,
@@ -138,9 +138,9 @@ def stat(
     if mappings:
         defaults["thresholds"] = _steps((None, RED))
     elif threshold is None:
-        defaults["thresholds"] = _steps((None, ORANGE), (0, BLUE))  # the first step colours `no_value`
+        defaults["thresholds"] = _steps((None, ORANGE), (0, BLUE))  # the first step colors `no_value`
     else:
-        defaults["thresholds"] = _steps((None, ORANGE), (0, GREEN), (threshold, threshold_colour))
+        defaults["thresholds"] = _steps((None, ORANGE), (0, GREEN), (threshold, threshold_color))
     defaults |= _without_none(noValue=no_value, decimals=decimals)
     options = {
         "colorMode": "background" if mappings else "value",
@@ -162,12 +162,12 @@ def graph(
     width: int = 12,
     height: int = 8,
     threshold: float | None = None,
-    threshold_colour: str = RED,
+    threshold_color: str = RED,
     stacked: bool = False,
     bars: bool = False,
     maximum: float | None = None,
     soft_maximum: float | None = None,
-    colours: Mapping[str, str] | None = None,
+    colors: Mapping[str, str] | None = None,
     shades_of: str | None = None,
     no_value: str | None = None,
 ) -> Panel:
@@ -188,7 +188,7 @@ def graph(
         },
         "thresholds": _steps((None, GREEN))
         if threshold is None
-        else _steps((None, GREEN), (threshold, threshold_colour)),
+        else _steps((None, GREEN), (threshold, threshold_color)),
     }
     defaults |= _without_none(max=maximum, noValue=no_value)
     options = {
@@ -196,8 +196,8 @@ def graph(
         "tooltip": {"mode": "multi", "sort": "desc"},
     }
     overrides = [
-        _named(name, {"id": "color", "value": {"mode": "fixed", "fixedColor": colour}})
-        for name, colour in (colours or {}).items()
+        _named(name, {"id": "color", "value": {"mode": "fixed", "fixedColor": color}})
+        for name, color in (colors or {}).items()
     ]
     return _panel("timeseries", title, description, [*queries.items()], width, height, defaults, options, overrides)
 
@@ -211,7 +211,7 @@ def states(
     height: int = 8,
     no_value: str,
 ) -> Panel:
-    """A state timeline: one coloured band per series."""
+    """A state timeline: one colored band per series."""
     defaults: Json = {
         "color": {"mode": "thresholds"},
         "custom": {"fillOpacity": 80, "lineWidth": 0},
@@ -324,15 +324,15 @@ def _row_header(title: str, y: int) -> Json:
 
 
 def _steps(*steps: tuple[float | None, str]) -> Json:
-    return {"mode": "absolute", "steps": [{"value": value, "color": colour} for value, colour in steps]}
+    return {"mode": "absolute", "steps": [{"value": value, "color": color} for value, color in steps]}
 
 
 def _mappings(mappings: ValueMappings) -> list[Json]:
     if not mappings:
         return []
     options = {
-        str(value): {"text": text, "color": colour, "index": index}
-        for index, (value, (text, colour)) in enumerate(mappings.items())
+        str(value): {"text": text, "color": color, "index": index}
+        for index, (value, (text, color)) in enumerate(mappings.items())
     }
     return [{"type": "value", "options": options}]
 
@@ -349,7 +349,7 @@ def _column_properties(column: Column) -> list[Json]:
         properties.append({"id": "mappings", "value": _mappings(column.mappings)})
     if column.threshold is not None:
         properties.append(
-            {"id": "thresholds", "value": _steps((None, GREEN), (column.threshold, column.threshold_colour))}
+            {"id": "thresholds", "value": _steps((None, GREEN), (column.threshold, column.threshold_color))}
         )
     if column.mappings or column.threshold is not None:
         properties.append({"id": "custom.cellOptions", "value": {"type": "color-text"}})
@@ -375,7 +375,7 @@ def _annotation(annotation: Annotation) -> Json:
         "datasource": DATASOURCE,
         "enable": True,
         "hide": False,
-        "iconColor": annotation.colour,
+        "iconColor": annotation.color,
         "expr": annotation.expression,
         "step": "60s",
         "titleFormat": annotation.title,

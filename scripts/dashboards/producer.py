@@ -70,7 +70,7 @@ def _rate(thresholds: Thresholds) -> Row:
                 "Messages per second: delivered, or failed after all retries and kept in the undelivered folder.",
                 {"{{result}}": rate(f"producer_messages_total{OF}", by="result")},
                 "mps",
-                colours=RESULTS,
+                colors=RESULTS,
                 no_value=NO_PRODUCER,
             ),
             graph(
@@ -80,7 +80,7 @@ def _rate(thresholds: Thresholds) -> Row:
                 "percent",
                 threshold=thresholds["DeliveriesFailing"],
                 soft_maximum=10,
-                colours={"failed deliveries": RED},
+                colors={"failed deliveries": RED},
                 no_value=NO_MESSAGES,
             ),
             graph(
@@ -88,7 +88,7 @@ def _rate(thresholds: Thresholds) -> Row:
                 "Messages resent per second; rises while the broker is unavailable.",
                 {"retries": rate(f"producer_retries_total{OF}")},
                 "mps",
-                colours={"retries": ORANGE},
+                colors={"retries": ORANGE},
                 no_value=NO_PRODUCER,
             ),
             graph(
@@ -98,7 +98,7 @@ def _rate(thresholds: Thresholds) -> Row:
                     "in flight": f"sum(producer_queue_messages{OF})",
                     "undelivered": "max(producer_undelivered_messages)",
                 },
-                colours={"undelivered": RED},
+                colors={"undelivered": RED},
                 no_value=NO_PRODUCER,
             ),
         ],

@@ -114,7 +114,7 @@ def undelivered() -> Panel:
         "except those that Kafka rejected.",
         "max(producer_undelivered_messages)",
         threshold=1,
-        threshold_colour=ORANGE,
+        threshold_color=ORANGE,
     )
 
 
@@ -150,7 +150,7 @@ def percentiles(
         },
         "s",
         width=width,
-        colours={"p50": GREEN, "p95": ORANGE, "p99": RED},
+        colors={"p50": GREEN, "p95": ORANGE, "p99": RED},
         no_value=no_value,
     )
 

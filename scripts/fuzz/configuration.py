@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from fuzz.strategies import damaged, json_values, texts
 
-SECRET = "hush"  # noqa: S105 - part of every secret, so that one is recognised wherever it is shown
+SECRET = "hush"  # noqa: S105 - part of every secret, so that one is recognized wherever it is shown
 START_TIMEOUT = 30.0  # seconds
 UNREACHABLE = "127.0.0.1:1"
 VALUES = (

@@ -143,7 +143,7 @@ def damaged(draw: st.DrawFn, contents: st.SearchStrategy[bytes]) -> bytes:
 
 
 def _wrapped(value: bytes) -> st.SearchStrategy[bytes]:
-    """What some clients make of a message."""
+    """A message in the envelope that some clients add."""
     return st.sampled_from(
         (
             b"\xef\xbb\xbf" + value,

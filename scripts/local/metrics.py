@@ -1,4 +1,4 @@
-"""What the processes report over HTTP, and the rates and latencies derived from it."""
+"""The metrics of the processes over HTTP, and the rates and latencies derived from them."""
 
 import http.client
 from collections import deque

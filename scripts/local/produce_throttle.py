@@ -1,4 +1,4 @@
-"""Throttles producers, so that the embedded broker does not drop messages that nobody has read.
+"""Throttles producers, so that the embedded broker does not drop unread messages.
 
 The broker keeps 5 MiB per partition and silently drops what is older. All connections therefore pass through a relay
 that holds Produce requests while the unsettled bytes exceed a window smaller than that. A producer that is too fast

@@ -11,7 +11,7 @@ from typing import Protocol
 from local.connectivity import Address
 
 AddressMapping = Callable[[Address], Address]
-"""Returns the address to tell a client in place of a server's."""
+"""Returns the address to give to a client in place of a server's."""
 
 PRODUCE, METADATA, FIND_COORDINATOR = 0, 3, 10  # API keys
 _FIRST_FLEXIBLE_VERSION = {METADATA: 9, FIND_COORDINATOR: 3}  # from here on with compact lengths and tagged fields

@@ -29,14 +29,14 @@ class OffsetLookup:
         """
         asked = self._at(OFFSET_INVALID, partitions)
         try:
-            answers = self._client.committed(asked, timeout=COMMITTED_TIMEOUT) if asked else []
+            results = self._client.committed(asked, timeout=COMMITTED_TIMEOUT) if asked else []
         except KafkaException as error:
             logger.warning("committed offsets unavailable", extra={"reason": reason(error)})
             return asked
-        for answer in answers:
-            if not answer.error and answer.offset == OFFSET_INVALID:
-                answer.offset = OFFSET_BEGINNING
-        return answers
+        for result in results:
+            if not result.error and result.offset == OFFSET_INVALID:
+                result.offset = OFFSET_BEGINNING
+        return results
 
     def earliest(self, partitions: Collection[int]) -> dict[int, int]:
         """The offset of each partition's oldest message."""
@@ -54,10 +54,10 @@ class OffsetLookup:
         if not partitions:
             return {}
         try:
-            answers = self._client.offsets_for_times(self._at(which, partitions), timeout=timeout)
+            results = self._client.offsets_for_times(self._at(which, partitions), timeout=timeout)
         except KafkaException:
             return {}
-        return {answer.partition: answer.offset for answer in answers if not answer.error}
+        return {result.partition: result.offset for result in results if not result.error}
 
     def _at(self, offset: int, partitions: Collection[int]) -> list[TopicPartition]:
         return [TopicPartition(self._topic, partition, offset) for partition in partitions]

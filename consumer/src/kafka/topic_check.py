@@ -44,8 +44,8 @@ def check_topic_operations(
 
 
 def check_group_operations(admin: AdminClient, group: str, timeout: float) -> CheckResult:
-    answers = admin.describe_consumer_groups([group], include_authorized_operations=True, request_timeout=timeout)
-    return _check("group permissions", f"group {group}", [AclOperation.READ], answers[group], timeout)
+    responses = admin.describe_consumer_groups([group], include_authorized_operations=True, request_timeout=timeout)
+    return _check("group permissions", f"group {group}", [AclOperation.READ], responses[group], timeout)
 
 
 def _described(admin: AdminClient, topic: str, timeout: float) -> Any:
@@ -66,9 +66,9 @@ def _raise_if_unauthorized(admin: AdminClient, topic: str, metadata: TopicMetada
             raise
 
 
-def _check(name: str, resource: str, needed: Sequence[AclOperation], answer: Any, timeout: float) -> CheckResult:
+def _check(name: str, resource: str, needed: Sequence[AclOperation], response: Any, timeout: float) -> CheckResult:
     try:
-        authorized = answer.result(2 * timeout).authorized_operations
+        authorized = response.result(2 * timeout).authorized_operations
     except (KafkaException, TimeoutError) as error:
         denied = isinstance(error, KafkaException) and error.args[0].code() in _AUTHORIZATION_ERRORS
         authorized = [AclOperation.ANY] if denied else None

@@ -60,13 +60,13 @@ class TopicMonitor:
         self._clock = clock
         self._renew_timeout = renew_timeout
         self._last_request = -REQUEST_INTERVAL
-        self._answer: Future[Any] | None = None
+        self._response: Future[Any] | None = None
 
     def refresh(self) -> None:
         """Process a response that has arrived, and send a request when it is due. Does not wait."""
-        if self._answer is not None and self._answer.done():
+        if self._response is not None and self._response.done():
             self._receive(0.0)
-        if self._answer is None and self._clock() - self._last_request >= REQUEST_INTERVAL:
+        if self._response is None and self._clock() - self._last_request >= REQUEST_INTERVAL:
             self._request()
 
     def renew(self) -> None:
@@ -89,23 +89,23 @@ class TopicMonitor:
 
     def _request(self) -> None:
         self._last_request = self._clock()
-        answers = self._admin.describe_topics(
+        responses = self._admin.describe_topics(
             TopicCollection([self._topic]), include_authorized_operations=True, request_timeout=10
         )
-        self._answer = answers[self._topic]
+        self._response = responses[self._topic]
 
     def _receive(self, timeout: float) -> None:
-        if self._answer is None:
+        if self._response is None:
             return
         try:
-            description = self._answer.result(timeout)
+            description = self._response.result(timeout)
         except TimeoutError:
             return
         except KafkaException as error:
             self._on_error(error.args[0].code())
         else:
             self._on_description(description)
-        self._answer = None
+        self._response = None
 
     def _on_description(self, description: Any) -> None:
         if description.topic_id is not None and str(description.topic_id) != NO_ID:

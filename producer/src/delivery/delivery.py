@@ -42,7 +42,7 @@ class Publisher(Protocol):
         """Why messages wait although a broker is reachable; None once the topic has been found."""
 
     def send(self, records: Sequence[ProducerRecord]) -> ProduceRequest:
-        """Hand over as many as there is room for, in order; the request's `size` says how many."""
+        """Hand over as many as the client has capacity for, in order; the request's `size` says how many."""
 
     def poll(self, timeout: float) -> Sequence[ProduceRequest]:
         """The requests completed since the last call, after up to `timeout` seconds. Raises FatalClientError."""
@@ -169,7 +169,7 @@ class Delivery:
             self._send(attempt)
 
     def _send(self, attempt: SendAttempt) -> Sequence[ProducerRecord]:
-        """Returns the records that the client has no room for."""
+        """Returns the records that the client has no capacity for."""
         request = self._publisher.send(attempt.records)
         self._open[request] = attempt
         return attempt.records[request.size :]

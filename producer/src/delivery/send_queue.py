@@ -1,4 +1,4 @@
-"""Send attempts that wait for room in the client, for the due time of their retry, or to be sent alone."""
+"""Send attempts that wait for capacity in the client, for the due time of their retry, or to be sent alone."""
 
 import heapq
 import itertools
@@ -27,7 +27,7 @@ class SendQueue:
 
     @property
     def backlogged(self) -> bool:
-        """Whether attempts wait that could be sent now if the client had room, or nothing else in flight."""
+        """Whether attempts wait that could be sent now if the client had capacity, or nothing else in flight."""
         return bool(self._ready or self._isolated)
 
     def add(self, attempt: SendAttempt) -> None:

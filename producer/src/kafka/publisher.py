@@ -135,7 +135,7 @@ class KafkaPublisher:
     def _on_delivery(
         self, request: ProduceRequest, number: int, error: KafkaError | None, _report: DeliveryReport
     ) -> None:
-        """A report has no headers and carries no reference of ours; the number identifies the record."""
+        """A report has no headers and cannot carry a reference to the record; the number identifies it."""
         if error is None:
             request.report_delivered(number)
         else:

@@ -29,7 +29,7 @@ from src.utils.shutdown import stopping_on_signals
 
 @dataclass
 class ResendSummary:
-    """What became of the messages in the folder; prints a line for each segment."""
+    """The outcome of the messages in the folder; prints a line for each segment."""
 
     sent: int = 0
     left: int = 0

@@ -67,7 +67,7 @@ class BackgroundResender:
             self._send_next()
 
     def close(self) -> None:
-        """Write what was not sent back into its segment. Call it once nothing is in flight."""
+        """Write unsent messages back into their segment. Call it once nothing is in flight."""
         if not self.in_flight:
             next(self._batches, None)
         self._batches.close()

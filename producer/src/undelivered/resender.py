@@ -20,7 +20,7 @@ BATCH_BYTES = 1024 * 1024  # … or as many as make up this size
 
 
 class SegmentResult(NamedTuple):
-    """What became of the messages of one segment."""
+    """The outcome of the messages of one segment."""
 
     segment: Path
     sent: int = 0
@@ -81,7 +81,7 @@ class Resender:
             return not isinstance(error, FileNotFoundError)  # any other error is reported when it is opened
 
     def _paths(self) -> Iterator[Path]:
-        """Our own segments come before each of the others': a run with an end waits for its own, and only for these."""
+        """Own segments come before each segment of another process: a finite run waits only for its own."""
         own = self._folder.own
         try:
             paths = segment_paths(self._folder.path)
@@ -155,7 +155,7 @@ class Resender:
         return record.topic == self._folder.topic and (self._include_rejected or not record.rejected)
 
     def _write_back(self, failures: Sequence[DeliveryFailure], rewrite: SegmentRewrite) -> None:
-        """What failed again remains, with the new reason."""
+        """Messages that failed again remain, with the new reason."""
         now = utc_text(self._wall_clock())
         for failure in failures:
             rewrite.add(to_line(failure, self._folder.topic, now))

@@ -126,7 +126,7 @@ class CommittingFirst(GroupMember):
 
 
 class WithoutCommitOnRevoke(GroupMember):
-    """A revoked partition is left as it was last committed."""
+    """Does not commit before a partition is revoked."""
 
     def _on_revoke(self, client: Consumer, positions: list[TopicPartition]) -> None:
         self._on_lost(client, positions)
@@ -143,7 +143,7 @@ class IgnoringNumbers(Assignment):
 
 
 class WithoutAssignmentNumbers(GroupMember):
-    """Keeps what it knows of lost partitions."""
+    """Keeps the state of lost partitions."""
 
     def __init__(self, *settings: Any, **collaborators: Any) -> None:
         super().__init__(*settings, **collaborators, assignment=IgnoringNumbers())

@@ -143,7 +143,7 @@ def _check_bson(message: Document) -> None:
 
 
 def _comparable(message: Mapping[str, Any]) -> str:
-    """Without the date, which is normalised, and the consumer's own field."""
+    """Without the date, which is normalized, and the consumer's own field."""
     return json.dumps({n: value for n, value in message.items() if n not in ("kafka", "created_at")}, sort_keys=True)
 
 

@@ -1,4 +1,4 @@
-"""Undelivered messages: the folder returns them byte for byte, and recognises damaged lines."""
+"""Undelivered messages: the folder returns them byte for byte, and recognizes damaged lines."""
 
 import tempfile
 from collections.abc import Sequence
