@@ -147,7 +147,7 @@ def test_verdicts_remain_valid_if_the_store_becomes_unavailable_before_the_secon
         ({"uri": "mongodb://user:secret@h/?w=0&journal=true"}, "mongodb.uri"),
         ({"uri": "mongodb://h/?tls=maybe"}, "tls"),
         ({"uri": "mongodb://h:99999"}, "Port"),
-        ({"uri": "mongodb://h/?tls=true&tlsCAFile=/no/such/file"}, "tlscafile"),
+        ({"uri": "mongodb://h/?tls=true&tlsCAFile=/no/such/file"}, "tlsCAFile"),
     ],
 )
 def test_a_wrong_setting_is_named_without_the_password(config: dict[str, object], named: str) -> None:

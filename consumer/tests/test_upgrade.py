@@ -283,8 +283,8 @@ class TestUpgradeOnServers(UpgradeContract):
     def world(self, topics: Topics, mongodb_uri: str, mongodb_database: str, tmp_path: Path) -> World:
         """Topics of this test only."""
         topic = topics.name()
-        topics.make(topic, 2, **{"retention.ms": "-1"})
-        topics.make(f"{topic}.dlq", 1, **{"retention.ms": "-1"})
+        topics.create(topic, 2, **{"retention.ms": "-1"})
+        topics.create(f"{topic}.dlq", 1, **{"retention.ms": "-1"})
         restore_collection(mongodb_uri, mongodb_database, topic)
         world = World(topics.servers, topic, "mongodb", {"uri": mongodb_uri, "database": mongodb_database}, tmp_path)
         world.restore_topics()
