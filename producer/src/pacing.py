@@ -24,7 +24,7 @@ class Pacer:
         self._due = max(self._due, self._clock() - MAX_CATCH_UP) + self._interval * share
 
     def postpone(self, seconds: float) -> None:
-        """There was nothing to send: the next batch is due in so many seconds, without catching up."""
+        """There was nothing to send: the next batch is due in this number of seconds, without catching up."""
         self._due = self._clock() + seconds
 
 

@@ -154,7 +154,7 @@ def test_another_server_on_the_port_exits_with_2(response: bytes, capsys: pytest
         thread.join(DEADLINE)
 
     assert code == 2
-    assert "answers, but not as a health server does" in capsys.readouterr().err
+    assert "responds, but not as a health server does" in capsys.readouterr().err
 
 
 def answer_once(server: socket.socket, response: bytes) -> None:

@@ -76,7 +76,7 @@ class Processes:
         return child
 
     def allow_exit(self, child: Child, *codes: int) -> None:
-        """Exit codes that are no failure, instead of 0."""
+        """Exit codes that are not a failure, instead of 0."""
         self._allowed_exits[child.name] = set(codes)
 
     def exits(self) -> list[Exit]:

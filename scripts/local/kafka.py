@@ -41,7 +41,7 @@ class RealKafka:
 
 
 class EmbeddedKafka:
-    """Each call of `progress` lets as many bytes pass the throttle as have been settled since."""
+    """Each call of `progress` lets the throttle pass as many bytes as have been settled since the last call."""
 
     def __init__(self, throttle: ProduceThrottle, window: Window, reader: OffsetReader) -> None:
         self.address = host_port(throttle.address)

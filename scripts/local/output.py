@@ -1,4 +1,4 @@
-"""The standard streams of a program: what becomes of it if they are closed, or if the disk is full."""
+"""The standard streams of a program, which may be closed or on a full disk."""
 
 import io
 import os
@@ -18,8 +18,8 @@ class OutputError(Exception):
 class StandardStreams:
     """In the block, standard output and standard error raise no errors of the operating system.
 
-    Standard output raises OutputError, and has an exit code then. Standard error has none. A stream that is closed from
-    the start is opened, so that no file or connection takes its number.
+    Standard output raises OutputError, which has an exit code. Errors of standard error are ignored. A
+    stream that is closed from the start is opened, so that no file or connection takes its number.
     """
 
     def __init__(self, program: str) -> None:
@@ -36,7 +36,7 @@ class StandardStreams:
         return OUTPUT_CLOSED if isinstance(error, BrokenPipeError) else FAILED
 
     def flush(self) -> None:
-        """What is printed is written, or its error known."""
+        """Write everything printed, or find the error."""
         with suppress(OutputError):
             sys.stdout.flush()
         sys.stderr.flush()
@@ -83,7 +83,7 @@ class _Output(_Discarding):
         self._program = program
 
     def on_error(self, error: OSError) -> None:
-        """A reader that ends early, such as `head`, has what it wants."""
+        """A reader that ends early, such as `head`, is not an error."""
         if not isinstance(error, BrokenPipeError):
             sys.stderr.write(f"{self._program}: cannot write to standard output: {error.strerror}\n")
         raise OutputError(error.strerror) from error

@@ -29,7 +29,7 @@ def run_audit(options: argparse.Namespace) -> Report:
 
 
 def main(arguments: Sequence[str] | None = None, *, run: Callable[[argparse.Namespace], Report] = run_audit) -> int:
-    """Returns the exit code. The report goes to standard output, the reason why there is none to standard error."""
+    """Returns the exit code. The report is written to standard output, errors to standard error."""
 
     def body() -> int:
         options = _parser().parse_args(arguments)

@@ -23,7 +23,7 @@ def _pause(seconds: float) -> None:
 class Audit:
     """Reads only, in this order: committed offsets, topic, dead letters, store.
 
-    What is committed must therefore be in the dead-letter topic or the store, however much is settled meanwhile.
+    Every committed message must therefore be dead-lettered or stored, however much is settled meanwhile.
     """
 
     def __init__(

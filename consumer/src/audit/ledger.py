@@ -1,4 +1,4 @@
-"""Records what was produced, dead-lettered and stored, and compares them. No Kafka and no store here.
+"""Records the produced, dead-lettered and stored messages, and compares them. Uses neither Kafka nor the store.
 
 The ledger is a private SQLite database in a temporary file, so that memory use does not depend on the size of the
 topic. Ids are stored completely, UUIDs as 16 bytes.

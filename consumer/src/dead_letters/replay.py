@@ -11,7 +11,7 @@ from src.kafka.confirmed_producer import ProducerRecord
 from src.model.errors import ConsumerError
 from src.model.record import Record
 
-BATCH_SIZE = 100  # messages: if the process is killed, so many at most are replayed twice
+BATCH_SIZE = 100  # messages: at most this many are replayed twice if the process is killed
 BATCH_BYTES = 8 * 1024 * 1024
 
 

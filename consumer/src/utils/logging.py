@@ -95,7 +95,7 @@ class LogFile(RotatingFileHandler):
             self._lock_file.close()
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: ARG002, N802 - logging's own signature
-        """A full disk must not stop the service: the line is on standard output; say there that the file lacks it."""
+        """A full disk must not stop the service: the line is on standard output; a warning follows."""
         logger.warning("log file not written", extra={"reason": str(sys.exception())})
 
 
@@ -136,7 +136,7 @@ class RepeatedWarnings(logging.Filter):
         return True
 
     def _forget_before(self, instant: float) -> None:
-        """Messages whose texts change must not exhaust the memory."""
+        """Messages with changing texts must not exhaust the memory."""
         if len(self._last) > 1000:
             self._last = {key: seen for key, seen in self._last.items() if seen[0] > instant}
 

@@ -41,7 +41,7 @@ class DeliveryLedger:
         self._last_report = self._clock()
 
     def settle(self, batch: Batch, size: int, *, delivered: int = 0, undelivered: int = 0) -> None:
-        """So many messages of the batch, `size` bytes together, are no longer in flight."""
+        """These numbers of messages of the batch, `size` bytes in total, are no longer in flight."""
         batch.delivered += delivered
         batch.undelivered += undelivered
         self.in_flight -= delivered + undelivered

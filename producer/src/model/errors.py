@@ -1,4 +1,4 @@
-"""Errors, each with what the caller does about it.
+"""Errors, each with the caller's reaction.
 
 ProducerError
 ├── FatalClientError       the Kafka client will never send again: finish and exit 1

@@ -144,7 +144,7 @@ def _parser() -> argparse.ArgumentParser:
         "command",
         choices=("list", "resend"),
         help="list the messages, or send them again, including those that Kafka rejected and that a producer does not"
-        " resend by itself",
+        " resend automatically",
     )
     parser.add_argument("--dir", type=Path, metavar="PATH", help="the folder (default: producer.undelivered_dir)")
     command_line.add_config(parser, DEFAULT_FILE)

@@ -22,7 +22,7 @@ SCAN_INTERVAL_AFTER_ERROR = 60.0  # … and where a segment could not be read or
 
 
 class BackgroundResender:
-    """Empties the folder at a moderate rate; while deliveries fail, a single message probes Kafka now and then.
+    """Empties the folder at a moderate rate; while deliveries fail, a single message probes Kafka at intervals.
 
     Does nothing on Windows, where another process's segments cannot be recognized.
     """

@@ -9,7 +9,7 @@ MASK = "***"
 
 Plain = str | int | float | bool
 
-# librdkafka's keys whose values are credentials, or may contain some.
+# librdkafka keys with values that are or may contain credentials.
 _SECRET_KEY = re.compile(
     r"password|passphrase|secret|username|key\.pem|ssl_key|jaas|kinit\.cmd|oauthbearer\.(config|extensions)"
 )
@@ -50,7 +50,7 @@ class Secret:
         return secret
 
     def reveal(self) -> str:
-        """Of a secret in a file, what the file contains now; what it contained at first, where that is invalid."""
+        """The text. For a secret in a file: its current content, or the initial one if the current one is invalid."""
         if self._file is None:
             return self._value
         try:

@@ -1,4 +1,4 @@
-"""The status of a running service: what it answers on /live, /ready and /metrics.
+"""The status of a running service: its responses to /live, /ready and /metrics.
 
 A health check starts this program every few seconds, so it imports little; and it connects without a proxy.
 """
@@ -24,7 +24,7 @@ _SAMPLE = re.compile(r"^(?P<metric>\w+)(\{(?P<labels>.*)\})? (?P<value>\S+)$", r
 
 
 class NotReached(Exception):
-    """There is no answer, or not one of a health server."""
+    """There is no response, or not one of a health server."""
 
 
 class Address(NamedTuple):
@@ -146,14 +146,14 @@ def _sum(figure: Figure, samples: Iterable[re.Match[str]]) -> int | None:
 def _health(address: Address, path: str, deadline: float) -> Health:
     _, body = _get(address, path, deadline)
     try:
-        answer: Any = json.loads(body)
-        return Health(bool(answer["ok"]), [str(reason) for reason in answer["reasons"]])
+        response: Any = json.loads(body)
+        return Health(bool(response["ok"]), [str(reason) for reason in response["reasons"]])
     except (ValueError, LookupError, TypeError):
-        raise NotReached(f"{address} answers, but not as a health server does") from None
+        raise NotReached(f"{address} responds, but not as a health server does") from None
 
 
 def _get(address: Address, path: str, deadline: float) -> tuple[int, str]:
-    """Status code and body. Not through `http.client`, whose import takes as long as the rest of the program."""
+    """Status code and body. Importing `http.client` would take as long as the rest of the program."""
     if not address.port:
         raise NotReached("metrics.port is 0, any free port; set METRICS_PORT to the port that the service has logged")
     try:
@@ -163,7 +163,7 @@ def _get(address: Address, path: str, deadline: float) -> tuple[int, str]:
     head, _, body = response.decode(errors="replace").partition("\r\n\r\n")
     match = re.match(r"HTTP/\d\.\d (\d{3}) ", head)
     if match is None:
-        raise NotReached(f"{address} answers, but not as a health server does")
+        raise NotReached(f"{address} responds, but not as a health server does")
     return int(match[1]), body
 
 

@@ -68,7 +68,7 @@ def committed_offset_expired(trial: Trial) -> None:
     for consumer in trial.consumers:
         trial.stop(consumer)
     trial.wait_until_produced()
-    trial.accepted = load.first(_delete_unread(trial))  # as many as are left
+    trial.accepted = load.first(_delete_unread(trial))  # the remaining number
     consumer = trial.processes.start_consumer()
     trial.expect(
         lambda: trial.logged(consumer, "committed offset no longer exists"), "the log reports the missing offset"

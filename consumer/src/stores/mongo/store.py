@@ -101,7 +101,7 @@ class MongoStore:
 
     @contextmanager
     def _reconnecting(self) -> Iterator[None]:
-        """If the login fails, so does the call; the next one uses what the secret's file contains by now."""
+        """If the login fails, so does the call; the next one uses the current content of the secret's file."""
         try:
             yield
         except StorageUnavailable as error:
