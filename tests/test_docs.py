@@ -80,7 +80,7 @@ def quoted(cell: str) -> list[str]:
 
 
 def anchors(document: Path) -> set[str]:
-    """The anchors that GitHub makes of the headings."""
+    """The anchors that GitHub generates for the headings."""
     headings = [line.lstrip("# ") for _, line in lines_outside_code(document) if line.startswith("#")]
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 

@@ -48,7 +48,7 @@ class Topics:
         """Retries, because the deletion of a topic of that name may still be in progress."""
         tick, deadline = Event(), monotonic() + PATIENCE
         while not self._created(NewTopic(name, partitions, 1, config=config)):
-            assert monotonic() < deadline, f"cannot make {name}"
+            assert monotonic() < deadline, f"cannot create {name}"
             tick.wait(0.1)
 
     def delete(self, *names: str) -> None:

@@ -320,7 +320,7 @@ def test_a_new_partition_gets_the_current_topic_id() -> None:
 
 
 def test_commit_metadata_of_another_program_is_not_a_topic_id() -> None:
-    world = reading("stop", topic_id="consumer-17 of another make")
+    world = reading("stop", topic_id="metadata of another program")
 
     world.poll()
 

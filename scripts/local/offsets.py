@@ -28,7 +28,7 @@ LEADER_ERRORS = {
     KafkaError._UNKNOWN_TOPIC,
     KafkaError._UNKNOWN_PARTITION,
 }
-"""Brokers return these, and the client makes them of their metadata, for a moment after a topic was created."""
+"""Brokers return these, and the client derives them from metadata, for a moment after a topic was created."""
 
 RETRIABLE_ERRORS = COORDINATOR_ERRORS | LEADER_ERRORS
 

@@ -20,7 +20,7 @@ class Client(Protocol):
 
 
 class SaslCredentials:
-    """What the clients log in with. After a failed login the files are read again."""
+    """The credentials of the clients. After a failed login the files are read again."""
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings

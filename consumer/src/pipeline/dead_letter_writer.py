@@ -39,7 +39,7 @@ class DeadLetterWriter:
     def write(self, rejections: Sequence[Rejection]) -> list[Rejection]:
         """Returns those that were confirmed, once all that are still assigned are. Raises WriterStopped.
 
-        What was confirmed is not sent again.
+        Confirmed dead letters are not resent.
         """
         pending = list(rejections)
         confirmed: list[Rejection] = []

@@ -12,7 +12,7 @@ from src.model.errors import UndeliveredStoreError
 
 logger = logging.getLogger(__name__)
 
-WRITE_RETRY_INTERVAL = 1.0  # seconds until a store that could not be written is tried again
+WRITE_RETRY_INTERVAL = 1.0  # seconds until a write that failed is retried
 MAX_LOGGED_KEYS = 20  # of messages that are lost
 
 
@@ -24,7 +24,7 @@ class UndeliveredStore(Protocol):
 
 
 class UndeliveredBuffer:
-    """While the store cannot be written, transient failures are sent again: Kafka may recover before the disk does."""
+    """While the store cannot be written, transient failures are resent: Kafka may recover before the disk does."""
 
     def __init__(
         self, store: UndeliveredStore, ledger: DeliveryLedger, queue: SendQueue, clock: Callable[[], float]
@@ -43,7 +43,7 @@ class UndeliveredBuffer:
         return bool(self.failures or self.write_error)
 
     def flush(self) -> None:
-        """Write the failures, and those being sent again whose retry is not due yet."""
+        """Write the failures, and those being resent with a retry that is not due yet."""
         if self._resent and self._resent.settled and not self.failures:
             self._resent = self.write_error = None  # Kafka has accepted what the store could not
         if self._clock() < self._next_write:
