@@ -259,7 +259,7 @@ class UpgradeContract:
         listed = world.dead_letters("list", "--all", "--json")
         assert (replayed, again) == (
             [f"{waiting} replayed, each confirmed by Kafka"],
-            ["0 replayed, each confirmed by Kafka"],
+            [],
         )
         assert Counter(entry["state"] for entry in listed) == {"replayed": DEAD_LETTERED, "waiting": waiting}
         assert {entry["replays"] for entry in listed if entry["state"] == "waiting"} == {1, 2}

@@ -49,6 +49,7 @@ class Options:
     prove: bool = False
     keep: bool = False
     list: bool = False
+    quiet: bool = False
     kafka: str | None = None
     mongodb: str | None = None
     commands: Mapping[tuple[str, str], str] = field(default_factory=dict)
@@ -111,6 +112,7 @@ def _command_error(options: Options) -> str | None:
 def _parser() -> argparse.ArgumentParser:
     parser = command_line("scripts/chaos.sh", _DESCRIPTION, _EPILOG)
     parser.add_argument("--list", action="store_true", help="list the scenarios, each with the protections it tests")
+    parser.add_argument("--quiet", action="store_true", help="show no progress bar on a terminal")
     parser.add_argument(
         "--only", action="append", metavar="NAME", help="run this scenario: its name, a prefix or a pattern; repeatable"
     )

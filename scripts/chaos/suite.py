@@ -4,11 +4,14 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from chaos import plan, report
 from chaos.clusters import cluster
@@ -23,15 +26,16 @@ from local.plan import FOLDER, Names, timestamp
 
 
 def run(options: Options, scenarios: Sequence[Scenario], folder: Path = FOLDER / "chaos") -> int:
-    """The exit status. Raises CannotRun."""
+    """The exit code. Raises CannotRun."""
     started = timestamp()
     heading = _heading(options)
     print(heading, flush=True)
     rows: list[Row] = []
-    with cluster(options) as servers:
+    with cluster(options) as servers, _progress(options, len(scenarios)) as advance:
         for row in _rows(servers, options, scenarios, folder / started, started):
             print(report.line(row), flush=True)
             rows.append(row)
+            advance(len(options.seeds) if row.verdict == SKIPPED else 1)
             if options.report:
                 report.write(rows, options.report, heading, prove=options.prove)
     if sys.stdout.isatty():
@@ -40,6 +44,17 @@ def run(options: Options, scenarios: Sequence[Scenario], folder: Path = FOLDER /
     if any((folder / started).glob("*")):
         print(f"Logs, settings and audits: {folder / started}")
     return status(rows, prove=options.prove)
+
+
+@contextmanager
+def _progress(options: Options, scenarios: int) -> Iterator[Callable[[int], None]]:
+    """On a terminal, below the lines of the trials: how many trials are done, and the time left."""
+    columns = (TextColumn("{task.completed} of {task.total} trials"), BarColumn(), TimeElapsedColumn())
+    remaining = (TextColumn("time left"), TimeRemainingColumn())
+    disabled = options.quiet or not sys.stdout.isatty()
+    with Progress(*columns, *remaining, speed_estimate_period=3600, transient=True, disable=disabled) as progress:
+        task = progress.add_task("trials", total=scenarios * len(options.seeds))
+        yield partial(progress.advance, task)
 
 
 def status(rows: Sequence[Row], *, prove: bool) -> int:

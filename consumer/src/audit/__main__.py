@@ -15,6 +15,7 @@ from src.storage import DataStorage
 from src.utils import command_line
 from src.utils.config import ConfigurationError
 from src.utils.logging import configure
+from src.utils.progress import ProgressLine
 
 PASSED, FAILED, CANNOT_RUN = 0, 1, 2
 
@@ -23,7 +24,7 @@ def run_audit(options: argparse.Namespace) -> Report:
     settings = load_settings(options.config, os.environ)
     with TopicReader(settings.kafka) as reader, DataStorage(settings.mongodb) as storage:
         storage.ping()
-        audit = Audit(settings, reader, storage)
+        audit = Audit(settings, reader, storage, show=ProgressLine("audit", quiet=options.quiet))
         audit.wait(options.wait)
         return audit.run()
 
@@ -55,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
         " arguments",
     )
     command_line.add_config(parser, DEFAULT_FILE)
+    command_line.add_quiet(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument(
         "--wait",

@@ -9,9 +9,11 @@ from src.audit.ledger import DeadLetteredMessage, Expiry, Ledger
 from src.audit.progress import Progress
 from src.audit.report import Report, deleted_by_retention, notes
 from src.dead_letters.dead_letter import original_position, original_timestamp, read_replay_marker
-from src.kafka.topic_reader import OffsetRange, TopicReader
+from src.kafka.topic_reader import OffsetRange, TopicReader, number_of_offsets
+from src.model.record import Record
 from src.settings import Settings
 from src.storage import DataStorage
+from src.utils.progress import ProgressLine
 
 WAIT_INTERVAL = 1.0  # seconds
 
@@ -35,6 +37,7 @@ class Audit:
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
         pause: Callable[[float], object] = _pause,
+        show: ProgressLine | None = None,
     ) -> None:
         self._settings = settings
         self._topic = settings.kafka.topic
@@ -43,6 +46,7 @@ class Audit:
         self._clock = clock
         self._now = now
         self._pause = pause
+        self._show = show or ProgressLine("audit", quiet=True)
 
     def wait(self, seconds: float) -> None:
         """Until the group has committed every message that is in the topic now, or the time is over."""
@@ -55,12 +59,12 @@ class Audit:
         """Raises ConsumerError if Kafka or the store cannot be read."""
         with Ledger(self._topic) as ledger:
             progress = self._progress()
-            ledger.add_produced(self._reader.read(self._topic, progress.settled))
-            pending = sum(1 for _ in self._reader.read(self._topic, progress.pending))
+            ledger.add_produced(self._read("topic", self._topic, progress.settled))
+            pending = sum(1 for _ in self._read("pending messages", self._topic, progress.pending))
             expired_offsets = deleted_by_retention(self._offset_ranges(self._topic))
             dead_letters = self._offset_ranges(self._settings.kafka.dead_letter_topic)
             ledger.add_dead_lettered(self._dead_lettered(dead_letters))
-            ledger.add_stored(self._storage.scan())
+            ledger.add_stored(self._show.track("store", self._storage.scan()))
             findings = ledger.findings(self._expiry())
             remarks = notes(progress, dead_letters, in_memory=ledger.in_memory)
             return Report(self._settings, findings, pending, expired_offsets, tuple(remarks))
@@ -83,11 +87,14 @@ class Audit:
         return self._reader.offset_ranges(topic, self._reader.partitions(topic))
 
     def _dead_lettered(self, ranges: Mapping[int, OffsetRange]) -> Iterator[DeadLetteredMessage]:
-        for record in self._reader.read(self._settings.kafka.dead_letter_topic, ranges):
+        for record in self._read("dead letters", self._settings.kafka.dead_letter_topic, ranges):
             if read_replay_marker(record) is None:
                 yield DeadLetteredMessage(
                     record.position, original_position(record.headers), original_timestamp(record.headers)
                 )
+
+    def _read(self, task: str, topic: str, ranges: Mapping[int, OffsetRange]) -> Iterator[Record]:
+        return self._show.track(task, self._reader.read(topic, ranges), number_of_offsets(ranges))
 
     def _expiry(self) -> Expiry | None:
         ttl = self._storage.ttl_seconds

@@ -15,6 +15,7 @@ from src.settings import VERSION, load_settings
 from src.utils import command_line
 from src.utils.config import ConfigurationError
 from src.utils.logging import configure
+from src.utils.progress import ProgressLine
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,7 +32,9 @@ def _run(options: argparse.Namespace) -> int:
     )
     logging.getLogger("librdkafka").setLevel(logging.CRITICAL)  # the error text of the program has its last error
     with TopicReader(settings.kafka) as reader:
-        return Commands(settings.kafka, DeadLetterReader(settings.kafka, reader), streams).run(options)
+        progress = ProgressLine("dead_letters", quiet=options.quiet)
+        dead_letters = DeadLetterReader(settings.kafka, reader, progress=progress)
+        return Commands(settings.kafka, dead_letters, streams).run(options)
 
 
 if __name__ == "__main__":

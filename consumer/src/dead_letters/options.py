@@ -93,6 +93,7 @@ def _add_replay(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
     command_line.add_config(parser, DEFAULT_FILE)
+    command_line.add_quiet(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object per line")
 
 

@@ -4,19 +4,21 @@ from collections.abc import Iterable, Iterator
 
 from src.dead_letters.dead_letter import original_position, read_replay_marker
 from src.dead_letters.entries import Entry, read_entries
-from src.kafka.topic_reader import OffsetRange, TopicReader
+from src.kafka.topic_reader import OffsetRange, TopicReader, number_of_offsets
 from src.model.position import MessagePosition
 from src.model.record import Record
 from src.settings import KafkaSettings
+from src.utils.progress import ProgressLine
 
 
 class DeadLetterReader:
     """Raises SourceError if the topic does not exist or cannot be read. What is written meanwhile is not read."""
 
-    def __init__(self, settings: KafkaSettings, reader: TopicReader) -> None:
+    def __init__(self, settings: KafkaSettings, reader: TopicReader, *, progress: ProgressLine | None = None) -> None:
         self._settings = settings
         self._topic = settings.dead_letter_topic
         self._reader = reader
+        self._progress = progress or ProgressLine("dead_letters", quiet=True)
         self._ranges = reader.offset_ranges(self._topic, reader.existing_partitions(self._topic))
 
     def entries(self) -> list[Entry]:
@@ -41,7 +43,7 @@ class DeadLetterReader:
         for _, partition, offset in requested:
             first, end = ranges.get(partition, OffsetRange(offset, offset))
             ranges[partition] = OffsetRange(min(first, offset), max(end, offset + 1))
-        return (record for record in self._read(ranges) if record.position in requested)
+        return (record for record in self._read(ranges, "replaying") if record.position in requested)
 
-    def _read(self, ranges: dict[int, OffsetRange]) -> Iterator[Record]:
-        return self._reader.read(self._topic, ranges)
+    def _read(self, ranges: dict[int, OffsetRange], task: str = "reading") -> Iterator[Record]:
+        return self._progress.track(task, self._reader.read(self._topic, ranges), number_of_offsets(ranges))

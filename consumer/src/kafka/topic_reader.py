@@ -31,6 +31,11 @@ class OffsetRange(NamedTuple):
         return self.first < self.end
 
 
+def number_of_offsets(ranges: Mapping[int, OffsetRange]) -> int:
+    """At most so many messages are in the ranges."""
+    return sum(range_.end - range_.first for range_ in ranges.values() if range_)
+
+
 class TopicReader:
     """Used by one thread. Raises SourceError where the cluster is unreachable or returns an error."""
 

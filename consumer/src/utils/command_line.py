@@ -35,6 +35,10 @@ def add_config(parser: argparse.ArgumentParser, default: Path) -> None:
     parser.add_argument("--config", type=Path, default=default, metavar="PATH", help="settings file (%(default)s)")
 
 
+def add_quiet(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--quiet", action="store_true", help="show no progress on standard error")
+
+
 def run(
     program: str, body: Callable[[], int], failures: Mapping[type[Exception], int], *, error_code: int = FAILED
 ) -> int:

@@ -24,6 +24,7 @@ from src.utils import command_line
 from src.utils.config import ConfigurationError
 from src.utils.logging import configure
 from src.utils.metrics import ProducerMetrics
+from src.utils.progress import ProgressLine
 from src.utils.shutdown import stopping_on_signals
 
 
@@ -60,15 +61,35 @@ def resend(
     stop: Event,
     clock: Callable[[], float] = time.monotonic,
     batch_size: int = BATCH_SIZE,
+    progress: ProgressLine | None = None,
 ) -> ResendSummary:
     """Send the messages in the folder as fast as possible, until Kafka turns out to be unavailable."""
     summary = ResendSummary()
     metrics = ProducerMetrics(CollectorRegistry(), version=VERSION)
     delivery = Delivery(publisher, folder, policy, metrics, clock=clock, stop=stop)
-    resender = Resender(folder, delivery, on_result=summary.add, include_rejected=True, batch_size=batch_size)
-    for batch in resender.batches(lambda: stop.is_set() or (delivery.failing and bool(publisher.unavailable_reason))):
-        delivery.wait_for(batch)
+    progress = progress or ProgressLine("undelivered", quiet=True)
+
+    def on_result(result: SegmentResult) -> None:
+        progress.erase()
+        summary.add(result)
+
+    def stopped() -> bool:
+        return stop.is_set() or (delivery.failing and bool(publisher.unavailable_reason))
+
+    resender = Resender(folder, delivery, on_result=on_result, include_rejected=True, batch_size=batch_size)
+    with progress.task("resending", _count_messages(folder.path)) as add:
+        for batch in resender.batches(stopped):
+            delivery.wait_for(batch)
+            add(batch.size)
     return summary
+
+
+def _count_messages(folder: Path) -> int | None:
+    """None if a segment cannot be read, or is resent by a producer meanwhile."""
+    try:
+        return sum(map(count_lines, segment_paths(folder)))
+    except OSError:
+        return None
 
 
 def _with_line_count(result: SegmentResult) -> SegmentResult:
@@ -105,7 +126,7 @@ def _run(options: argparse.Namespace) -> int:
     if folder.is_dir() and not (segment_paths(folder) or corrupt):
         print(f"no undelivered messages in {folder}", file=sys.stderr)
         return 0
-    return _list(folder) if options.command == "list" else _resend(settings, folder)
+    return _list(folder) if options.command == "list" else _resend(settings, folder, quiet=options.quiet)
 
 
 def _list(folder: Path) -> int:
@@ -115,14 +136,14 @@ def _list(folder: Path) -> int:
     return 0
 
 
-def _resend(settings: Settings, path: Path) -> int:
+def _resend(settings: Settings, path: Path, *, quiet: bool) -> int:
     stop = Event()
     folder = UndeliveredFolder(path, settings.kafka.topic)
     publisher = KafkaPublisher(settings.kafka, delivery_timeout_ms=settings.producer.delivery_timeout_ms)
     policy = RetryPolicy(settings.producer.max_retries, settings.producer.initial_retry_delay_ms / 1000)
     with stopping_on_signals(stop):
         try:
-            summary = resend(folder, publisher, policy, stop=stop)
+            summary = resend(folder, publisher, policy, stop=stop, progress=ProgressLine("undelivered", quiet=quiet))
         finally:
             publisher.close()
     print(f"{summary.sent} sent, {summary.left} left, {summary.corrupt} corrupt, {summary.in_use} segments in use")
@@ -146,6 +167,7 @@ def _parser() -> argparse.ArgumentParser:
         help="list the messages, or send them again, including those that Kafka rejected and that a producer does not"
         " resend automatically",
     )
+    command_line.add_quiet(parser)
     parser.add_argument("--dir", type=Path, metavar="PATH", help="the folder (default: producer.undelivered_dir)")
     command_line.add_config(parser, DEFAULT_FILE)
     return parser
