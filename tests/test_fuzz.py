@@ -4,12 +4,14 @@ import os
 import signal
 import subprocess
 import sys
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.progress import Progress
 
 from fuzz import plugin
-from fuzz.__main__ import main, parse
+from fuzz.__main__ import follow, main, parse
 from local.plan import ROOT
 
 TEMPLATE = """
@@ -89,3 +91,31 @@ def test_an_invalid_option_is_an_error_message(
 
     assert end.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_the_progress_of_the_tests_is_followed() -> None:
+    progress = Progress(disable=True)
+
+    follow(StringIO("4\n1\n1\n1\n"), progress, "consumer")
+
+    (task,) = progress.tasks
+    assert (task.description, task.completed, task.total) == ("consumer", 3, 4)
+
+
+def test_the_plugin_reports_the_number_of_tests_and_each_that_has_ended(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    (tmp_path / "test_it.py").write_text("def test_a(): pass\ndef test_b(): pass\n")
+    settings = {plugin.EXAMPLES: "1", plugin.TIMEOUT: "1", plugin.FOLDER: str(tmp_path), plugin.PROGRESS: str(writer)}
+
+    subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "fuzz.plugin", "test_it.py"],
+        cwd=tmp_path,
+        env={**os.environ, **settings, "PYTHONPATH": str(ROOT / "scripts")},
+        pass_fds=[writer],
+        check=True,
+        capture_output=True,
+    )
+
+    os.close(writer)
+    with open(reader) as lines:
+        assert lines.read() == "2\n1\n1\n"

@@ -8,6 +8,9 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import IO
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from fuzz import plugin
 from local.errors import CannotRun, exit_code
@@ -43,6 +46,7 @@ class Options:
     tests: str | None = None
     mongodb: str | None = None
     timeout: int = 60
+    quiet: bool = False
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -61,6 +65,7 @@ def parse(arguments: Sequence[str]) -> Options:
     parser.add_argument(
         "--timeout", type=positive, default=60, metavar="S", help="seconds that one example may take (default: 60)"
     )
+    parser.add_argument("--quiet", action="store_true", help="show no progress bars on a terminal")
     return Options(**vars(parser.parse_args(arguments)))
 
 
@@ -68,8 +73,8 @@ def run(options: Options) -> int:
     """The exit code of rounds of tests, until one fails or the time is over."""
     deadline = time.monotonic() + (options.seconds or 0)
     while True:
-        with ThreadPoolExecutor() as executor:
-            statuses = list(executor.map(lambda service: _test(service, options), SERVICES))
+        with ThreadPoolExecutor() as executor, _progress(options) as progress:
+            statuses = list(executor.map(lambda service: _test(service, options, progress), SERVICES))
         if all(status == NO_TESTS for status in statuses):
             raise CannotRun(f"no test matches {options.tests!r}")
         if not set(statuses) <= {0, NO_TESTS}:
@@ -80,8 +85,35 @@ def run(options: Options) -> int:
             return 0
 
 
-def _test(service: str, options: Options) -> int:
+def _progress(options: Options) -> Progress:
+    """On a terminal: how many tests of each service have ended, and the time left."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("tests, time left"))
+    disabled = options.quiet or not sys.stdout.isatty()
+    return Progress(*columns, TimeRemainingColumn(), speed_estimate_period=600, transient=True, disable=disabled)
+
+
+def follow(pipe: IO[str], progress: Progress, service: str) -> None:
+    """Until every process has closed the other end."""
+    task = progress.add_task(service, total=None)
+    for line in pipe:
+        if progress.tasks[task].total is None:
+            progress.update(task, total=int(line))
+        else:
+            progress.advance(task, int(line))
+
+
+def _test(service: str, options: Options, progress: Progress) -> int:
     """The exit status of pytest. Prints its output when it has ended."""
+    pipe, other_end = os.pipe()
+    with open(pipe, encoding="ascii") as lines, ThreadPoolExecutor(1) as follower:
+        follower.submit(follow, lines, progress, service)
+        try:
+            return _run_pytest(service, options, other_end)
+        finally:
+            os.close(other_end)
+
+
+def _run_pytest(service: str, options: Options, progress: int) -> int:
     examples = options.examples or (EXAMPLES_PER_ROUND if options.seconds else EXAMPLES)
     environment = {
         **os.environ,
@@ -90,6 +122,7 @@ def _test(service: str, options: Options) -> int:
         plugin.TIMEOUT: str(options.timeout),
         plugin.FOLDER: str(ROOT / ".local" / "fuzz" / service),
         plugin.MONGODB: options.mongodb or "",
+        plugin.PROGRESS: str(progress),
     }
     command = [
         *(sys.executable, "-m", "pytest", "-q", "--capture=sys", "-p", "fuzz.plugin", "--hypothesis-profile=fuzz"),
@@ -100,6 +133,7 @@ def _test(service: str, options: Options) -> int:
         command,
         cwd=ROOT / service,
         env=environment,
+        pass_fds=[progress],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -18,7 +18,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis.database import DirectoryBasedExampleDatabase
 
 EXAMPLES, TIMEOUT, FOLDER, MONGODB = "FUZZ_EXAMPLES", "FUZZ_TIMEOUT", "FUZZ_FOLDER", "FUZZ_MONGODB"
-"""The environment variables that `python -m fuzz` sets."""
+PROGRESS = "FUZZ_PROGRESS"
+"""The environment variables that `python -m fuzz` sets. PROGRESS is the descriptor of a pipe: the number of tests is
+written to it first, and then a line for each test that has ended."""
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -42,6 +44,19 @@ def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
         if handle and handle.inner_test not in limited:
             handle.inner_test = _limited(handle.inner_test, float(os.environ[TIMEOUT]), last_example(os.environ))
             limited.add(handle.inner_test)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    _write_progress(str(len(session.items)))
+
+
+def pytest_runtest_logfinish() -> None:
+    _write_progress("1")
+
+
+def _write_progress(line: str) -> None:
+    if pipe := os.environ.get(PROGRESS):
+        os.write(int(pipe), f"{line}\n".encode())
 
 
 def last_example(environment: Mapping[str, str]) -> Path:
