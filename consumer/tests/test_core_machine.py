@@ -140,6 +140,16 @@ class CoreMachine(RuleBasedStateMachine):
     def expire(self, partition: int) -> None:
         self.world.expire(partition)
 
+    @rule(number=processes, partition=partitions)
+    def expire_behind_records_in_flight(self, number: int, partition: int) -> None:
+        """The gap is found, and offsets are committed, before the records in front of it are settled."""
+        process = self.process(number)
+        process.poll(2)
+        self.world.send(partition, Kind.GOOD)
+        self.world.expire(partition)
+        process.poll(2)
+        process.commit_if_due()
+
     # -- ends
 
     @rule(number=processes)
