@@ -165,9 +165,9 @@ class SteppedThread(WriterThread):
     """The real one on a stepped executor; `drain_steps` is how far the writer gets while it is drained."""
 
     def __init__(self, writer: BatchWriter, executor: SteppedExecutor) -> None:
-        super().__init__(writer)
+        super().__init__(writer, executor)
         self.drain_steps = 0
-        self._executor = self._stepped = executor
+        self._stepped = executor
 
     def drain(self, timeout: float) -> list[Result]:
         self._stepped.step(self.drain_steps)

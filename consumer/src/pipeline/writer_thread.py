@@ -25,9 +25,9 @@ class WriterThread:
     A batch has one result, in a dead-letter storm several. An error that ends a batch is raised by `results`.
     """
 
-    def __init__(self, writer: BatchWriter) -> None:
+    def __init__(self, writer: BatchWriter, executor: Executor | None = None) -> None:
         self._writer = writer
-        self._executor: Executor = _DaemonExecutor("writer")
+        self._executor = executor or _DaemonExecutor("writer")
         self._prepared: Future[None] | None = None
         self._in_flight: deque[Future[None]] = deque()
         self._settled: deque[Result] = deque()
