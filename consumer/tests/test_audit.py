@@ -6,6 +6,7 @@ import logging
 import socket
 import time
 from collections.abc import Callable, Iterator
+from io import StringIO
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from src.settings import KafkaSettings, MongoSettings, Settings, StoreUri
 from src.storage import DataStorage
 from src.stores.sqlite import SqliteStore
 from src.utils.output import INTERRUPTED
+from src.utils.progress import ProgressLine
 from src.utils.secret import ClientSettings
 
 DAY = 86_400.0
@@ -476,6 +478,23 @@ def test_a_bug_in_the_audit_is_not_a_result(capsys: pytest.CaptureFixture[str]) 
 
     assert audit.main([], run=fail) == CANNOT_RUN
     assert "ZeroDivisionError" in capsys.readouterr().err
+
+
+def test_the_progress_of_each_step_is_shown(world: World) -> None:
+    world.send({"id": "a"}, {"id": "b"})
+    world.commit(1)
+    shown, seconds = StringIO(), count(0, 10)
+    progress = ProgressLine("audit", stream=shown, clock=lambda: next(seconds))
+
+    with TopicReader(world.kafka) as reader, DataStorage(world.mongodb) as storage:
+        storage.save({"id": "a"})
+        Audit(world.settings, reader, storage, show=progress).run()
+
+    assert [line.partition(",")[0] for line in shown.getvalue().splitlines()] == [
+        "audit: topic: 1 of 1 (100 %)",
+        "audit: pending messages: 1 of 1 (100 %)",
+        "audit: store: 1",
+    ]
 
 
 def test_an_interrupted_audit_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 from io import StringIO
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import uuid4
@@ -26,6 +27,7 @@ from src.kafka.topic_reader import TopicReader
 from src.model.position import MessagePosition
 from src.model.record import Record, Rejection
 from src.settings import KafkaSettings
+from src.utils.progress import ProgressLine
 from src.utils.secret import ClientSettings
 from tests.fakes import DEADLINE
 from tests.test_dead_letter import HEADERS, rejection
@@ -184,6 +186,24 @@ def test_an_empty_topic_has_no_dead_letters(world: World, broker: EmbeddedBroker
     result = world.run("list")
 
     assert result == (0, "", "no dead letters\n")
+
+
+def test_the_progress_of_reading_and_replaying_is_shown(world: World) -> None:
+    world.dead_letter(world.rejection(1), world.rejection(2))
+    shown, seconds = StringIO(), count(0, 10)
+    progress = ProgressLine("dead_letters", stream=shown, clock=lambda: next(seconds))
+
+    with TopicReader(world.settings) as reader:
+        dead_letters = DeadLetterReader(world.settings, reader, progress=progress)
+        entries = dead_letters.entries()
+        Commands(world.settings, dead_letters, Streams(StringIO(), StringIO())).replay_entries(entries)
+
+    assert [line.partition(",")[0] for line in shown.getvalue().splitlines()] == [
+        "dead_letters: reading: 1 of 2 (50 %)",
+        "dead_letters: reading: 2 of 2 (100 %)",
+        "dead_letters: replaying: 1 of 2 (50 %)",
+        "dead_letters: replaying: 2 of 2 (100 %)",
+    ]
 
 
 def test_listing_commits_nothing(world: World) -> None:

@@ -3,6 +3,7 @@
 import io
 import subprocess
 import sys
+from itertools import count
 from pathlib import Path
 from threading import Event
 
@@ -18,6 +19,7 @@ from src.undelivered.listing import list_messages
 from src.undelivered.record import to_line
 from src.undelivered.resender import SegmentResult
 from src.undelivered.segments import locked_segment, segment_paths
+from src.utils.progress import ProgressLine
 from tests.fakes import DEADLINE, FakeClock, FakePublisher, key, keys_in, record, undelivered_keys
 from tests.topics import first_records
 
@@ -43,7 +45,7 @@ class World:
         self.stop = Event()
         self._batch_size = batch_size
 
-    def resend(self, folder: Path) -> ResendSummary:
+    def resend(self, folder: Path, progress: ProgressLine | None = None) -> ResendSummary:
         return resend(
             UndeliveredFolder(folder, "data-topic"),
             self.publisher,
@@ -51,6 +53,7 @@ class World:
             stop=self.stop,
             clock=self.clock,
             batch_size=self._batch_size,
+            progress=progress,
         )
 
     @property
@@ -67,6 +70,19 @@ def test_acknowledged_messages_leave_the_folder(tmp_path: Path) -> None:
     assert world.sent == ["a", "b"]
     assert (summary.sent, summary.left) == (2, 0)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_progress_of_a_resend_is_shown(tmp_path: Path) -> None:
+    leave(tmp_path, "a", "b", "c", "d")
+    shown = io.StringIO()
+    seconds = count(0, 10)
+
+    World(batch_size=2).resend(tmp_path, ProgressLine("undelivered", stream=shown, clock=lambda: next(seconds)))
+
+    assert shown.getvalue().splitlines() == [
+        "undelivered: resending: 2 of 4 (50 %), 0/s, 10 s left",
+        "undelivered: resending: 4 of 4 (100 %), 0/s, 0 s left",
+    ]
 
 
 def test_unacknowledged_messages_stay_with_the_new_reason(tmp_path: Path) -> None:
