@@ -8,7 +8,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AclOperation, AdminClient, ClusterMetadata, TopicMetadata
 
 from src.dead_letters.topic import DeadLetterTopic
-from src.kafka.group_member import client_settings
+from src.kafka.member_settings import member_settings
 from src.kafka.messages import reason
 from src.kafka.retriable import retrying
 from src.kafka.topic_check import check_group_operations, check_topic_operations, find_topic
@@ -52,7 +52,7 @@ def _check_kafka(settings: KafkaSettings, timeout: float, new_admin: NewAdmin) -
 
 def _check_cluster(settings: KafkaSettings, timeout: float, new_admin: NewAdmin) -> Iterator[CheckResult]:
     try:
-        consumer = Consumer(client_settings(settings))
+        consumer = Consumer(member_settings(settings))
     except KafkaException as error:
         raise ConfigurationError(f"kafka.client: {reason(error)}") from error
     try:

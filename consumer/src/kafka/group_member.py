@@ -17,12 +17,14 @@ from src.kafka.assignment import Assignment, OutOfRange
 from src.kafka.committer import OffsetCommitter
 from src.kafka.fetcher import Fetcher
 from src.kafka.lag import LOOKUP_INTERVAL, LagMonitor
+from src.kafka.member_settings import member_settings
 from src.kafka.membership import CLOSE_TIMEOUT, MembershipWatchdog, close_in_background
 from src.kafka.messages import partition_of, reason, record_of
 from src.kafka.offset_reset import OffsetReset
+from src.kafka.read_errors import ReadErrors
 from src.kafka.sasl import SaslCredentials
 from src.kafka.statistics import ClusterStatistics
-from src.kafka.topic_monitor import UNREADABLE, TopicMonitor
+from src.kafka.topic_monitor import TopicMonitor
 from src.model.errors import ConsumerError, SourceError
 from src.model.record import Record
 from src.settings import ConsumerSettings, KafkaSettings
@@ -81,9 +83,6 @@ class GroupMember:
         self._before_revoke: Callable[[], None] = _nothing
         self._abandoned: list[Thread] = []
         self._paused = False
-        self._client_error: str | None = None
-        self._topic_error: str | None = None
-        self._topic_unreadable = False
         self._failure: Exception | None = None
         self._last_lag = clock() - LAG_INTERVAL
         try:
@@ -91,10 +90,11 @@ class GroupMember:
             self._topic_monitor = TopicMonitor(
                 admin({**kafka.client_settings, "log_level": 2}), kafka.topic, clock=clock
             )
+            self._errors = ReadErrors(kafka, self.assignment, self._topic_monitor)
             self._open()
         except (KafkaException, ValueError, TypeError) as error:
             raise ConfigurationError(f"kafka.client: {reason(error)}") from error
-        rebalance_timeout = int(client_settings(kafka)["max.poll.interval.ms"]) / 1000
+        rebalance_timeout = int(member_settings(kafka)["max.poll.interval.ms"]) / 1000
         self._watchdog = MembershipWatchdog(_REBALANCES * rebalance_timeout, clock)
 
     def subscribe(self, before_revoke: Callable[[], None]) -> Self:
@@ -117,13 +117,12 @@ class GroupMember:
 
         The assignment counts them as in flight until they are settled.
         """
-        if self._watchdog.expired(self._statistics) and not self._errors:
+        if self._watchdog.expired(self._statistics) and not self._errors.current:
             self._recreate_client()
         self._credentials.renew_after_failed_login(self._client, self._topic_monitor)
         with self._deferring_errors():
             self._offset_reset.handle_gaps()
-            if self._topic_unreadable and self._topic_monitor.readable:
-                self._clear_topic_errors()
+            self._errors.clear_if_readable_again()
             if self._paused:
                 self._lag.look_up_latest_if_due()
         first = self._client.poll(timeout)
@@ -169,7 +168,7 @@ class GroupMember:
         """Why no messages can arrive; empty while they can. Safe to call from any thread."""
         statistics = self._statistics
         joining = None if statistics.joined or statistics.unreachable else "waiting to join the consumer group"
-        failures = (statistics.unreachable, *self._errors, joining, *self.assignment.gaps.values())
+        failures = (statistics.unreachable, *self._errors.current, joining, *self.assignment.gaps.values())
         return [failure for failure in failures if failure]
 
     def close(self) -> None:
@@ -195,7 +194,7 @@ class GroupMember:
         self._statistics = statistics = ClusterStatistics(self._kafka.servers, self._topic)
         self._client = client = self._new_client(
             {
-                **client_settings(self._kafka),
+                **member_settings(self._kafka),
                 "statistics.interval.ms": int(self._timing.statistics_interval * 1000),
                 "on_commit": self._ignore_if_replaced(self._on_commit),
                 "error_cb": self._ignore_if_replaced(self._on_error),
@@ -251,7 +250,7 @@ class GroupMember:
         logger.warning("group membership lost, recreating the client", extra={"topic": self._topic})
         if partitions := self.assignment.partitions:
             self._lose(partitions)
-        self._client_error = None
+        self._errors.on_client_replaced()
         self._abandoned.append(close_in_background(self._client))
         self._open()
         self.subscribe(self._before_revoke)
@@ -269,7 +268,7 @@ class GroupMember:
                 records.append(record_of(message, state.number or 0))
                 state.error = None
         if records:
-            self._client_error = self._topic_error = None
+            self._errors.on_records()
         return records
 
     def _on_error_event(self, error: KafkaError, partition: int, offset: int | None) -> None:
@@ -289,37 +288,8 @@ class GroupMember:
             logger.error("unreadable message", extra={"topic": self._topic, "partition": partition, "reason": text})
             self._offset_reset.stop(partition, text)
         else:
-            self._record_error(error, partition)
+            self._errors.record(error, partition)
             logger.warning("Kafka returned an error", extra={"topic": self._topic, "reason": error.str()})
-
-    def _record_error(self, error: KafkaError, partition: int) -> None:
-        """Keep the error until a record or the end of the partition arrives: the client reports a lasting error once.
-
-        TopicMonitor finds out when an unreadable topic is readable again.
-        """
-        code, text = error.code(), f"topic {self._topic}: {error.str()}"
-        if code in UNREADABLE:
-            self._topic_unreadable = True
-            self._topic_monitor.invalidate()
-        if code == KafkaError.GROUP_AUTHORIZATION_FAILED:
-            self._client_error = f"group {self._kafka.group_id}: {error.str()}"
-        elif partition in self.assignment:
-            self.assignment[partition].error = text
-        elif code in UNREADABLE:
-            self._topic_error = text
-        else:
-            self._client_error = text
-
-    def _clear_topic_errors(self) -> None:
-        self._topic_unreadable = False
-        self._topic_error = None
-        self.assignment.clear_errors()
-
-    @property
-    def _errors(self) -> Sequence[str]:
-        failure = self._topic_monitor.failure
-        topic_errors = [failure] if failure else [self._topic_error, *self.assignment.errors]
-        return [error for error in dict.fromkeys([self._client_error, *topic_errors]) if error]
 
     def _is_read(self, partition: int) -> bool:
         return partition in self.assignment and self.assignment[partition].gap is None
@@ -329,10 +299,8 @@ class GroupMember:
     def _on_assign(self, _client: Consumer, positions: list[TopicPartition]) -> None:
         with self._deferring_errors():
             self._statistics.joined = True
-            self._client_error = None
             partitions = _numbers(positions)
-            if partitions:
-                self._topic_error = None
+            self._errors.on_assign(partitions)
             self._offset_reset.start(partitions)
             self._report("assigned", partitions)
 
@@ -405,26 +373,3 @@ class GroupMember:
 
 def _numbers(positions: Sequence[TopicPartition]) -> list[int]:
     return [position.partition for position in positions]
-
-
-def client_settings(settings: KafkaSettings) -> dict[str, Any]:
-    """librdkafka's settings for a member of the group."""
-    return {
-        # defaults that kafka.client may override
-        "session.timeout.ms": 10_000,
-        "max.poll.interval.ms": 60_000,
-        "socket.timeout.ms": 10_000,
-        "topic.metadata.refresh.interval.ms": 10_000,  # new partitions are seen within seconds
-        "queued.min.messages": 2_000,
-        "queued.max.messages.kbytes": 16_384,
-        "fetch.queue.backoff.ms": 20,  # the default would slow down a catch-up, because the queue is short
-        **settings.client_settings,
-        # required by the guarantee
-        "group.id": settings.group_id,
-        "enable.auto.commit": False,
-        "enable.auto.offset.store": False,
-        "enable.partition.eof": True,
-        "auto.offset.reset": "error",
-        "partition.assignment.strategy": "cooperative-sticky",
-        "logger": logging.getLogger("librdkafka"),
-    }
