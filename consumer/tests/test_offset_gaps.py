@@ -471,7 +471,7 @@ def test_the_error_of_a_partition_lasts_until_a_record_of_it_arrives() -> None:
 @pytest.mark.parametrize(
     ("metadata", "topic_id", "warned"), [("", OLD, True), ("console", OLD, True), (OLD, OLD, False), ("", NO_ID, False)]
 )
-def test_an_offset_that_another_program_committed_is_a_warning(
+def test_an_offset_that_another_program_committed_is_logged_and_counted(
     metadata: str, topic_id: str, warned: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     world = World("stop", {0: (203, metadata)})
@@ -480,6 +480,7 @@ def test_an_offset_that_another_program_committed_is_a_warning(
     world.client.assign(0)
 
     assert ("offset committed by another program" in caplog.messages) is warned
+    assert world.metric("consumer_foreign_offset_commits_total") == warned
 
 
 def test_a_partition_without_a_commit_is_not_one_of_another_program(caplog: pytest.LogCaptureFixture) -> None:

@@ -93,6 +93,7 @@ class OffsetReset:
             each.partition: each.offset for each in starts if each.offset >= 0 and not is_topic_id(each.metadata)
         }
         if foreign and self._topic_monitor.topic_id is not None:
+            self._metrics.foreign_commits.inc(len(foreign))
             logger.warning("offset committed by another program", extra={"offsets": foreign, "reason": _FOREIGN_COMMIT})
 
     def _restart(self, partitions: Collection[int]) -> None:

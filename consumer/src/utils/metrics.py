@@ -67,6 +67,11 @@ class ConsumerMetrics:
         self.skipped_offsets = Counter(
             "consumer_skipped_offsets", "Offsets skipped because Kafka no longer had them", registry=registry
         )
+        self.foreign_commits = Counter(
+            "consumer_foreign_offset_commits",
+            "Assigned partitions whose offset another program had committed",
+            registry=registry,
+        )
         self.last_progress = Gauge(
             "consumer_last_progress_timestamp_seconds", "Unix time at which a batch was last settled", registry=registry
         )
