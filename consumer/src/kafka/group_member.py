@@ -19,6 +19,7 @@ from src.kafka.fetcher import Fetcher
 from src.kafka.lag import LOOKUP_INTERVAL, LagMonitor
 from src.kafka.member_settings import member_settings
 from src.kafka.membership import CLOSE_TIMEOUT, MembershipWatchdog, close_in_background
+from src.kafka.message_headers import check_client
 from src.kafka.messages import partition_of, reason, record_of
 from src.kafka.offset_reset import OffsetReset
 from src.kafka.read_errors import ReadErrors
@@ -71,6 +72,7 @@ class GroupMember:
         admin: Callable[[dict[str, Any]], AdminClient] = AdminClient,
         timing: Timing = DEFAULT_TIMING,
     ) -> None:
+        check_client()
         self.assignment = assignment or Assignment()
         self._kafka = kafka
         self._consumer = consumer

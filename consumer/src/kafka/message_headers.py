@@ -51,6 +51,11 @@ class MessageHeaders(Sequence[Header]):
         return self._read
 
 
+def check_client() -> None:
+    """Raise RuntimeError now, instead of at the first dead letter, if the installed client has an unknown layout."""
+    _client()
+
+
 class _Client(NamedTuple):
     """The librdkafka that the client has loaded, and the offset of the pointer to its headers in a `Message`."""
 
