@@ -28,8 +28,12 @@ def consumer_killed_after_dead_lettering(trial: Trial) -> None:
 @scenario("commit-on-revoke", "deduplication")
 def consumer_stopped(trial: Trial) -> None:
     """A consumer gets SIGTERM under load, and another one is started."""
-    consumers = trial.start_load()
-    trial.stop(trial.random.choice(consumers))
+    trial.start_consumers(2)
+    stopped = trial.processes.start_consumer(offset_commit_frequency_ms=60_000)  # so that it has offsets to commit
+    trial.wait_for_assignment(trial.consumers)
+    trial.start_producer()
+    trial.wait_for_progress()
+    trial.stop(stopped)
     trial.healed()
     trial.processes.start_consumer()
 
