@@ -193,7 +193,12 @@ def test_existing_topics_are_left_as_they_are() -> None:
 
 def test_creating_topics_waits_for_the_leaders_of_all_partitions() -> None:
     with kafka_with() as (broker, _, topics):
-        broker.fail_next(LIST_OFFSETS, *[KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.UNKNOWN_TOPIC_OR_PART] * 3)
+        retriable = (
+            KafkaError.NOT_LEADER_FOR_PARTITION,
+            KafkaError.UNKNOWN_TOPIC_OR_PART,
+            KafkaError.UNKNOWN_LEADER_EPOCH,
+        )
+        broker.fail_next(LIST_OFFSETS, *retriable * 2)
 
         assert topics.create(2) == 2
 

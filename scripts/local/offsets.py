@@ -23,12 +23,14 @@ COORDINATOR_ERRORS = {
 LEADER_ERRORS = {
     KafkaError.NOT_LEADER_FOR_PARTITION,
     KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.FENCED_LEADER_EPOCH,
+    KafkaError.UNKNOWN_LEADER_EPOCH,
     KafkaError.UNKNOWN_TOPIC_OR_PART,
     KafkaError.UNKNOWN_TOPIC_ID,
     KafkaError._UNKNOWN_TOPIC,
     KafkaError._UNKNOWN_PARTITION,
 }
-"""Brokers return these, and the client derives them from metadata, for a moment after a topic was created."""
+"""Brokers return these, and the client derives them from metadata, for a moment after partitions were created."""
 
 RETRIABLE_ERRORS = COORDINATOR_ERRORS | LEADER_ERRORS
 
