@@ -11,7 +11,7 @@ from confluent_kafka import KafkaError
 from confluent_kafka.admin import AclOperation
 
 from src.kafka.group_member import Timing
-from src.kafka.topic_monitor import NO_ID, REQUEST_INTERVAL
+from src.kafka.topic_monitor import NO_ID, REQUEST_INTERVAL, UNKNOWN_ID
 from src.model.errors import SourceError
 from src.settings import KafkaSettings
 from src.utils.secret import ClientSettings, Secret
@@ -103,12 +103,12 @@ def test_there_is_one_commit_at_a_time() -> None:
     world.now = 2.0
     world.member.commit_if_due()
 
-    assert world.client.group == {0: (5, "")}
+    assert world.client.group == {0: (5, UNKNOWN_ID)}
     world.client.script.append(answer)
     world.poll()
     world.now = 3.0
     world.member.commit_if_due()
-    assert world.client.group == {0: (5, ""), 1: (7, "")}
+    assert world.client.group == {0: (5, UNKNOWN_ID), 1: (7, UNKNOWN_ID)}
 
 
 def test_a_topic_that_does_not_exist_is_a_readiness_failure_and_not_fatal() -> None:
@@ -283,7 +283,7 @@ def test_a_client_that_has_lost_its_membership_is_replaced() -> None:
     world.now = 130.0
     world.member.commit_if_due()
     assert world.assignment[0].number == 2
-    assert world.client.group == {0: (0, "")}
+    assert world.client.group == {0: (0, UNKNOWN_ID)}
 
 
 class BlockedClient(ScriptedClient):

@@ -9,7 +9,7 @@ from confluent_kafka import OFFSET_BEGINNING, OFFSET_INVALID, KafkaError
 from prometheus_client import CollectorRegistry
 
 from src.kafka.group_member import LAG_INTERVAL, GroupMember
-from src.kafka.topic_monitor import NO_ID, REQUEST_INTERVAL
+from src.kafka.topic_monitor import NO_ID, REQUEST_INTERVAL, UNKNOWN_ID
 from src.model.record import Record
 from src.settings import ConsumerSettings, KafkaSettings
 from src.utils.metrics import ConsumerMetrics
@@ -469,7 +469,8 @@ def test_the_error_of_a_partition_lasts_until_a_record_of_it_arrives() -> None:
 
 
 @pytest.mark.parametrize(
-    ("metadata", "topic_id", "warned"), [("", OLD, True), ("console", OLD, True), (OLD, OLD, False), ("", NO_ID, False)]
+    ("metadata", "topic_id", "warned"),
+    [("", OLD, True), ("console", OLD, True), (OLD, OLD, False), (UNKNOWN_ID, OLD, False), ("", NO_ID, False)],
 )
 def test_an_offset_that_another_program_committed_is_logged_and_counted(
     metadata: str, topic_id: str, warned: bool, caplog: pytest.LogCaptureFixture

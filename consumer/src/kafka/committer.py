@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from src.kafka.assignment import Assignment
+from src.kafka.topic_monitor import UNKNOWN_ID
 from src.utils.metrics import ConsumerMetrics
 
 logger = logging.getLogger(__name__)
@@ -80,7 +81,7 @@ class OffsetCommitter:
             self.on_commit(error.args[0], positions)
 
     def _positions(self, offsets: Mapping[int, int]) -> list[TopicPartition]:
-        current = self._topic_id() or ""
+        current = self._topic_id() or UNKNOWN_ID
         return [
             TopicPartition(self._topic, partition, offset, self._assignment[partition].topic_id or current)
             for partition, offset in offsets.items()

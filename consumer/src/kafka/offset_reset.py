@@ -13,7 +13,7 @@ from src.kafka.assignment import Assignment, Start
 from src.kafka.fetcher import Fetcher
 from src.kafka.offset_lookup import OffsetLookup
 from src.kafka.statistics import Watermarks
-from src.kafka.topic_monitor import TopicMonitor, is_topic_id
+from src.kafka.topic_monitor import UNKNOWN_ID, TopicMonitor, is_topic_id
 from src.utils.metrics import ConsumerMetrics
 
 logger = logging.getLogger(__name__)
@@ -88,10 +88,8 @@ class OffsetReset:
             )
 
     def _report_foreign_commits(self, starts: Sequence[TopicPartition]) -> None:
-        """The metadata of every commit of this service is the topic's id, if the broker has topic ids."""
-        foreign = {
-            each.partition: each.offset for each in starts if each.offset >= 0 and not is_topic_id(each.metadata)
-        }
+        """The metadata of every commit of this service is the topic's id, as far as it was known."""
+        foreign = {each.partition: each.offset for each in starts if each.offset >= 0 and not _is_own(each.metadata)}
         if foreign and self._topic_monitor.topic_id is not None:
             self._metrics.foreign_commits.inc(len(foreign))
             logger.warning("offset committed by another program", extra={"offsets": foreign, "reason": _FOREIGN_COMMIT})
@@ -173,6 +171,10 @@ class OffsetReset:
                 "on_offset_gap": self._on_offset_gap,
             },
         )
+
+
+def _is_own(metadata: str | None) -> bool:
+    return metadata == UNKNOWN_ID or is_topic_id(metadata)
 
 
 def _known(start: TopicPartition) -> Start:

@@ -10,6 +10,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AclOperation
 
 NO_ID = "A" * 22  # how an id of zeros is written
+UNKNOWN_ID = "-"  # committed while the id is unknown: still no commit of another program
 REQUEST_INTERVAL = 10.0  # seconds
 RENEW_TIMEOUT = 2.0  # seconds that `renew` waits for a response
 
