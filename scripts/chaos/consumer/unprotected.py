@@ -112,7 +112,14 @@ class WithoutUnknownFields(DataProcessor):
 # -- the group member
 
 
-class CommittingFirst(GroupMember):
+class WithoutCommitOnRevoke(GroupMember):
+    """Does not commit before a partition is revoked."""
+
+    def _on_revoke(self, client: Consumer, positions: list[TopicPartition]) -> None:
+        self._on_lost(client, positions)
+
+
+class CommittingFirst(WithoutCommitOnRevoke):
     """Commits what was read before it is stored."""
 
     def poll(self, limit: int, timeout: float) -> list[Record]:
@@ -124,12 +131,8 @@ class CommittingFirst(GroupMember):
                 self._client.commit(offsets=positions, asynchronous=False)
         return records
 
-
-class WithoutCommitOnRevoke(GroupMember):
-    """Does not commit before a partition is revoked."""
-
-    def _on_revoke(self, client: Consumer, positions: list[TopicPartition]) -> None:
-        self._on_lost(client, positions)
+    def commit_if_due(self) -> None:
+        """Already committed."""
 
 
 class IgnoringNumbers(Assignment):
