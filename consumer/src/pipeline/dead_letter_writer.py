@@ -46,9 +46,9 @@ class DeadLetterWriter:
 
         def send() -> None:
             nonlocal pending
-            pending = self._still_owned(pending)
-            self.writing = True
+            self.writing = True  # before ownership is checked, so that a drain in between waits
             try:
+                pending = self._still_owned(pending)
                 self._dead_letters.send(pending)
             except DeadLetterError as error:
                 unconfirmed = frozenset(error.unconfirmed)
@@ -67,9 +67,9 @@ class DeadLetterWriter:
     def _hold_while_commits_are_rejected(self, rejections: Sequence[Rejection]) -> None:
         """Not for longer than HOLD_TIMEOUT: where commits are never accepted, messages are still settled."""
         deadline = time.monotonic() + HOLD_TIMEOUT
-        self.holding = True
         try:
             while self._commits_rejected(rejections) and time.monotonic() < deadline:
+                self.holding = True  # only here: a drain does not wait while this is set
                 self._retrier.wait(HOLD_INTERVAL, "a rebalance")
         finally:
             self.holding = False
