@@ -1,0 +1,135 @@
+"""Consumers: ours, the limits, the textbook's and the peers, into each store."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bench import consumers
+from bench.contender import Contender
+from bench.peers import PEERS
+from bench.results import Row, failures_noted
+from bench.running import Finished, run_contender, self_measured
+from bench.stores import Store
+from bench.workbench import SMALL, Workbench
+
+LIMIT_BATCH = 5_000
+
+
+@dataclass
+class Entry:
+    """A row of the table, and what is needed to measure it once more."""
+
+    row: Row
+    contender: Contender
+    store: Store
+    batch: int
+    replicas: int = 1
+    start_cpu_seconds: float = 0.0
+
+
+def run(bench: Workbench) -> list[Row]:
+    peers = PEERS if bench.options.peers else ()
+    entries = [
+        Entry(_row("consumer", contender, store, batch), contender, store, batch)
+        for store in bench.stores
+        for contender in [consumers.ours(embedded=bench.kafka.embedded), *consumers.limits(), *peers]
+        if store.kind in contender.stores and bench.options.includes(contender.name)
+        for batch in contender.batches
+    ]
+    measure(bench, entries, bench.sizes.messages)
+    return [*(entry.row for entry in entries), *_limits_of_libraries(bench)]
+
+
+def replicas(bench: Workbench) -> list[Row]:
+    """One consumer and three. The partitions are divided among them."""
+    ours = consumers.ours(embedded=bench.kafka.embedded)
+    entries = [
+        Entry(_row("replicas", ours, store, 500, replicas), ours, store, 500, replicas)
+        for store in (bench.acknowledging, bench.sqlite)
+        for replicas in (1, 3)
+    ]
+    measure(bench, entries, bench.sizes.messages)
+    return [entry.row for entry in entries]
+
+
+def catch_up(bench: Workbench) -> list[Row]:
+    ours = consumers.ours(embedded=bench.kafka.embedded)
+    store = bench.further_stores[0] if bench.further_stores else bench.acknowledging
+    messages = bench.sizes.catch_up
+    entry = Entry(_row("catch-up", ours, store, 500), ours, store, 500)
+    entry.row.setting += f", {messages:,} messages"
+    measure(bench, [entry], messages, rounds=1)
+    return [entry.row]
+
+
+def measure(bench: Workbench, entries: Sequence[Entry], messages: int, rounds: int | None = None) -> None:
+    """The contenders take turns. What cannot be measured has the reason as its note."""
+    for entry in entries:
+        bench.show(f"{entry.row.title}, warm-up")
+        with failures_noted(entry.row):
+            entry.contender.prepare(bench.folder.parent)
+            entry.start_cpu_seconds = _run(bench, entry, SMALL).cpu_seconds
+    for number, entry in bench.turns(entries, rounds):
+        if not entry.row.failed:
+            bench.show(f"{entry.row.title}, round {number}")
+            with failures_noted(entry.row):
+                _measure(bench, entry, messages)
+
+
+def _measure(bench: Workbench, entry: Entry, messages: int) -> None:
+    done = _run(bench, entry, messages)
+    server = done.server_cpu_seconds
+    entry.row.add(
+        messages_per_second=done.messages_per_second,
+        cpu_us=(done.cpu_seconds - entry.start_cpu_seconds) / (messages - SMALL) * 1e6,
+        sent_bytes=done.sent_bytes and done.sent_bytes / messages,
+        peak_mib=done.peak_bytes / 2**20,
+        server_cpu_us=server and server / messages * 1e6,
+    )
+
+
+def _run(bench: Workbench, entry: Entry, messages: int) -> Finished:
+    job, folder = bench.job(bench.kafka.filled(messages), entry.store, entry.batch)
+    try:
+        return run_contender(entry.contender, job, entry.store, messages, folder, entry.replicas)
+    finally:
+        entry.store.drop(job.collection)
+
+
+def _row(part: str, contender: Contender, store: Store, batch: int, replicas: int = 1) -> Row:
+    return Row(
+        part,
+        contender.name,
+        f"batch {batch:,}" + (f", {replicas} replicas" if replicas > 1 else ""),
+        store.name,
+        contender.guarantee,
+        contender.note,
+    )
+
+
+def _limits_of_libraries(bench: Workbench) -> list[Row]:
+    """Kafka's client alone, and MongoDB's driver alone."""
+    stores = [store for store in bench.stores if store.kind == "mongodb"]
+    rows = [
+        (Row("consumer", "bare consume", f"batch {LIMIT_BATCH:,}"), stores[0]),
+        *((Row("consumer", "bare insert", f"batch {LIMIT_BATCH:,}", store.name), store) for store in stores),
+    ]
+    rows = [(row, store) for row, store in rows if bench.options.includes(row.contender)]
+    for number, (row, store) in bench.turns(rows):
+        bench.show(f"{row.title}, round {number}")
+        with failures_noted(row):
+            _measure_library(bench, row, store)
+    return [row for row, _ in rows]
+
+
+def _measure_library(bench: Workbench, row: Row, store: Store) -> None:
+    messages = bench.sizes.messages
+    job, folder = bench.job(bench.kafka.filled(messages), store, LIMIT_BATCH)
+    store.create(job.collection)
+    try:
+        done = self_measured(row.contender, {**job.environment, "BENCH_MESSAGES": str(messages)}, folder)
+        sent = store.progress(job.collection).sent_bytes
+    finally:
+        store.drop(job.collection)
+    row.add(
+        messages_per_second=done.messages_per_second, cpu_us=done.cpu_us, sent_bytes=sent / messages if sent else None
+    )

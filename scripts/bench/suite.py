@@ -1,0 +1,87 @@
+"""Runs the parts one after the other, and writes the results."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from bench import machine, table
+from bench.kafka import kafka
+from bench.options import Options
+from bench.parts import audit, consumer, latency, producer
+from bench.process_tree import is_supported
+from bench.results import Row, as_json
+from bench.stores import MongoStore, SqliteStore, acknowledging_store
+from bench.workbench import Workbench
+from local.connectivity import require_kafka_reachable, require_mongodb_reachable
+from local.errors import CannotRun
+from local.plan import FOLDER, timestamp
+
+OUTPUT_WIDTH = 200  # columns, where the output is not a terminal
+
+Part = Callable[[Workbench], Sequence[Row]]
+
+PARTS: Mapping[str, Part] = {
+    "consumer": consumer.run,
+    "replicas": consumer.replicas,
+    "producer": producer.run,
+    "latency": latency.run,
+    "catch-up": consumer.catch_up,
+    "audit": audit.run,
+}
+
+
+def run(options: Options, arguments: Sequence[str]) -> int:
+    """The exit code. Raises CannotRun."""
+    _require(options)
+    folder = options.folder or FOLDER / "bench" / timestamp()
+    folder.mkdir(parents=True, exist_ok=True)
+    about = machine.describe(arguments)
+    rows: list[Row] = []
+    with _workbench(options, folder) as bench:
+        for name in options.parts:
+            rows += PARTS[name](bench)
+            _write(folder / "results.json", about, rows)
+    table.show(rows, Console(width=None if sys.stdout.isatty() else OUTPUT_WIDTH))
+    print(f"Results: {folder}")
+    return int(any(row.failed for row in rows))
+
+
+def _require(options: Options) -> None:
+    if not is_supported():
+        raise CannotRun("CPU time and memory of processes are read from /proc, which this system does not have")
+    if options.kafka:
+        require_kafka_reachable(options.kafka)
+    if options.mongodb:
+        require_mongodb_reachable(options.mongodb)
+
+
+@contextmanager
+def _workbench(options: Options, folder: Path) -> Iterator[Workbench]:
+    further = [MongoStore(options.mongodb)] if options.mongodb else []
+    with acknowledging_store() as store, kafka(options.kafka, folder) as found, _progress(options) as show:
+        yield Workbench(options, found, store, SqliteStore(folder), further, folder, show)
+
+
+@contextmanager
+def _progress(options: Options) -> Iterator[Callable[[str], None]]:
+    """On a terminal a line with what is being measured; elsewhere a line for each measurement."""
+    if options.quiet:
+        yield lambda _text: None
+    elif not sys.stderr.isatty():
+        yield lambda text: print(text, file=sys.stderr, flush=True)
+    else:
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+            task = progress.add_task("starting")
+            yield lambda text: progress.update(task, description=text)
+
+
+def _write(file: Path, about: Mapping[str, Any], rows: Sequence[Row]) -> None:
+    content = {"machine": about, "rows": [as_json(row) for row in rows]}
+    file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,41 @@
+"""The results as tables, one for each part."""
+
+from collections.abc import Sequence
+from itertools import groupby
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from bench.results import METRICS, Row
+
+
+def show(rows: Sequence[Row], console: Console) -> None:
+    for part, group in groupby(rows, key=lambda row: row.part):
+        members = list(group)
+        console.print(table(part, members))
+        for note in dict.fromkeys(f"{row.contender}: {row.note}" for row in members if row.note):
+            console.print(f"  {note}", highlight=False)
+
+
+def table(part: str, rows: Sequence[Row]) -> Table:
+    """The median of each metric and, where there were several rounds, its range."""
+    metrics = [name for name in METRICS if any(name in row.metrics for row in rows)]
+    titles = [name for name in ("store", "guarantee") if any(getattr(row, name) for row in rows)]
+    result = Table("contender", "setting", title=part, title_justify="left", box=box.SIMPLE_HEAD)
+    for name in metrics:
+        result.add_column(METRICS[name].title, justify="right")
+    for name in titles:
+        result.add_column(name)
+    for row in rows:
+        numbers = (cell(row, name) for name in metrics)
+        result.add_row(row.contender, row.setting, *numbers, *(getattr(row, name) for name in titles))
+    return result
+
+
+def cell(row: Row, metric: str) -> str:
+    values, digits = row.metrics.get(metric), METRICS[metric].digits
+    if not values:
+        return ""
+    middle = f"{row.median(metric):,.{digits}f}"
+    return middle if len(values) == 1 else f"{middle} ({min(values):,.{digits}f}..{max(values):,.{digits}f})"
