@@ -19,7 +19,7 @@ from src.audit import __main__ as audit
 from src.audit.__main__ import CANNOT_RUN, FAILED, PASSED
 from src.audit.comparison import Audit
 from src.audit.report import Report
-from src.dead_letters.dead_letter import DeadLetter, dead_letter_of, replay_marker
+from src.dead_letters.dead_letter import DeadLetter, dead_letter_of, discard_marker, replay_marker
 from src.kafka.topic_reader import TopicReader
 from src.model.errors import InvalidMessage
 from src.model.record import Record, Rejection
@@ -76,6 +76,9 @@ class World:
 
     def mark_as_replayed(self) -> None:
         self._put(replay_marker(f"{self.kafka.topic}/0/0/-"))
+
+    def mark_as_discarded(self) -> None:
+        self._put(discard_marker(f"{self.kafka.topic}/0/0/-"))
 
     def _put(self, dead_letter: DeadLetter) -> None:
         self._producer.produce(
@@ -257,6 +260,17 @@ def test_a_replayed_message_is_stored_from_its_new_offset(world: World, capsys: 
     code, report = world.report(capsys)
 
     assert (code, counts(report)) == (PASSED, {"stored": 1, "dead_lettered": 1})
+
+
+def test_a_discarded_message_is_dead_lettered(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    world.send(message("a"))
+    world.dead_letter(0)
+    world.mark_as_discarded()
+    world.commit_all()
+
+    code, report = world.report(capsys)
+
+    assert (code, counts(report)) == (PASSED, {"dead_lettered": 1})
 
 
 def test_uncommitted_messages_are_pending_whether_stored_or_not(

@@ -28,7 +28,9 @@ from src.dead_letters.dead_letter import (
     DeadLetter,
     Replays,
     dead_letter_of,
+    discard_marker,
     header_text,
+    is_discard_marker,
     message_identity,
     original_headers,
     original_position,
@@ -282,3 +284,11 @@ def test_a_dead_letter_is_never_read_as_a_replay_marker() -> None:
     assert read_replay_marker(Record("dlq", 0, 0, *tombstone)) is None
     assert read_replay_marker(Record("dlq", 0, 0, None, b"x", ((REPLAYED, b"data-topic/2/41/1"),))) is None
     assert read_replay_marker(Record("dlq", 0, 0, None, None, (("a", b"1"),))) is None
+
+
+def test_a_discard_marker_is_a_replay_marker_for_versions_that_know_no_other() -> None:
+    discarded = Record("dlq", 0, 0, *discard_marker("data-topic/2/41/1689424500123"))
+    replayed = Record("dlq", 0, 0, *replay_marker("data-topic/2/41/1689424500123"))
+
+    assert read_replay_marker(discarded) == read_replay_marker(replayed) == "data-topic/2/41/1689424500123"
+    assert (is_discard_marker(discarded), is_discard_marker(replayed)) == (True, False)

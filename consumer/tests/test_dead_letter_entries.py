@@ -11,11 +11,12 @@ from src.dead_letters.dead_letter import (
     TOPIC,
     Replays,
     dead_letter_of,
+    discard_marker,
     message_identity,
     replay_headers,
     replay_marker,
 )
-from src.dead_letters.entries import VALUE_PREFIX_BYTES, Entry, Filter, State, read_entries
+from src.dead_letters.entries import VALUE_PREFIX_BYTES, Entry, Filter, State, entry_identity, read_entries
 from src.model.position import MessagePosition
 from src.model.record import Record
 from tests.test_dead_letter import rejection
@@ -31,6 +32,10 @@ def dead_lettered(offset: int, *, at: int = 0, partition: int = 0, time: float |
 
 def marker_of(record: Record) -> Record:
     return Record("dlq", 0, 999, *replay_marker(message_identity(record.headers) or ""))
+
+
+def discard_marker_of(record: Record) -> Record:
+    return Record("dlq", 0, 999, *discard_marker(entry_identity(record)))
 
 
 def read(*records: Record) -> list[Entry]:
@@ -54,12 +59,39 @@ def test_a_message_dead_lettered_again_after_a_crash_is_one_entry_with_its_last_
     entries = read(dead_lettered(1, at=0), dead_lettered(2, at=1), dead_lettered(1, at=2), dead_lettered(1, at=3))
 
     assert [(entry.dead_letter.offset, entry.copies) for entry in entries] == [(3, 3), (1, 1)]
+    assert [position.offset for position in entries[0].dead_letters] == [0, 2, 3]
 
 
 def test_a_replayed_message_and_its_other_dead_letters_no_longer_wait() -> None:
     entries = read(dead_lettered(1, at=0), dead_lettered(2, at=1), marker_of(dead_lettered(1)), dead_lettered(1, at=3))
 
     assert [(entry.state, entry.copies) for entry in entries] == [(State.REPLAYED, 2), (State.WAITING, 1)]
+
+
+def test_a_discarded_message_stays_discarded_when_it_is_dead_lettered_again_after_a_crash() -> None:
+    first = dead_lettered(1, at=0)
+
+    entries = read(first, dead_lettered(2, at=1), discard_marker_of(first), dead_lettered(1, at=3))
+
+    assert [(entry.state, entry.copies) for entry in entries] == [(State.DISCARDED, 2), (State.WAITING, 1)]
+
+
+def test_records_of_other_programs_can_be_discarded() -> None:
+    foreign = Record("dlq", 3, 7, None, b"no headers")
+
+    (entry,) = read(foreign, discard_marker_of(foreign))
+
+    assert entry.state == State.DISCARDED
+
+
+def test_a_message_that_was_replayed_and_discarded_at_the_same_time_counts_as_replayed() -> None:
+    record = dead_lettered(1)
+    markers = marker_of(record), discard_marker_of(record)
+
+    for order in (markers, markers[::-1]):
+        (entry,) = read(record, *order)
+
+        assert entry.state == State.REPLAYED
 
 
 def test_a_message_that_was_replayed_and_dead_lettered_again_waits_at_its_new_position() -> None:
@@ -126,7 +158,18 @@ ENTRIES = read(
         ({"partition": 1, "offset": 3}, []),
         ({"states": tuple(State), "offset": 3}, [3]),
         ({"states": tuple(State), "partition": 2}, [5]),
+        ({"position": MessagePosition("data-topic", 0, 3)}, [3]),
+        ({"position": MessagePosition("orders", 0, 3)}, []),
+        ({"position": MessagePosition("dlq", 0, 2)}, [3]),
+        ({"position": MessagePosition("dlq", 0, 4), "states": (State.FOREIGN,)}, [None]),
     ],
 )
 def test_a_filter_returns_the_matching_entries_oldest_first(criteria: Any, expected: list[int | None]) -> None:
     assert offsets(Filter(**{"states": (State.WAITING,), **criteria}).apply(ENTRIES)) == expected
+
+
+def test_a_message_is_found_by_each_of_its_dead_letters() -> None:
+    entries = read(dead_lettered(1, at=0), dead_lettered(1, at=2))
+
+    for offset in (0, 2):
+        assert offsets(Filter((State.WAITING,), position=MessagePosition("dlq", 0, offset)).apply(entries)) == [1]

@@ -1,4 +1,4 @@
-"""Replay markers are written for confirmed messages before more messages are replayed."""
+"""Markers: of replayed messages once they are confirmed, before more are replayed; of discarded messages."""
 
 from collections.abc import Mapping, Sequence
 from threading import Event
@@ -6,9 +6,15 @@ from threading import Event
 import pytest
 from confluent_kafka import KafkaError
 
-from src.dead_letters.dead_letter import REPLAYS, message_identity, read_replay_marker, read_replays
+from src.dead_letters.dead_letter import (
+    REPLAYS,
+    is_discard_marker,
+    message_identity,
+    read_replay_marker,
+    read_replays,
+)
 from src.dead_letters.entries import State
-from src.dead_letters.replay import BATCH_BYTES, BATCH_SIZE, Replayer, ReplayError
+from src.dead_letters.replay import BATCH_BYTES, BATCH_SIZE, Discarder, DiscardError, Replayer, ReplayError
 from src.kafka.confirmed_producer import ProducerRecord
 from src.model.record import Record
 from tests.test_dead_letter import HEADERS
@@ -45,9 +51,13 @@ class World:
         self.stop = Event()
         self.producer = FakeProducer(self.stop)
         self._replayer = Replayer(self.producer, "dlq", stop=self.stop)
+        self._discarder = Discarder(self.producer, "dlq", stop=self.stop)
 
     def replay(self, dead_letters: list[Record]) -> int:
         return self._replayer.replay(dead_letters)
+
+    def discard(self, dead_letters: list[Record]) -> int:
+        return self._discarder.discard(read(*dead_letters))
 
     @property
     def marked(self) -> list[str | None]:
@@ -157,3 +167,39 @@ def test_nothing_to_replay_succeeds(world: World) -> None:
 def test_a_record_without_an_original_position_cannot_be_replayed(world: World) -> None:
     with pytest.raises(ValueError, match="without the position"):
         world.replay([Record("dlq", 0, 0, None, b"foreign")])
+
+
+# -- discard
+
+
+def test_a_discarded_message_gets_a_discard_marker_in_the_partition_of_its_dead_letter(world: World) -> None:
+    selected = [record._replace(partition=3) for record in dead_letters(2)]
+
+    assert world.discard(selected) == 2
+
+    assert world.marked == [message_identity(record.headers) for record in selected]
+    assert all(map(is_discard_marker, map(marker_record, world.producer.markers)))
+    assert {marker.partition for marker in world.producer.markers} == {3}
+    assert world.producer.messages == []
+
+
+def test_a_discarded_message_no_longer_waits(world: World) -> None:
+    records = [*dead_letters(2), Record("dlq", 0, 2, None, b"foreign")]
+    world.discard([records[0], records[2]])
+
+    markers = map(marker_record, world.producer.markers)
+
+    assert [entry.state for entry in read(*records, *markers)] == [State.DISCARDED, State.WAITING, State.DISCARDED]
+
+
+def test_a_missing_discard_marker_is_an_error(world: World) -> None:
+    world.producer.failing = [None]
+
+    with pytest.raises(DiscardError, match="0 discarded, then a discard marker was not confirmed: connection refused"):
+        world.discard(dead_letters(2))
+
+
+def test_a_stop_takes_effect_between_two_batches_of_markers(world: World) -> None:
+    world.producer.stop_after = BATCH_SIZE
+
+    assert world.discard(dead_letters(3 * BATCH_SIZE)) == len(world.producer.markers) == BATCH_SIZE

@@ -9,7 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from src.dead_letters.dead_letter import OFFSET, PARTITION, TOPIC, replay_headers
-from src.dead_letters.text import VALUE_WIDTH, details, entry_as_json, quoted, record_as_json, table
+from src.dead_letters.entries import State
+from src.dead_letters.summary import Group, summarize
+from src.dead_letters.text import (
+    VALUE_WIDTH,
+    details,
+    entry_as_json,
+    group_as_json,
+    quoted,
+    record_as_json,
+    summary_table,
+    table,
+)
 from src.model.header_names import as_text
 from src.model.record import Record
 from tests.naughty import STRINGS
@@ -26,7 +37,15 @@ def controls(text: str) -> set[str]:
 
 def all_texts(record: Record) -> list[str]:
     entries = read(record)
-    return [*table(entries), *details(record), record_as_json(record), *map(entry_as_json, entries)]
+    groups = summarize(entries)
+    return [
+        *table(entries),
+        *details(record, State.WAITING),
+        record_as_json(record, State.WAITING),
+        *map(entry_as_json, entries),
+        *(line for group in groups for line in summary_table(group)),
+        *(group_as_json(group) for name in groups for group in name),
+    ]
 
 
 def hostile(text: str) -> Record:
@@ -81,10 +100,11 @@ def test_the_table_truncates_a_long_value_and_has_a_dash_for_what_is_unknown() -
 
 
 def test_details_contain_the_whole_dead_letter() -> None:
-    text = "\n".join(details(dead_lettered(41, at=7, partition=2, headers=HEADERS)))
+    text = "\n".join(details(dead_lettered(41, at=7, partition=2, headers=HEADERS), State.WAITING))
 
     assert "dead letter   dlq 0:7, 2026-11-23T00:00:00.000Z" in text
     assert "message       data-topic 2:41, 2023-07-15T12:35:00.123Z" in text
+    assert "state         waiting" in text
     assert "reason        not_json, stage process" in text
     assert "error         src.model.errors.InvalidMessage: the value is not JSON" in text
     assert "attempts      3, first failure 2023-11-14T22:13:20.250Z, last failure 2023-11-14T22:14:20.250Z" in text
@@ -96,18 +116,20 @@ def test_details_contain_the_whole_dead_letter() -> None:
 def test_a_header_name_that_is_not_utf8_is_shown_like_a_value() -> None:
     record = dead_lettered(41, headers=(("caf\udce9", b"\xff"),))
 
-    assert 'headers\n  caf\\xe9: "\\xff"' in "\n".join(details(record))
-    assert json.loads(record_as_json(record))["headers"] == [[{"base64": "Y2Fm6Q=="}, {"base64": "/w=="}]]
+    assert 'headers\n  caf\\xe9: "\\xff"' in "\n".join(details(record, State.WAITING))
+    assert json.loads(record_as_json(record, State.WAITING))["headers"] == [
+        [{"base64": "Y2Fm6Q=="}, {"base64": "/w=="}]
+    ]
 
 
 def test_details_of_a_replayed_message_contain_both_failures() -> None:
-    text = "\n".join(details(dead_lettered(42, headers=replay_headers(dead_lettered(41).headers))))
+    text = "\n".join(details(dead_lettered(42, headers=replay_headers(dead_lettered(41).headers)), State.WAITING))
 
     assert "replays       1, first failure 2023-11-14T22:13:20.250Z" in text
 
 
 def test_details_of_a_foreign_record_contain_what_is_known() -> None:
-    lines = list(details(Record("dlq", 0, 3, b"k", b"v", (), -1)))
+    lines = list(details(Record("dlq", 0, 3, b"k", b"v", (), -1), State.WAITING))
 
     assert lines[0] == "dead letter   dlq 0:3, 1969-12-31T23:59:59.999Z"
     assert "message       -, no timestamp" in lines
@@ -117,8 +139,8 @@ def test_details_of_a_foreign_record_contain_what_is_known() -> None:
 def test_a_timestamp_outside_of_the_calendar_is_shown_as_a_number() -> None:
     record = dead_lettered(1, timestamp=2**62)._replace(timestamp=-(2**62))
 
-    assert f", {2**62}" in "\n".join(details(record))
-    assert json.loads(record_as_json(record))["dead_lettered_at"] == str(-(2**62))
+    assert f", {2**62}" in "\n".join(details(record, State.WAITING))
+    assert json.loads(record_as_json(record, State.WAITING))["dead_lettered_at"] == str(-(2**62))
 
 
 def test_an_entry_is_one_json_object() -> None:
@@ -142,10 +164,13 @@ def test_an_entry_is_one_json_object() -> None:
 
 
 def test_a_dead_letter_is_one_json_object_with_everything() -> None:
-    shown: dict[str, Any] = json.loads(record_as_json(dead_lettered(41, at=7, partition=2, headers=HEADERS)))
+    shown: dict[str, Any] = json.loads(
+        record_as_json(dead_lettered(41, at=7, partition=2, headers=HEADERS), State.WAITING)
+    )
 
     assert shown.pop("stacktrace").startswith("Traceback")
     assert shown == {
+        "state": "waiting",
         "topic": "data-topic",
         "partition": 2,
         "offset": 41,
@@ -163,4 +188,27 @@ def test_a_dead_letter_is_one_json_object_with_everything() -> None:
         "key": "\x00key",
         "value": "{",
         "headers": [["a", None], ["a", ""], ["a", {"base64": "//4="}], ["", "x"], ["a", "2"]],
+    }
+
+
+def test_a_summary_has_a_heading_and_one_line_per_group() -> None:
+    groups = [
+        Group("reason", "not_json", 12, 1_700_000_000_250, 1_700_000_060_250),
+        Group("reason", "-", 1, None, None),
+    ]
+
+    assert list(summary_table(groups)) == [
+        "REASON    MESSAGES  FIRST DEAD-LETTERED AT    LAST DEAD-LETTERED AT",
+        "not_json  12        2023-11-14T22:13:20.250Z  2023-11-14T22:14:20.250Z",
+        "-         1         -                         -",
+    ]
+
+
+def test_a_group_is_one_json_object() -> None:
+    assert json.loads(group_as_json(Group("hour", "2023-11-14T22:00Z", 12, 1_700_000_000_250, None))) == {
+        "by": "hour",
+        "name": "2023-11-14T22:00Z",
+        "messages": 12,
+        "first_dead_lettered_at": "2023-11-14T22:13:20.250Z",
+        "last_dead_lettered_at": None,
     }

@@ -1,4 +1,4 @@
-"""The command line, on the embedded broker: list, show and replay."""
+"""The command line, on the embedded broker."""
 
 import json
 import logging
@@ -104,9 +104,8 @@ class World:
 
     def run(self, *arguments: str, out: StringIO | None = None) -> Result:
         out, err = out or StringIO(), StringIO()
-        command, *options = arguments
         with redirect_stdout(out), redirect_stderr(err):
-            code = main([command, "--config", str(self.config), *options])
+            code = main(["--config", str(self.config), *arguments])
         return Result(code, out.getvalue(), err.getvalue())
 
     def records(self, topic: str = "") -> list[Record]:
@@ -142,7 +141,7 @@ def test_dead_lettered_messages_are_listed_with_reason_and_position(world: World
         ["waiting", "not_json", world.topic, "0:5", result.lines[1].split()[5], "1", "0", '"k"', '"{"'],
         ["waiting", "tombstone", world.topic, "0:6", result.lines[2].split()[5], "1", "0", '"k"', "null"],
     ]
-    assert result.err == "2 of 2 dead-lettered messages (2 waiting, 0 replayed, 0 foreign)\n"
+    assert result.err == "2 of 2 dead-lettered messages (2 waiting, 0 replayed, 0 discarded, 0 foreign)\n"
 
 
 def test_a_message_dead_lettered_twice_by_a_crash_is_listed_once(world: World) -> None:
@@ -151,10 +150,7 @@ def test_a_message_dead_lettered_twice_by_a_crash_is_listed_once(world: World) -
     result = world.run("list", "--json")
 
     assert [(entry["offset"], entry["copies"]) for entry in result.objects] == [(5, 2), (6, 1)]
-    assert (
-        result.err
-        == "2 of 2 dead-lettered messages (2 waiting, 0 replayed, 0 foreign; 1 dead letters repeated after a crash)\n"
-    )
+    assert "; 1 dead letters repeated after a crash)" in result.err
 
 
 def test_filters_and_a_limit_select_messages(world: World) -> None:
@@ -173,7 +169,7 @@ def test_filters_and_a_limit_select_messages(world: World) -> None:
 def test_no_dead_letters_and_no_matches_are_said_in_words(world: World) -> None:
     world.dead_letter(world.rejection(1))
 
-    for command in ("list", "replay"):
+    for command in ("list", "summary", "show", "replay", "discard"):
         result = world.run(command, "--reason", "other")
 
         assert (result.code, result.out) == (0, "")
@@ -188,7 +184,34 @@ def test_an_empty_topic_has_no_dead_letters(world: World, broker: EmbeddedBroker
     assert result == (0, "", "no dead letters\n")
 
 
-def test_the_progress_of_reading_and_replaying_is_shown(world: World) -> None:
+@pytest.mark.parametrize("command", ["list", "summary", "show", "replay", "discard"])
+def test_the_filters_are_the_same_for_every_command(world: World, command: str) -> None:
+    world.dead_letter(*map(world.rejection, (1, 2, 3)), world.rejection(4, reason="tombstone"))
+    own_position = "{partition}:{offset}".format(**world.run("list", "--json").objects[0]["dead_letter"])
+    dry_run = ["--dry-run"] if command in ("replay", "discard") else []
+
+    def selected(*filters: str) -> int:
+        result = world.run(command, *filters, "--json", *dry_run)
+        assert result.code == 0
+        return sum(line.get("messages", 1) for line in result.objects if line.get("by", "reason") == "reason")
+
+    assert selected("0:2") == 1
+    assert selected(own_position, "--dead-letter") == 1
+    assert selected("--offset", "3", "--partition", "0") == 1
+    assert selected("--reason", "not_json") == 3
+    assert selected("--since", "2020-01-01", "--until", "2999-01-01", "--limit", "2") == 2
+
+
+def test_the_settings_file_is_named_before_or_after_the_command(world: World) -> None:
+    world.dead_letter(world.rejection(1))
+    missing = str(world.config.with_name("missing.json"))
+
+    assert world.run("list", "--config", str(world.config)).code == 0
+    assert world.run("--config", missing, "list", "--config", str(world.config)).code == 0
+    assert world.run("list", "--config", missing).code == 2
+
+
+def test_the_progress_of_reading_replaying_and_discarding_is_shown(world: World) -> None:
     world.dead_letter(world.rejection(1), world.rejection(2))
     shown, seconds = StringIO(), count(0, 10)
     progress = ProgressLine("dead_letters", stream=shown, clock=lambda: next(seconds))
@@ -196,13 +219,17 @@ def test_the_progress_of_reading_and_replaying_is_shown(world: World) -> None:
     with TopicReader(world.settings) as reader:
         dead_letters = DeadLetterReader(world.settings, reader, progress=progress)
         entries = dead_letters.entries()
-        Commands(world.settings, dead_letters, Streams(StringIO(), StringIO())).replay_entries(entries)
+        commands = Commands(world.settings, dead_letters, Streams(StringIO(), StringIO()))
+        commands.replay_entries(entries)
+        commands.discard_entries(entries)
 
     assert [line.partition(",")[0] for line in shown.getvalue().splitlines()] == [
         "dead_letters: reading: 1 of 2 (50 %)",
         "dead_letters: reading: 2 of 2 (100 %)",
         "dead_letters: replaying: 1 of 2 (50 %)",
         "dead_letters: replaying: 2 of 2 (100 %)",
+        "dead_letters: discarding: 1 of 2 (50 %)",
+        "dead_letters: discarding: 2 of 2 (100 %)",
     ]
 
 
@@ -215,6 +242,37 @@ def test_listing_commits_nothing(world: World) -> None:
     (position,) = consumer.committed([TopicPartition(world.settings.dead_letter_topic, 0)], timeout=DEADLINE)
     consumer.close()
     assert position.offset < 0
+
+
+# -- summary
+
+
+def test_a_summary_counts_messages_by_reason_partition_and_hour(world: World) -> None:
+    world.dead_letter(world.rejection(1), world.rejection(2), world.rejection(3, reason="tombstone"))
+
+    result = world.run("summary")
+
+    assert [line.split()[:-2] for line in result.lines if "DEAD-LETTERED" not in line] == [
+        ["not_json", "2"],
+        ["tombstone", "1"],
+        [],
+        [world.topic, "0", "3"],
+        [],
+        [result.lines[-1].split()[0], "3"],
+    ]
+    assert [line.split()[0] for line in result.lines if "DEAD-LETTERED" in line] == ["REASON", "PARTITION", "HOUR"]
+    assert result.err.startswith("3 of 3 dead-lettered messages (3 waiting,")
+
+
+def test_a_summary_leaves_out_what_no_longer_waits(world: World) -> None:
+    world.dead_letter(world.rejection(1), world.rejection(2), world.rejection(3))
+    world.run("replay", "--offset", "1")
+    world.run("discard", "--offset", "2")
+
+    def messages(*options: str) -> list[int]:
+        return [group["messages"] for group in world.run("summary", "--json", *options).objects]
+
+    assert (messages(), messages("--all")) == ([1, 1, 1], [3, 3, 3])
 
 
 # -- show
@@ -242,7 +300,40 @@ def test_a_dead_letter_is_shown_by_its_own_position(world: World) -> None:
 
     (shown,) = world.run("show", "0:0", "--dead-letter", "--json").objects
 
-    assert (shown["value"], shown["topic"]) == ("not a dead letter", None)
+    assert (shown["value"], shown["topic"], shown["state"]) == ("not a dead letter", None, "foreign")
+
+
+def test_messages_that_match_are_shown_with_their_state(world: World) -> None:
+    world.dead_letter(world.rejection(1), world.rejection(2, reason="tombstone"), world.rejection(3))
+    world.run("discard", "0:1")
+
+    def shown(*options: str) -> list[tuple[int, str]]:
+        return [(each["offset"], each["state"]) for each in world.run("show", "--json", *options).objects]
+
+    assert shown("--reason", "not_json") == [(3, "waiting")]
+    assert shown("--reason", "not_json", "--all") == [(1, "discarded"), (3, "waiting")]
+    assert shown("0:1") == [(1, "discarded")]
+
+
+def test_the_value_of_a_message_is_printed_byte_for_byte(world: World) -> None:
+    world.dead_letter(
+        world.rejection(41, b"\x00\xff\r\n"), world.rejection(41, b"\x00\xff\r\n"), world.rejection(42, None)
+    )
+
+    with world.process("show", "0:41", "--value", stdout=subprocess.PIPE) as process:
+        out, err = process.communicate(timeout=DEADLINE)
+    with world.process("show", "0:42", "--value", stdout=subprocess.PIPE) as process:
+        no_value, _ = process.communicate(timeout=DEADLINE)
+
+    assert (out, err, no_value) == (b"\x00\xff\r\n", b"", b"")
+
+
+def test_the_value_of_several_messages_is_an_error(world: World) -> None:
+    world.dead_letter(world.rejection(1), world.rejection(2))
+
+    result = world.run("show", "--value")
+
+    assert result == (1, "", "dead_letters: --value is for one message, but 2 match; give PARTITION:OFFSET\n")
 
 
 @pytest.mark.parametrize("arguments", [["0:7"], ["0:7", "--dead-letter"], ["7:0", "--dead-letter"]])
@@ -334,6 +425,64 @@ def test_messages_from_another_topic_are_replayed_to_it_with_any_topic(world: Wo
     assert world.records() == []
 
 
+def test_the_number_of_replayed_messages_can_be_json(world: World) -> None:
+    world.dead_letter(world.rejection(1))
+
+    assert world.run("replay", "--json").objects == [{"replayed": 1}]
+
+
+def test_a_message_is_replayed_with_a_corrected_value(world: World, tmp_path: Path) -> None:
+    world.dead_letter(world.rejection(41, b"{", key=b"k"), world.rejection(42, b"[", key=b"l"))
+    (tmp_path / "value.json").write_bytes(b'{"id": "k"}\n')
+
+    first = world.run("replay", "0:41", "--value-file", str(tmp_path / "value.json"))
+    second = world.run("replay", "0:41", "--value-file", str(tmp_path / "value.json"))
+
+    (message,) = world.records()
+    assert (message.key, message.value, original_headers(message.headers)) == (b"k", b'{"id": "k"}\n', HEADERS)
+    assert read_replays(message.headers).times == 1
+    assert (first.code, first.out) == (0, "1 replayed, each confirmed by Kafka\n")
+    assert (second.code, second.out) == (1, "")
+    assert "--value-file is for one message, but none match" in second.err
+    assert offsets(world.run("list", "--json")) == [42]
+
+
+def test_a_corrected_value_is_read_from_standard_input(world: World) -> None:
+    world.dead_letter(world.rejection(41))
+    arguments = ("replay", "0:41", "--value-file", "-")
+
+    with world.process(*arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        process.communicate(b'{"id": "k"}', timeout=DEADLINE)
+
+    assert [message.value for message in world.records()] == [b'{"id": "k"}']
+
+
+def test_a_corrected_value_for_several_messages_is_an_error_and_nothing_is_produced(
+    world: World, tmp_path: Path
+) -> None:
+    world.dead_letter(world.rejection(1), world.rejection(2))
+    (tmp_path / "value.json").write_bytes(b"{}")
+
+    result = world.run("replay", "--value-file", str(tmp_path / "value.json"))
+
+    assert (result.code, result.out) == (1, "")
+    assert "--value-file is for one message, but 2 match" in result.err
+    assert world.records() == []
+
+
+@pytest.mark.parametrize(("content", "said"), [(b"", "value.json is empty"), (None, "cannot read")])
+def test_a_corrected_value_that_is_missing_or_empty_is_exit_code_2(
+    content: bytes | None, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if content is not None:
+        (tmp_path / "value.json").write_bytes(content)
+
+    with pytest.raises(SystemExit, match="2"):
+        main(["replay", "0:1", "--value-file", str(tmp_path / "value.json")])
+
+    assert said in capsys.readouterr().err
+
+
 def test_an_incomplete_replay_is_an_error(world: World) -> None:
     """As after a stop, or if retention deletes a dead letter meanwhile."""
     world.dead_letter(world.rejection(1))
@@ -347,6 +496,56 @@ def test_an_incomplete_replay_is_an_error(world: World) -> None:
 
     assert code == 1
     assert "after 1 of 2; run it again" in streams.err.getvalue()  # type: ignore[attr-defined]
+
+
+# -- discard
+
+
+def test_a_discarded_message_is_neither_listed_nor_replayed(world: World) -> None:
+    world.dead_letter(world.rejection(1), world.rejection(2), world.rejection(2))
+
+    first, second = world.run("discard", "0:2"), world.run("discard", "0:2")
+
+    assert (first.code, first.out) == (0, "1 discarded, each confirmed by Kafka\n")
+    assert (second.code, second.out) == (0, "")
+    assert "(1 waiting, 0 replayed, 1 discarded, 0 foreign;" in second.err
+    assert offsets(world.run("list", "--json")) == [1]
+    assert [entry["state"] for entry in world.run("list", "--json", "--all").objects] == ["waiting", "discarded"]
+    assert world.run("replay").out.startswith("1 replayed")
+    assert world.run("replay", "0:2", "--any-topic").out == ""
+
+
+def test_a_dry_run_of_discard_lists_and_marks_nothing(world: World) -> None:
+    world.dead_letter(world.rejection(1), world.rejection(2))
+
+    result = world.run("discard", "--since", "2020-01-01", "--limit", "1", "--dry-run", "--json")
+
+    assert offsets(result) == [1]
+    assert result.err.endswith("; nothing was discarded\n")
+    assert offsets(world.run("list", "--json")) == [1, 2]
+
+
+def test_records_of_other_programs_are_discarded_only_with_any_topic(world: World) -> None:
+    world.put(b"no headers")
+    world.dead_letter(world.rejection(1, topic="orders"))
+    here = ["--until", "2999-01-01"]
+
+    without = world.run("discard", *here)
+    result = world.run("discard", *here, "--any-topic", "--json")
+
+    assert (without.code, without.out) == (0, "")
+    assert result.objects == [{"discarded": 2}]
+    assert world.run("list").err.startswith(
+        "no messages match, out of 2 dead-lettered messages (0 waiting, 0 replayed, 2"
+    )
+
+
+def test_one_record_of_another_program_is_discarded_by_its_own_position(world: World) -> None:
+    world.put(b"first", b"second")
+
+    world.run("discard", "0:1", "--dead-letter", "--any-topic")
+
+    assert [entry["value_prefix"] for entry in world.run("list", "--json").objects] == ["first"]
 
 
 # -- the process
@@ -425,10 +624,12 @@ def test_wrong_configuration_is_one_line_and_exit_code_2(world: World) -> None:
         ["list", "--since", "yesterday"],
         ["list", "--limit", "0"],
         ["list", "--limit", "some"],
-        ["show"],
+        ["show", "--dead-letter"],
         ["show", "41"],
         ["show", "0:-1"],
         ["replay", "--offset", "x"],
+        ["discard"],
+        ["discard", "--limit", "1"],
     ],
 )
 def test_wrong_arguments_are_exit_code_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -439,9 +640,12 @@ def test_wrong_arguments_are_exit_code_2(arguments: list[str], capsys: pytest.Ca
     assert "Traceback" not in capsys.readouterr().err
 
 
-def test_the_help_explains_replay_markers(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("command", "marker"), [("replay", "a replay marker is written"), ("discard", "marker is written")]
+)
+def test_the_help_explains_markers(command: str, marker: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        main(["replay", "--help"])
+        main([command, "--help"])
 
     assert ended.value.code == 0
-    assert "a replay marker is written" in capsys.readouterr().out
+    assert marker in capsys.readouterr().out

@@ -28,7 +28,7 @@ def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     mode.add_argument(
         "--count",
-        type=_positive_integer,
+        type=command_line.positive,
         metavar="N",
         help="send N messages, then exit: with 0 if all of them were delivered",
     )
@@ -40,9 +40,3 @@ def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
         " with 0 only if every line was delivered",
     )
     return parser.parse_args(arguments)
-
-
-def _positive_integer(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive integer")
-    return int(text)

@@ -62,7 +62,7 @@ DEPTHS = (50, 97, 98, 99, 100, 101, 500, 5_000)
 TIMESTAMPS = (0, 1, -1, 1_700_000_000_000, 2**31, 253_402_300_799_999, 253_402_300_800_000, 2**63 - 1, -(2**63))
 HEADER_NAMES = (
     *("", "a", "content-type", "created_at", "é", "__connect.errors.topic", "__connect.errors.offset"),
-    *("__dead_letter.reason", "__dead_letter.replays", "__dead_letter.replayed"),
+    *("__dead_letter.reason", "__dead_letter.replays", "__dead_letter.replayed", "__dead_letter.discarded"),
 )
 
 Headers = tuple[tuple[str, bytes | None], ...]

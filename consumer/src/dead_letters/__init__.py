@@ -1,1 +1,1 @@
-"""Messages that cannot be stored: written to the dead-letter topic with the reason, listed, shown and replayed."""
+"""Messages that cannot be stored: written to the dead-letter topic with the reason; what becomes of them there."""

@@ -1,4 +1,4 @@
-"""`python -m src.dead_letters`: list, show and replay the messages in the dead-letter topic."""
+"""`python -m src.dead_letters`: list, show, replay and discard the messages in the dead-letter topic."""
 
 import argparse
 import logging

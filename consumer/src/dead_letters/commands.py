@@ -1,19 +1,28 @@
-"""The commands: list, show and replay. Each returns the exit code."""
+"""The commands. Each returns the exit code."""
 
 import argparse
+import json
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from itertools import chain
 from threading import Event
 from typing import NamedTuple, TextIO
 
-from src.dead_letters.entries import Entry, Filter, State
+from src.dead_letters.entries import Entry, Filter, State, entry_identity
 from src.dead_letters.reader import DeadLetterReader
-from src.dead_letters.replay import Replayer
-from src.dead_letters.text import details, entry_as_json, record_as_json, table
+from src.dead_letters.replay import Discarder, Replayer
+from src.dead_letters.summary import summarize
+from src.dead_letters.text import details, entry_as_json, group_as_json, record_as_json, summary_table, table
 from src.kafka.confirmed_producer import ConfirmedProducer
+from src.model.errors import ConsumerError
+from src.model.position import MessagePosition
 from src.settings import KafkaSettings
 from src.utils.shutdown import stopping_on_signals
+
+
+class NotOneMessage(ConsumerError):
+    """An option that is for one message, and no message matches, or several do."""
 
 
 class Streams(NamedTuple):
@@ -30,6 +39,15 @@ class Streams(NamedTuple):
     def print(self, line: str) -> None:
         print(line, file=self.out)
 
+    def print_all(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.print(line)
+
+    def print_bytes(self, content: bytes) -> None:
+        self.out.flush()
+        self.out.buffer.write(content)
+        self.out.buffer.flush()
+
     def print_error(self, line: str) -> None:
         print(line, file=self.err)
 
@@ -41,67 +59,142 @@ class Commands:
         self._streams = streams
 
     def run(self, options: argparse.Namespace) -> int:
-        command = {"list": self._list, "show": self._show, "replay": self._replay}[options.command]
-        return command(options)
+        commands = {
+            "list": self._list,
+            "summary": self._summary,
+            "show": self._show,
+            "replay": self._replay,
+            "discard": self._discard,
+        }
+        return commands[options.command](options)
 
-    def replay_entries(self, entries: Sequence[Entry]) -> int:
-        """Replays at least one."""
-        stop = Event()
-        with closing(ConfirmedProducer(self._settings)) as producer, stopping_on_signals(stop):
-            replayer = Replayer(producer, self._settings.dead_letter_topic, stop=stop)
-            replayed = replayer.replay(self._dead_letters.records(entry.dead_letter for entry in entries))
-        if replayed < len(entries):
-            self._streams.print_error(
-                f"dead_letters: stopped after {replayed} of {len(entries)}; run it again to continue"
-            )
-            return 1
-        self._streams.print(f"{replayed} replayed, each confirmed by Kafka")
-        return 0
+    def replay_entries(self, entries: Sequence[Entry], *, value: bytes | None = None, as_json: bool = False) -> int:
+        """Replays at least one, with `value` in place of its own if it is given."""
+        records = self._dead_letters.records((entry.dead_letter for entry in entries), "replaying")
+        messages = records if value is None else (record._replace(value=value) for record in records)
+        with self._producer() as (producer, stop):
+            replayed = Replayer(producer, self._settings.dead_letter_topic, stop=stop).replay(messages)
+        return self._report("replayed", replayed, len(entries), as_json=as_json)
+
+    def discard_entries(self, entries: Sequence[Entry], *, as_json: bool = False) -> int:
+        """Discards at least one."""
+        with self._producer() as (producer, stop):
+            discarder = Discarder(producer, self._settings.dead_letter_topic, stop=stop)
+            discarded = discarder.discard(self._dead_letters.track("discarding", entries))
+        return self._report("discarded", discarded, len(entries), as_json=as_json)
 
     def _list(self, options: argparse.Namespace) -> int:
-        states = tuple(State) if options.all else (State.WAITING, State.FOREIGN)
         entries = self._dead_letters.entries()
-        selected = _filter(options, states).apply(entries)[: options.limit]
+        selected = self._matching(entries, options, _listed(options))[: options.limit]
         self._print_entries(selected, as_json=options.json)
-        self._streams.print_error(_summary(entries, len(selected)))
+        self._streams.print_error(_counts(entries, len(selected)))
+        return 0
+
+    def _summary(self, options: argparse.Namespace) -> int:
+        entries = self._dead_letters.entries()
+        selected = self._matching(entries, options, _listed(options))[: options.limit]
+        for number, groups in enumerate(summarize(selected, local=self._streams.local) if selected else ()):
+            if number and not options.json:
+                self._streams.print("")
+            lines = map(group_as_json, groups) if options.json else summary_table(groups, local=self._streams.local)
+            self._streams.print_all(lines)
+        self._streams.print_error(_counts(entries, len(selected)))
         return 0
 
     def _show(self, options: argparse.Namespace) -> int:
-        partition, offset = options.position
-        find = self._dead_letters.dead_letter_at if options.dead_letter else self._dead_letters.dead_letters_of
-        records = find(partition, offset)
-        for number, record in enumerate(records):
-            if number and not options.json:
-                self._streams.print("")
-            for line in [record_as_json(record)] if options.json else details(record, local=self._streams.local):
-                self._streams.print(line)
-        if not records:
+        entries = self._dead_letters.entries()
+        selected = self._matching(entries, options, _listed(options))[: options.limit]
+        if not selected and options.position:
             kind = "at" if options.dead_letter else "of the message at"
-            self._streams.print_error(f"dead_letters: there is no dead letter {kind} {partition}:{offset}")
-        return 0 if records else 1
+            self._streams.print_error("dead_letters: there is no dead letter {} {}:{}".format(kind, *options.position))
+            return 1
+        if options.only_value:
+            return self._print_value(_only(selected, "--value"))
+        self._print_dead_letters(selected, as_json=options.json)
+        if not options.position:
+            self._streams.print_error(_counts(entries, len(selected)))
+        return 0
 
     def _replay(self, options: argparse.Namespace) -> int:
-        states = (State.WAITING, State.FOREIGN) if options.any_topic else (State.WAITING,)
         entries = self._dead_letters.entries()
-        matching = _filter(options, states).apply(entries)
+        matching = self._matching(entries, options, _settleable(options))
         selected = [entry for entry in matching if entry.position][: options.limit]
+        if options.value is not None:
+            _only(selected, "--value-file")
         if selected and not options.dry_run:
-            return self.replay_entries(selected)
+            return self.replay_entries(selected, value=options.value, as_json=options.json)
         self._print_entries(selected, as_json=options.json)
-        self._streams.print_error(f"{_summary(entries, len(selected))}; nothing was produced")
+        self._streams.print_error(f"{_counts(entries, len(selected))}; nothing was produced")
+        return 0
+
+    def _discard(self, options: argparse.Namespace) -> int:
+        entries = self._dead_letters.entries()
+        selected = self._matching(entries, options, _settleable(options))[: options.limit]
+        if selected and not options.dry_run:
+            return self.discard_entries(selected, as_json=options.json)
+        self._print_entries(selected, as_json=options.json)
+        self._streams.print_error(f"{_counts(entries, len(selected))}; nothing was discarded")
+        return 0
+
+    def _matching(self, entries: Iterable[Entry], options: argparse.Namespace, states: Sequence[State]) -> list[Entry]:
+        topic = self._settings.dead_letter_topic if options.dead_letter else self._settings.topic
+        position = MessagePosition(topic, *options.position) if options.position else None
+        criteria = (options.reason, options.since, options.until, options.partition, options.offset, position)
+        return Filter(states, *criteria).apply(entries)
+
+    @contextmanager
+    def _producer(self) -> Iterator[tuple[ConfirmedProducer, Event]]:
+        """The event is set by a signal to stop."""
+        stop = Event()
+        with closing(ConfirmedProducer(self._settings)) as producer, stopping_on_signals(stop):
+            yield producer, stop
+
+    def _report(self, verb: str, done: int, total: int, *, as_json: bool) -> int:
+        if done < total:
+            self._streams.print_error(f"dead_letters: stopped after {done} of {total}; run it again to continue")
+            return 1
+        self._streams.print(json.dumps({verb: done}) if as_json else f"{done} {verb}, each confirmed by Kafka")
         return 0
 
     def _print_entries(self, entries: Sequence[Entry], *, as_json: bool) -> None:
-        lines = map(entry_as_json, entries) if as_json else table(entries, local=self._streams.local)
-        for line in lines if entries else ():
-            self._streams.print(line)
+        if entries:
+            self._streams.print_all(
+                map(entry_as_json, entries) if as_json else table(entries, local=self._streams.local)
+            )
+
+    def _print_dead_letters(self, entries: Sequence[Entry], *, as_json: bool) -> None:
+        """All of each message: several, if it was dead-lettered again after a crash."""
+        states = {entry.identity: entry.state for entry in entries}
+        positions = chain.from_iterable(entry.dead_letters for entry in entries)
+        for number, record in enumerate(self._dead_letters.records(positions)):
+            state = states[entry_identity(record)]
+            if number and not as_json:
+                self._streams.print("")
+            self._streams.print_all(
+                [record_as_json(record, state)] if as_json else details(record, state, local=self._streams.local)
+            )
+
+    def _print_value(self, entry: Entry) -> int:
+        for record in self._dead_letters.records([entry.dead_letter]):
+            self._streams.print_bytes(record.value or b"")
+        return 0
 
 
-def _filter(options: argparse.Namespace, states: Sequence[State]) -> Filter:
-    return Filter(states, options.reason, options.since, options.until, options.partition, options.offset)
+def _listed(options: argparse.Namespace) -> Sequence[State]:
+    return tuple(State) if options.all or options.position else (State.WAITING, State.FOREIGN)
 
 
-def _summary(entries: Sequence[Entry], selected: int) -> str:
+def _settleable(options: argparse.Namespace) -> Sequence[State]:
+    return (State.WAITING, State.FOREIGN) if options.any_topic else (State.WAITING,)
+
+
+def _only(entries: Sequence[Entry], option: str) -> Entry:
+    if len(entries) != 1:
+        raise NotOneMessage(f"{option} is for one message, but {len(entries) or 'none'} match; give PARTITION:OFFSET")
+    return entries[0]
+
+
+def _counts(entries: Sequence[Entry], selected: int) -> str:
     if not entries:
         return "no dead letters"
     states = Counter(entry.state for entry in entries)

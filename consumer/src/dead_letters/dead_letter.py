@@ -18,7 +18,8 @@ the name. A replayed message keeps the encoded name, because the same client sen
 name.
 
 A replay marker in the dead-letter topic (`__dead_letter.replayed`, no value) names a message that was replayed. It is
-retained as long as the dead letters.
+retained as long as the dead letters. A discard marker has the header `__dead_letter.discarded` in addition, so that
+versions that know only replay markers do not replay the message either.
 """
 
 import re
@@ -46,6 +47,7 @@ LAST_FAILURE = "__dead_letter.last_failure"
 TIMESTAMP = "__dead_letter.timestamp_ms"
 REPLAYS = "__dead_letter.replays"
 REPLAYED = "__dead_letter.replayed"
+DISCARDED = "__dead_letter.discarded"
 
 MAX_STACKTRACE_BYTES = 8192
 MAX_EXCEPTION_MESSAGE_BYTES = 1024  # errors of the store may contain a whole document
@@ -94,6 +96,12 @@ def replay_headers(headers: Sequence[Header]) -> Headers:
 def replay_marker(identity: str) -> DeadLetter:
     """Records that the message was replayed. It has a key, without which a compacted topic would reject it."""
     return DeadLetter(identity.encode(), None, ((REPLAYED, identity.encode()),))
+
+
+def discard_marker(identity: str) -> DeadLetter:
+    """Records that the message is to stay in the dead-letter topic for good."""
+    marker = replay_marker(identity)
+    return marker._replace(headers=(*marker.headers, (DISCARDED, b"")))
 
 
 def _block(rejection: Rejection) -> Iterable[tuple[str, bytes]]:
@@ -162,8 +170,12 @@ def read_replays(headers: Sequence[Header]) -> Replays:
 
 
 def read_replay_marker(record: Record) -> str | None:
-    """The identity of the message that was replayed; None if the record is not a replay marker."""
+    """The identity of the message that was replayed or discarded; None if the record is not a marker."""
     return header_text(record.headers, REPLAYED) if record.value is None else None
+
+
+def is_discard_marker(marker: Record) -> bool:
+    return header_text(marker.headers, DISCARDED) is not None
 
 
 def message_identity(headers: Sequence[Header]) -> str | None:

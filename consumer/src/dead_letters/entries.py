@@ -8,6 +8,7 @@ from src.dead_letters.dead_letter import (
     REASON,
     Replays,
     header_text,
+    is_discard_marker,
     message_identity,
     original_position,
     read_replay_marker,
@@ -21,8 +22,9 @@ VALUE_PREFIX_BYTES = 200  # an entry keeps no more of a value, because all entri
 
 class State(StrEnum):
     WAITING = "waiting"
-    """Not replayed."""
+    """Neither replayed nor discarded."""
     REPLAYED = "replayed"
+    DISCARDED = "discarded"
     FOREIGN = "foreign"
     """Written by another program, or from another topic."""
 
@@ -44,13 +46,25 @@ class Entry:
     value_prefix: bytes | None
     value_size: int
     replays: Replays
-    copies: int = 1
-    """The number of its dead letters."""
+    earlier: tuple[MessagePosition, ...] = ()
+    """Its other dead letters, in the dead-letter topic."""
+
+    @property
+    def copies(self) -> int:
+        """The number of its dead letters."""
+        return len(self.dead_letters)
+
+    @property
+    def dead_letters(self) -> tuple[MessagePosition, ...]:
+        return (*self.earlier, self.dead_letter)
 
 
 @dataclass(frozen=True)
 class Filter:
-    """`partition` and `offset` are those of the original message; times are seconds since the epoch."""
+    """`partition` and `offset` are those of the original message; times are seconds since the epoch.
+
+    `position` is that of the message in its original topic, or that of one of its dead letters.
+    """
 
     states: Collection[State]
     reasons: Sequence[str] = ()
@@ -58,6 +72,7 @@ class Filter:
     until: float | None = None
     partition: int | None = None
     offset: int | None = None
+    position: MessagePosition | None = None
 
     def apply(self, entries: Iterable[Entry]) -> list[Entry]:
         """The matching entries, oldest first."""
@@ -73,6 +88,7 @@ class Filter:
             and self._matches_time(entry.dead_lettered_at)
             and self.partition in (None, partition)
             and self.offset in (None, offset)
+            and self.position in (None, entry.position, *entry.dead_letters)
         )
 
     def _matches_time(self, dead_lettered_at: int | None) -> bool:
@@ -87,22 +103,29 @@ class Filter:
 def read_entries(records: Iterable[Record], topic: str) -> list[Entry]:
     """The entries of all records in the dead-letter topic. Those from topics other than `topic` are foreign."""
     entries: dict[str, Entry] = {}
-    replayed: set[str] = set()
+    markers: dict[str, State] = {}
     for record in records:
         identity = read_replay_marker(record)
-        if identity is not None:
-            replayed.add(identity)
-            continue
-        entry = _entry(record, topic)
-        previous = entries.get(entry.identity)
-        entries[entry.identity] = replace(entry, copies=previous.copies + 1) if previous else entry
-    return [replace(e, state=State.REPLAYED) if e.identity in replayed else e for e in entries.values()]
+        if identity is None:
+            entry = _entry(record, topic)
+            previous = entries.get(entry.identity)
+            entries[entry.identity] = replace(entry, earlier=previous.dead_letters) if previous else entry
+        elif is_discard_marker(record):
+            markers.setdefault(identity, State.DISCARDED)
+        else:
+            markers[identity] = State.REPLAYED
+    return [replace(e, state=markers[e.identity]) if e.identity in markers else e for e in entries.values()]
+
+
+def entry_identity(record: Record) -> str:
+    """Of the message that the dead letter contains."""
+    return message_identity(record.headers) or f"foreign {record.partition}:{record.offset}"
 
 
 def _entry(record: Record, topic: str) -> Entry:
     position = original_position(record.headers)
     return Entry(
-        identity=message_identity(record.headers) or f"foreign {record.partition}:{record.offset}",
+        identity=entry_identity(record),
         state=State.WAITING if position is not None and position.topic == topic else State.FOREIGN,
         reason=header_text(record.headers, REASON) or "",
         position=position,

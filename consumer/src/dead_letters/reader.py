@@ -1,8 +1,7 @@
 """Reads the dead-letter topic as it is now."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
-from src.dead_letters.dead_letter import original_position, read_replay_marker
 from src.dead_letters.entries import Entry, read_entries
 from src.kafka.topic_reader import OffsetRange, TopicReader, number_of_offsets
 from src.model.position import MessagePosition
@@ -24,26 +23,18 @@ class DeadLetterReader:
     def entries(self) -> list[Entry]:
         return read_entries(self._read(self._ranges), self._settings.topic)
 
-    def dead_letters_of(self, partition: int, offset: int) -> list[Record]:
-        """Those of the message at this position of its topic: several, if it was dead-lettered again after a crash."""
-        position = MessagePosition(self._settings.topic, partition, offset)
-        return [record for record in self._read(self._ranges) if original_position(record.headers) == position]
-
-    def dead_letter_at(self, partition: int, offset: int) -> list[Record]:
-        """The dead letter at this position of the dead-letter topic, if there is one."""
-        available = self._ranges.get(partition, OffsetRange(0, 0))
-        exists = available.first <= offset < available.end
-        records = self._read({partition: OffsetRange(offset, offset + 1)} if exists else {})
-        return [record for record in records if read_replay_marker(record) is None]
-
-    def records(self, positions: Iterable[MessagePosition]) -> Iterator[Record]:
+    def records(self, positions: Iterable[MessagePosition], task: str = "reading") -> Iterator[Record]:
         """The records at these positions of the dead-letter topic."""
         requested = set(positions)
         ranges: dict[int, OffsetRange] = {}
         for _, partition, offset in requested:
             first, end = ranges.get(partition, OffsetRange(offset, offset))
             ranges[partition] = OffsetRange(min(first, offset), max(end, offset + 1))
-        return (record for record in self._read(ranges, "replaying") if record.position in requested)
+        return (record for record in self._read(ranges, task) if record.position in requested)
+
+    def track(self, task: str, entries: Sequence[Entry]) -> Iterator[Entry]:
+        """Shows the progress of what is done with the entries."""
+        return self._progress.track(task, entries, len(entries))
 
     def _read(self, ranges: dict[int, OffsetRange], task: str = "reading") -> Iterator[Record]:
         return self._progress.track(task, self._reader.read(self._topic, ranges), number_of_offsets(ranges))

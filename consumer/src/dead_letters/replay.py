@@ -1,18 +1,28 @@
-"""Produces dead-lettered messages to their original topics, and writes a replay marker for each."""
+"""Replays messages, that is, produces them to their original topics, or discards them, and writes a marker for each."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from threading import Event
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from confluent_kafka import KafkaError
 
-from src.dead_letters.dead_letter import message_identity, original_position, replay_headers, replay_marker
+from src.dead_letters.dead_letter import (
+    DeadLetter,
+    discard_marker,
+    message_identity,
+    original_position,
+    replay_headers,
+    replay_marker,
+)
+from src.dead_letters.entries import Entry
 from src.kafka.confirmed_producer import ProducerRecord
 from src.model.errors import ConsumerError
 from src.model.record import Record
 
 BATCH_SIZE = 100  # messages: at most this many are replayed twice if the process is killed
 BATCH_BYTES = 8 * 1024 * 1024
+
+Item = TypeVar("Item")
 
 
 class Producer(Protocol):
@@ -26,6 +36,10 @@ class ReplayError(ConsumerError):
     """Not all messages were replayed. Those with a replay marker are not replayed again."""
 
 
+class DiscardError(ConsumerError):
+    """Not all messages were discarded. Those that were not can be discarded again."""
+
+
 class Replayer:
     """Writes the replay markers of each batch before it produces the next one."""
 
@@ -37,7 +51,7 @@ class Replayer:
     def replay(self, dead_letters: Iterable[Record]) -> int:
         """The number of messages replayed: fewer than given only after a stop. Raises ReplayError."""
         replayed = 0
-        for batch in _batches(dead_letters):
+        for batch in _batches(dead_letters, lambda dead_letter: len(dead_letter.value or b"")):
             if self._stop.is_set():
                 break
             replayed += self._replay_batch(batch, replayed)
@@ -62,9 +76,42 @@ class Replayer:
             )
 
     def _marker(self, dead_letter: Record) -> ProducerRecord:
-        """In the partition of the dead letter, after it: retention deletes the dead letter first."""
-        key, value, headers = replay_marker(message_identity(dead_letter.headers) or "")
-        return ProducerRecord(self._dead_letter_topic, key, value, headers, dead_letter.partition)
+        marker = replay_marker(message_identity(dead_letter.headers) or "")
+        return _marker_record(self._dead_letter_topic, marker, dead_letter.partition)
+
+
+class Discarder:
+    """Writes discard markers. The dead letters stay in the topic."""
+
+    def __init__(self, producer: Producer, dead_letter_topic: str, *, stop: Event) -> None:
+        self._producer = producer
+        self._dead_letter_topic = dead_letter_topic
+        self._stop = stop
+
+    def discard(self, entries: Iterable[Entry]) -> int:
+        """The number of messages discarded: fewer than given only after a stop. Raises DiscardError."""
+        discarded = 0
+        for batch in _batches(entries, lambda _: 0):
+            if self._stop.is_set():
+                break
+            discarded += self._discard_batch(batch, discarded)
+        return discarded
+
+    def _discard_batch(self, batch: Sequence[Entry], discarded_before: int) -> int:
+        failures = self._producer.deliver([self._marker(entry) for entry in batch])
+        if failures:
+            discarded = discarded_before + len(batch) - len(failures)
+            error = self._producer.explain(next(iter(failures.values())))
+            raise DiscardError(f"{discarded} discarded, then a discard marker was not confirmed: {error}")
+        return len(batch)
+
+    def _marker(self, entry: Entry) -> ProducerRecord:
+        return _marker_record(self._dead_letter_topic, discard_marker(entry.identity), entry.dead_letter.partition)
+
+
+def _marker_record(dead_letter_topic: str, marker: DeadLetter, partition: int) -> ProducerRecord:
+    """In the partition of the dead letter, after it: retention deletes the dead letter first."""
+    return ProducerRecord(dead_letter_topic, *marker, partition)
 
 
 def _original_message(dead_letter: Record) -> ProducerRecord:
@@ -74,12 +121,12 @@ def _original_message(dead_letter: Record) -> ProducerRecord:
     return ProducerRecord(position.topic, dead_letter.key, dead_letter.value, replay_headers(dead_letter.headers))
 
 
-def _batches(dead_letters: Iterable[Record]) -> Iterator[list[Record]]:
-    batch: list[Record] = []
+def _batches(items: Iterable[Item], bytes_of: Callable[[Item], int]) -> Iterator[list[Item]]:
+    batch: list[Item] = []
     size = 0
-    for dead_letter in dead_letters:
-        batch.append(dead_letter)
-        size += len(dead_letter.value or b"")
+    for item in items:
+        batch.append(item)
+        size += bytes_of(item)
         if len(batch) == BATCH_SIZE or size >= BATCH_BYTES:
             yield batch
             batch, size = [], 0

@@ -22,7 +22,8 @@ from src.dead_letters.dead_letter import (
     original_timestamp,
     read_replays,
 )
-from src.dead_letters.entries import Entry
+from src.dead_letters.entries import Entry, State
+from src.dead_letters.summary import Group
 from src.model.header_names import as_bytes
 from src.model.position import MessagePosition
 from src.model.record import Record
@@ -40,15 +41,18 @@ def quoted(content: bytes | None) -> str:
 
 def table(entries: Sequence[Entry], *, local: bool = False) -> Iterator[str]:
     """A heading, and one line per entry."""
-    rows = [_COLUMNS, *(_row(entry, local=local) for entry in entries)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
-    for row in rows:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+    return _aligned([_COLUMNS, *(_row(entry, local=local) for entry in entries)])
 
 
-def details(record: Record, *, local: bool = False) -> Iterator[str]:
+def summary_table(groups: Sequence[Group], *, local: bool = False) -> Iterator[str]:
+    """A heading, and one line per group."""
+    heading = (groups[0].by.upper(), "MESSAGES", "FIRST DEAD-LETTERED AT", "LAST DEAD-LETTERED AT")
+    return _aligned([heading, *(_group_row(group, local=local) for group in groups)])
+
+
+def details(record: Record, state: State, *, local: bool = False) -> Iterator[str]:
     """The whole dead letter."""
-    for name, text in _fields(record, local=local):
+    for name, text in _fields(record, state, local=local):
         yield f"{name:<14}{text}"
     headers = original_headers(record.headers)
     yield from _section("headers", (f"{_text(as_bytes(name))}: {quoted(content)}" for name, content in headers))
@@ -74,7 +78,20 @@ def entry_as_json(entry: Entry) -> str:
     )
 
 
-def record_as_json(record: Record) -> str:
+def group_as_json(group: Group) -> str:
+    first, last = _time(group.first), _time(group.last)
+    return json.dumps(
+        {
+            "by": group.by,
+            "name": group.name,
+            "messages": group.messages,
+            "first_dead_lettered_at": first,
+            "last_dead_lettered_at": last,
+        }
+    )
+
+
+def record_as_json(record: Record, state: State) -> str:
     texts = {
         "reason": REASON,
         "stage": STAGE,
@@ -89,6 +106,7 @@ def record_as_json(record: Record) -> str:
     headers = original_headers(record.headers)
     return json.dumps(
         {
+            "state": state,
             **_position_as_json(original_position(record.headers)),
             **{name: header_text(record.headers, header) for name, header in texts.items()},
             "dead_lettered_at": _time(record.timestamp),
@@ -115,7 +133,18 @@ def _row(entry: Entry, *, local: bool) -> tuple[str, ...]:
     )
 
 
-def _fields(record: Record, *, local: bool) -> Iterator[tuple[str, str]]:
+def _group_row(group: Group, *, local: bool) -> tuple[str, ...]:
+    first, last = _time(group.first, local=local) or "-", _time(group.last, local=local) or "-"
+    return _truncated(group.name, VALUE_WIDTH), str(group.messages), first, last
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def _fields(record: Record, state: State, *, local: bool) -> Iterator[tuple[str, str]]:
     def header(name: str) -> str:
         return printable(header_text(record.headers, name) or "-")
 
@@ -129,6 +158,7 @@ def _fields(record: Record, *, local: bool) -> Iterator[tuple[str, str]]:
         f"{record.topic} {record.partition}:{record.offset}, {_time(record.timestamp, local=local) or '-'}",
     )
     yield "message", f"{message}, {_time(original_timestamp(record.headers), local=local) or 'no timestamp'}"
+    yield "state", state
     yield "reason", f"{header(REASON)}, stage {header(STAGE)}"
     yield "error", f"{header(EXCEPTION_CLASS)}: {header(EXCEPTION_MESSAGE)}"
     first, last = time(header(FIRST_FAILURE)), time(header(LAST_FAILURE))

@@ -31,12 +31,26 @@ def help_texts(description: str, examples: Sequence[str], exit_codes: str, notes
     }
 
 
-def add_config(parser: argparse.ArgumentParser, default: Path) -> None:
-    parser.add_argument("--config", type=Path, default=default, metavar="PATH", help="settings file (%(default)s)")
+def add_config(parser: argparse.ArgumentParser, default: Path, *, after_command: bool = False) -> None:
+    """`after_command`: in the parser of a subcommand, where it overrides the program's own."""
+    parser.add_argument(
+        "--config",
+        type=Path,
+        default=argparse.SUPPRESS if after_command else default,
+        metavar="PATH",
+        help=f"settings file ({str(default).replace('%', '%%')})",
+    )
 
 
 def add_quiet(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="show no progress on standard error")
+
+
+def positive(text: str) -> int:
+    """The type of an argument."""
+    if not (text.isascii() and text.isdecimal() and int(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive integer")
+    return int(text)
 
 
 def run(
