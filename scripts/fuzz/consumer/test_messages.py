@@ -31,6 +31,7 @@ from src.dead_letters.dead_letter import (
     read_replays,
     replay_headers,
 )
+from src.dead_letters.entries import State
 from src.dead_letters.text import details, record_as_json
 from src.model.position import MessagePosition
 from src.model.record import Record, Rejection
@@ -183,8 +184,8 @@ def _check_replays(rejection: Rejection, first: DeadLetter) -> None:
 def _check_output(record: Record, first: DeadLetter) -> None:
     """The text for a terminal has no control characters, the JSON has every byte."""
     dead_letter = Record("data-topic.dlq", 0, 7, first.key, first.value, first.headers, record.timestamp)
-    assert all(line.isprintable() for line in details(dead_letter))
-    text = record_as_json(dead_letter)
+    assert all(line.isprintable() for line in details(dead_letter, State.WAITING))
+    text = record_as_json(dead_letter, State.WAITING)
     assert text.isascii()
     assert text.isprintable()
     shown = json.loads(text)
