@@ -1,6 +1,6 @@
 # Shortcuts for the scripts, which have all the options: make chaos ARGS=--list
 .DEFAULT_GOAL := help
-.PHONY: help run check test chaos up down
+.PHONY: help run check test chaos bench up down
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s  %s\n", $$1, $$2 }' Makefile
@@ -16,6 +16,9 @@ test: ## run all tests that this machine can run
 
 chaos: ## inject faults and verify that no message is lost
 	@./scripts/chaos.sh $(ARGS)
+
+bench: ## measure throughput, CPU time, memory and latency
+	@./scripts/bench.sh $(ARGS)
 
 up: ## start the Docker Compose stack
 	@./scripts/setup.sh $(ARGS)

@@ -37,6 +37,7 @@ def limits() -> list[Contender]:
             "textbook consumer",
             lambda _job, _folder: program("textbook_consumer"),
             batches=(1,),
+            share=0.1,
             guarantee="at least once",
             note="poll, json.loads, insert_one, commit",
         ),

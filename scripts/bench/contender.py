@@ -57,5 +57,7 @@ class Contender:
     """Where it is started."""
     stores: frozenset[str] = frozenset({"mongodb"})
     """The kinds of stores that it can write to: mongodb, sqlite."""
+    share: float = 1.0
+    """Of the messages: a slow contender is measured with fewer."""
     guarantee: str = "none"
     note: str = ""

@@ -16,7 +16,7 @@ from local.plan import Names, timestamp
 from local.topics import Topics
 
 PARTITIONS = 6
-REBALANCE_DELAY_MS = 1000  # consumers that start together join the embedded broker's group at once
+REBALANCE_DELAY_MS = 5000  # of the embedded broker: replicas join at once, even if one starts later
 
 
 class Kafka:
@@ -30,6 +30,11 @@ class Kafka:
         self._prefix = f"bench-{timestamp()}"
         self._topics: list[Names] = []
         self._filled: dict[int, str] = {}
+
+    def expect_members(self, count: int) -> None:
+        """Consumers of a group that are about to start. Kafka's own delay is 3 s, whatever their number."""
+        if self._broker:
+            self._broker.delay_rebalances(REBALANCE_DELAY_MS if count > 1 else 0)
 
     def create_topic(self) -> str:
         """An empty topic and its dead-letter topic. Raises CannotRun."""
@@ -88,5 +93,5 @@ def kafka(address: str | None, folder: Path) -> Iterator[Kafka]:
         finally:
             found.delete_topics()
         return
-    with EmbeddedBroker({}, rebalance_delay_ms=REBALANCE_DELAY_MS) as broker:
+    with EmbeddedBroker({}) as broker:
         yield Kafka(broker.address, broker, folder)

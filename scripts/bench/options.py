@@ -15,7 +15,7 @@ PARTS: Mapping[str, str] = {
     "latency": "from the creation of a message until it is stored, at 28, 500 and 5,000 messages per second",
     "catch-up": "the consumer with a large backlog: rate and memory",
     "audit": "messages that the audit compares per second",
-    "instructions": "instructions per message of the consumer and of the limit; requires valgrind, only on request",
+    "instructions": "instructions per message, which do not depend on the machine's load; only on request",
 }
 ON_REQUEST = frozenset({"instructions"})
 

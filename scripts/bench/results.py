@@ -27,7 +27,8 @@ METRICS: Mapping[str, Metric] = {
     "p50_ms": Metric("p50 ms", 1),
     "p99_ms": Metric("p99 ms", 1),
     "p999_ms": Metric("p99.9 ms", 1),
-    "instructions": Metric("instructions/message"),
+    "bytecodes": Metric("Python instructions/message"),
+    "instructions": Metric("machine instructions/message"),
 }
 
 
@@ -60,13 +61,14 @@ class Row:
 
 
 @contextmanager
-def failures_noted(row: Row) -> Iterator[None]:
-    """A contender that fails does not end the bench; its row says why."""
+def failures_noted(*rows: Row) -> Iterator[None]:
+    """A contender that fails does not end the bench; its rows say why."""
     try:
         yield
     except CannotRun as error:
-        row.failed = True
-        row.note = f"failed: {error}"
+        for row in rows:
+            row.failed = True
+            row.note = f"failed: {error}"
 
 
 def summary(values: Sequence[float]) -> dict[str, Any]:

@@ -42,7 +42,14 @@ class Finished:
 
 
 def run_contender(
-    contender: Contender, job: Job, store: Store, messages: int, folder: Path, replicas: int = 1
+    contender: Contender,
+    job: Job,
+    store: Store,
+    messages: int,
+    folder: Path,
+    replicas: int = 1,
+    *,
+    stop_timeout: float = STOP_TIMEOUT,
 ) -> Finished:
     """Raises CannotRun if the contender does not store these messages."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -50,7 +57,8 @@ def run_contender(
     before = store.progress(job.collection)
     with ExitStack() as running:
         processes = [
-            running.enter_context(started(contender, job, folder, number)) for number in range(1, replicas + 1)
+            running.enter_context(started(contender, job, folder, number, stop_timeout))
+            for number in range(1, replicas + 1)
         ]
         warm, end = _watch(store, job.collection, messages, processes, folder)
         trees = [ProcessTree(process.pid) for process in processes]
@@ -65,7 +73,9 @@ def run_contender(
 
 
 @contextmanager
-def started(contender: Contender, job: Job, folder: Path, number: int = 1) -> Iterator[subprocess.Popen[bytes]]:
+def started(
+    contender: Contender, job: Job, folder: Path, number: int = 1, stop_timeout: float = STOP_TIMEOUT
+) -> Iterator[subprocess.Popen[bytes]]:
     """The running program, which logs to `log-NUMBER.txt`; stopped at the end of the block."""
     with (folder / f"log-{number}.txt").open("wb") as log:
         process = subprocess.Popen(
@@ -80,7 +90,7 @@ def started(contender: Contender, job: Job, folder: Path, number: int = 1) -> It
     try:
         yield process
     finally:
-        _stop(process)
+        _stop(process, stop_timeout)
 
 
 def _watch(
@@ -108,12 +118,12 @@ def _require_alive(processes: Sequence[subprocess.Popen[bytes]], folder: Path) -
             raise CannotRun(f"ended with exit code {code}; see {folder}")
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
+def _stop(process: subprocess.Popen[bytes], timeout: float) -> None:
     """Its descendants too: those of a session of its own."""
     process.terminate()
     try:
         with suppress(subprocess.TimeoutExpired):
-            process.wait(STOP_TIMEOUT)
+            process.wait(timeout)
     finally:
         _kill_session(process)
 

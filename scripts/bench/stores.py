@@ -56,7 +56,8 @@ class AcknowledgingStore:
 
     def __init__(self, port: int) -> None:
         self._uri = f"mongodb://127.0.0.1:{port}/"
-        self._database = pymongo.MongoClient[dict[str, Any]](self._uri)[DATABASE]
+        self._client = pymongo.MongoClient[dict[str, Any]](self._uri)
+        self._database = self._client[DATABASE]
 
     def uri(self, _collection: str) -> str:
         return self._uri
@@ -74,6 +75,9 @@ class AcknowledgingStore:
 
     def drop(self, collection: str) -> None:
         pass
+
+    def close(self) -> None:
+        self._client.close()
 
 
 class MongoStore:
@@ -144,5 +148,9 @@ def acknowledging_store() -> Iterator[AcknowledgingStore]:
     ) as process:
         if process.stdin is None or process.stdout is None:
             raise RuntimeError("the server has no pipes")
-        yield AcknowledgingStore(int(process.stdout.readline()))
-        process.stdin.close()
+        store = AcknowledgingStore(int(process.stdout.readline()))
+        try:
+            yield store
+        finally:
+            store.close()
+            process.stdin.close()

@@ -13,7 +13,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from bench import machine, table
 from bench.kafka import kafka
 from bench.options import Options
-from bench.parts import audit, consumer, latency, producer
+from bench.parts import audit, consumer, instructions, latency, producer
 from bench.process_tree import is_supported
 from bench.results import Row, as_json
 from bench.stores import MongoStore, SqliteStore, acknowledging_store
@@ -33,6 +33,7 @@ PARTS: Mapping[str, Part] = {
     "latency": latency.run,
     "catch-up": consumer.catch_up,
     "audit": audit.run,
+    "instructions": instructions.run,
 }
 
 

@@ -12,7 +12,7 @@ from bench.options import Options, Sizes
 from bench.stores import DATABASE, AcknowledgingStore, SqliteStore, Store
 
 SMALL = 1_000
-"""Messages of the run whose CPU time is taken for that of the start, and subtracted."""
+"""Messages of the runs whose CPU time is taken for that of the start, and subtracted."""
 
 Entry = TypeVar("Entry")
 

@@ -25,7 +25,7 @@ class EmbeddedBroker:
         self._library.rd_kafka_conf_set(quiet, b"log_level", b"0", None, 0)
         self._handle = self._library.rd_kafka_new(_PRODUCER, quiet, None, 0)
         self._cluster = self._library.rd_kafka_mock_cluster_new(self._handle, 1)
-        self._library.rd_kafka_mock_group_initial_rebalance_delay_ms(self._cluster, rebalance_delay_ms)
+        self.delay_rebalances(rebalance_delay_ms)
         for topic, partitions in topics.items():
             self.create_topic(topic, partitions)
 
@@ -38,6 +38,10 @@ class EmbeddedBroker:
         error = self._library.rd_kafka_mock_topic_create(self._cluster, topic.encode(), partitions, 1)
         if error:
             raise RuntimeError(f"cannot create topic {topic!r}: error {error}")
+
+    def delay_rebalances(self, milliseconds: int) -> None:
+        """How long the first member of a new group waits for others that start at the same time."""
+        self._library.rd_kafka_mock_group_initial_rebalance_delay_ms(self._cluster, milliseconds)
 
     def advertise(self, port: int) -> None:
         """Advertise this port of this machine in place of `address`."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median
 
 from bench import consumers
 from bench.contender import Contender
@@ -12,6 +13,7 @@ from bench.stores import Store
 from bench.workbench import SMALL, Workbench
 
 LIMIT_BATCH = 5_000
+MOST_STARTS = 3
 
 
 @dataclass
@@ -23,7 +25,11 @@ class Entry:
     store: Store
     batch: int
     replicas: int = 1
-    start_cpu_seconds: float = 0.0
+
+    @property
+    def start(self) -> tuple[str, str, int]:
+        """Entries with the same start have the same CPU time before the first message."""
+        return self.contender.name, self.store.kind, self.replicas
 
 
 def run(bench: Workbench) -> list[Row]:
@@ -63,24 +69,36 @@ def catch_up(bench: Workbench) -> list[Row]:
 
 def measure(bench: Workbench, entries: Sequence[Entry], messages: int, rounds: int | None = None) -> None:
     """The contenders take turns. What cannot be measured has the reason as its note."""
-    for entry in entries:
-        bench.show(f"{entry.row.title}, warm-up")
-        with failures_noted(entry.row):
-            entry.contender.prepare(bench.folder.parent)
-            entry.start_cpu_seconds = _run(bench, entry, SMALL).cpu_seconds
+    starts = _starts(bench, entries)
     for number, entry in bench.turns(entries, rounds):
         if not entry.row.failed:
             bench.show(f"{entry.row.title}, round {number}")
             with failures_noted(entry.row):
-                _measure(bench, entry, messages)
+                _measure(bench, entry, int(messages * entry.contender.share), starts[entry.start])
 
 
-def _measure(bench: Workbench, entry: Entry, messages: int) -> None:
+def _starts(bench: Workbench, entries: Sequence[Entry]) -> dict[tuple[str, str, int], float]:
+    """CPU seconds until the first messages are stored."""
+    starts = {}
+    for start in dict.fromkeys(entry.start for entry in entries):
+        same = [entry for entry in entries if entry.start == start]
+        with failures_noted(*(entry.row for entry in same)):
+            starts[start] = _start(bench, same[0])
+    return starts
+
+
+def _start(bench: Workbench, entry: Entry) -> float:
+    bench.show(f"{entry.row.title}, warm-up")
+    entry.contender.prepare(bench.folder.parent)
+    return median(_run(bench, entry, SMALL).cpu_seconds for _ in range(min(bench.sizes.rounds, MOST_STARTS)))
+
+
+def _measure(bench: Workbench, entry: Entry, messages: int, start_cpu_seconds: float) -> None:
     done = _run(bench, entry, messages)
     server = done.server_cpu_seconds
     entry.row.add(
         messages_per_second=done.messages_per_second,
-        cpu_us=(done.cpu_seconds - entry.start_cpu_seconds) / (messages - SMALL) * 1e6,
+        cpu_us=(done.cpu_seconds - start_cpu_seconds) / (messages - SMALL) * 1e6,
         sent_bytes=done.sent_bytes and done.sent_bytes / messages,
         peak_mib=done.peak_bytes / 2**20,
         server_cpu_us=server and server / messages * 1e6,
@@ -89,6 +107,7 @@ def _measure(bench: Workbench, entry: Entry, messages: int) -> None:
 
 def _run(bench: Workbench, entry: Entry, messages: int) -> Finished:
     job, folder = bench.job(bench.kafka.filled(messages), entry.store, entry.batch)
+    bench.kafka.expect_members(entry.replicas)
     try:
         return run_contender(entry.contender, job, entry.store, messages, folder, entry.replicas)
     finally:
