@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -18,7 +19,7 @@ from src.utils.logging import configure
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program. Exit codes: 0 success, 1 store unavailable, 2 wrong settings or filter."""
     failures: dict[type[Exception], int] = {ConfigurationError: 2, UnsupportedQuery: 2, StorageUnavailable: 1}
-    return command_line.run("get", lambda: _get(_parser().parse_args(arguments)), failures)
+    return command_line.run("get", lambda: _get(_options(arguments)), failures)
 
 
 def _get(options: argparse.Namespace) -> int:
@@ -26,15 +27,32 @@ def _get(options: argparse.Namespace) -> int:
     settings = load_settings(options.config, os.environ)
     with DataStorage(settings.mongodb) as storage:
         try:
-            messages = storage.get(options.filter, limit=options.limit, sort=options.sort)
+            messages = storage.get(options.filter, limit=options.limit + 1, sort=options.sort)
         except StorageUnavailable as error:
             raise StorageUnavailable(error.cause, f"the store is unavailable: {error}") from error
     one_per_line = options.json or not sys.stdout.isatty()
-    for message in messages:
+    for message in messages[: options.limit]:
         print(json.dumps(message) if one_per_line else json.dumps(message, indent=2))
     if not messages:
         print("no messages match" if options.filter else "no messages in the store", file=sys.stderr)
+    if len(messages) > options.limit:
+        print(f"more than {options.limit} messages match; see --limit", file=sys.stderr)
     return 0
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    return _parser().parse_args(_with_sort_field_attached(sys.argv[1:] if arguments is None else arguments))
+
+
+def _with_sort_field_attached(arguments: Sequence[str]) -> list[str]:
+    """`--sort -FIELD` as `--sort=-FIELD`: argparse would take a value that begins with a dash for an option."""
+    attached: list[str] = []
+    for argument in arguments:
+        if attached[-1:] == ["--sort"] and re.match("-[^-]", argument):
+            attached[-1] += f"={argument}"
+        else:
+            attached.append(argument)
+    return attached
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -51,7 +69,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--json", action="store_true", help="print one message per line on a terminal too, as in a file or a pipe"
     )
-    parser.add_argument("--limit", type=int, default=10, metavar="N", help="maximum number of messages (%(default)s)")
+    parser.add_argument(
+        "--limit", type=command_line.positive, default=10, metavar="N", help="maximum number of messages (%(default)s)"
+    )
     parser.add_argument(
         "--sort", type=_sort, metavar="FIELD", help="sort by this field; -FIELD sorts in descending order"
     )

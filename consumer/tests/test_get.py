@@ -29,10 +29,47 @@ def test_a_filter_finds_matching_messages(store: DataStorage, capsys: pytest.Cap
     assert found(capsys) == ["2", "1"]
 
 
-def test_without_a_filter_all_messages_match(store: DataStorage, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--limit", "2", "--sort", "id"]) == 0
+@pytest.mark.parametrize(
+    "arguments", [["--sort", "-id"], ["--sort=-id"], ["--sort", "-id", "--limit", "3"], ["--sort", "-id", "{}"]]
+)
+def test_a_field_with_a_dash_sorts_in_descending_order(
+    arguments: list[str], store: DataStorage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 0
 
-    assert found(capsys) == ["0", "1"]
+    assert found(capsys) == ["2", "1", "0"]
+
+
+def test_an_option_is_not_a_field_to_sort_by(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["--sort", "--json"])
+
+    assert "--sort: expected one argument" in capsys.readouterr().err
+
+
+def test_without_a_filter_all_messages_match(store: DataStorage, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--limit", "3", "--sort", "id"]) == 0
+
+    assert capsys.readouterr() == (
+        '{"id": "0", "color": "red"}\n{"id": "1", "color": "blue"}\n{"id": "2", "color": "blue"}\n',
+        "",
+    )
+
+
+def test_more_matches_than_the_limit_are_said_in_words(store: DataStorage, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--limit", "2", "--sort", "id", "--json"]) == 0
+
+    assert capsys.readouterr() == (
+        '{"id": "0", "color": "red"}\n{"id": "1", "color": "blue"}\n',
+        "more than 2 messages match; see --limit\n",
+    )
+
+
+def test_a_limit_below_one_is_rejected(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["--limit", "0"])
+
+    assert "'0' is not a positive integer" in capsys.readouterr().err
 
 
 def test_no_match_is_said_in_words(store: DataStorage, capsys: pytest.CaptureFixture[str]) -> None:
