@@ -7,8 +7,11 @@ from contextlib import suppress
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 BATCH_SIZES = (1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000)
-STORAGE_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
-END_TO_END_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
+# A quantile is estimated within its bucket: with each bound at most 1.7 times the one before, it is shown as at most
+# 1.7 times what it is.
+SECONDS = tuple(float(f"{digits}e{power}") for power in range(-3, 4) for digits in (1, 1.5, 2, 3, 5, 7))
+STORAGE_SECONDS = tuple(bound for bound in SECONDS if bound <= 10)
+END_TO_END_SECONDS = tuple(bound for bound in SECONDS if 0.005 <= bound <= 3_000)
 
 PAUSE_REASONS = ("storage", "dead_letters", "dead_letter_storm", "backpressure", "offset_gap")
 
