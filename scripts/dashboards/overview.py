@@ -121,7 +121,8 @@ def _containers(thresholds: Thresholds) -> Row:
             table(
                 "Containers",
                 "Containers of this Compose project. A stopped service stays listed for one hour. "
-                "Restarts: last 15 minutes. CPU: 100% is one core. % of limit: of the container's memory limit.",
+                "Restarts: of one replica, in the last 15 minutes. CPU: 100% is one core. "
+                "% of limit: of the container's memory limit.",
                 [
                     Column("Service", label="service", width=160),
                     Column(
