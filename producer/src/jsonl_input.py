@@ -4,27 +4,29 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from io import BufferedIOBase, BufferedReader
+from itertools import islice
 from pathlib import Path
-from queue import Empty, Queue
+from queue import Queue
 from threading import Thread
-from typing import BinaryIO
 
 import msgspec
 
 from src.data_generator import random_ids
 from src.model.errors import InvalidMessage
-from src.model.message import ProducerRecord
+from src.model.message import EncodedHeaders, ProducerRecord
 from src.utils.config import ConfigurationError
 from src.utils.text import utc_text
 
 logger = logging.getLogger(__name__)
 
 READ_AHEAD_BYTES = 4 * 1024 * 1024  # of lines that are read ahead, and of those in a batch
-LINE_OVERHEAD = 64  # bytes that a line occupies in memory beside its own
+READ_SIZE = 64 * 1024  # bytes that are read at a time, if there are as many
+BLOCK_OVERHEAD = 64  # bytes that a block of lines occupies in memory beside its own
 
-Stream = AbstractContextManager[Iterable[bytes]]
+Stream = AbstractContextManager[BufferedIOBase]
 """Entering it may block until the other end of a pipe is opened, and so may reading lines."""
 
 _BOM = b"\xef\xbb\xbf"
@@ -52,7 +54,7 @@ def open_input(path: str) -> Stream:
         raise ConfigurationError(f"--input {path}: {error.strerror}") from error
 
 
-def _standard_input() -> BinaryIO:
+def _standard_input() -> BufferedReader:
     """A stream of its own: `sys.stdin` cannot be closed while a thread reads it.
 
     A process that shares the file may have made it non-blocking, which would look like its end while it is empty.
@@ -63,13 +65,13 @@ def _standard_input() -> BinaryIO:
 
 
 @contextmanager
-def _named_pipe(path: str) -> Iterator[BinaryIO]:
+def _named_pipe(path: str) -> Iterator[BufferedReader]:
     """Opening it blocks until a process opens it for writing, so this is left to the reading thread."""
     with open(path, "rb") as stream:
         yield stream
 
 
-def parse_line(line: bytes, created_at: str, new_id: Callable[[], str]) -> ProducerRecord:
+def parse_line(line: bytes, headers: EncodedHeaders, new_id: Callable[[], str]) -> ProducerRecord:
     """The record for a line: its bytes are unchanged, except that a missing `id` is inserted.
 
     Raises InvalidMessage.
@@ -87,10 +89,6 @@ def parse_line(line: bytes, created_at: str, new_id: Callable[[], str]) -> Produ
     identifier = value["id"]
     if not isinstance(identifier, str) or not identifier:
         raise InvalidMessage("id is not a non-empty string")
-    headers: list[tuple[str, bytes | None]] = [
-        ("content-type", b"application/json"),
-        ("created_at", created_at.encode()),
-    ]
     return ProducerRecord(identifier.encode(), text, headers)
 
 
@@ -98,17 +96,35 @@ def _with_id(text: bytes, identifier: str, *, only_key: bool) -> bytes:
     return b'{"id":"' + identifier.encode() + (b'"' if only_key else b'",') + text[1:]
 
 
-def _check_format(first_line: bytes) -> None:
+def _endless_ids() -> Iterator[str]:
+    while True:
+        yield from random_ids(100)
+
+
+def _check_format(start: bytes) -> None:
     """Raises ConfigurationError where no line of the input can be read."""
-    found = next((name for start, name in _OTHER_FORMATS.items() if first_line.startswith(start)), None)
-    if found is None and b"\0" in first_line[:2]:  # JSON begins with two ASCII characters
+    found = next((name for prefix, name in _OTHER_FORMATS.items() if start.startswith(prefix)), None)
+    if found is None and b"\0" in start[:2]:  # JSON begins with two ASCII characters
         found = "UTF-16"
     if found is not None:
         raise ConfigurationError(f"the input is {found}; convert it to UTF-8 text, one JSON object per line")
 
 
-class _LineQueue(Queue[bytes | Exception | None]):
-    """Bounded by the memory its lines occupy. The line that exceeds the bound is still accepted."""
+def _blocks(stream: BufferedIOBase) -> Iterator[bytes]:
+    """Complete lines as they arrive, without the last newline. Never waits for more than one line."""
+    unfinished: list[bytes] = []
+    while data := stream.read1(READ_SIZE):
+        lines, newline, rest = data.rpartition(b"\n")
+        if newline:
+            yield b"".join([*unfinished, lines])
+            unfinished.clear()
+        unfinished.append(rest)
+    if last := b"".join(unfinished):
+        yield last
+
+
+class _BlockQueue(Queue[bytes | Exception | None]):
+    """Bounded by the memory its blocks occupy. The block that exceeds the bound is still accepted."""
 
     def _init(self, maxsize: int) -> None:
         super()._init(maxsize)
@@ -127,8 +143,8 @@ class _LineQueue(Queue[bytes | Exception | None]):
         return item
 
 
-def _memory(line: bytes | Exception | None) -> int:
-    return LINE_OVERHEAD + (len(line) if isinstance(line, bytes) else 0)
+def _memory(block: bytes | Exception | None) -> int:
+    return BLOCK_OVERHEAD + (len(block) if isinstance(block, bytes) else 0)
 
 
 class JsonlInput:
@@ -143,14 +159,15 @@ class JsonlInput:
         stream: Stream,
         *,
         clock: Callable[[], float] = time.time,
-        new_id: Callable[[], str] = lambda: random_ids(1)[0],
+        new_id: Callable[[], str] | None = None,
     ) -> None:
         self.read = 0
         self.invalid = 0
         self.exhausted = False
         self._clock = clock
-        self._new_id = new_id
-        self._lines = _LineQueue(READ_AHEAD_BYTES)
+        self._new_id = new_id or _endless_ids().__next__
+        self._blocks = _BlockQueue(READ_AHEAD_BYTES)
+        self._lines: Iterator[bytes] = iter(())
         self._number = 0
         Thread(target=self._read_ahead, args=(stream,), name="reader", daemon=True).start()
 
@@ -159,44 +176,52 @@ class JsonlInput:
 
         Raises OSError where the stream cannot be read, and ConfigurationError where it is no UTF-8 text at all.
         """
-        created_at = utc_text(self._clock())
+        created_at = utc_text(self._clock()).encode()
+        headers: EncodedHeaders = [("content-type", b"application/json"), ("created_at", created_at)]
         records: list[ProducerRecord] = []
         budget = READ_AHEAD_BYTES
-        with suppress(Empty):
-            while not self.exhausted and size and budget > 0:
-                line = self._lines.get_nowait()
-                records += self._records_in(line, created_at)
-                size -= 1
-                budget -= _memory(line)
+        while size and budget > 0 and (lines := self._next_lines(size)):
+            records += self._parse(lines, headers)
+            size -= len(lines)
+            budget -= sum(map(len, lines))
         return records
 
-    def _records_in(self, line: bytes | Exception | None, created_at: str) -> list[ProducerRecord]:
-        if isinstance(line, Exception):
-            raise line
-        if line is None:
+    def _next_lines(self, limit: int) -> list[bytes]:
+        """Up to `limit` lines of one block; none if no block has been read, or the input has ended."""
+        lines = list(islice(self._lines, limit))
+        if lines or self.exhausted or self._blocks.empty():
+            return lines
+        block = self._blocks.get_nowait()
+        if isinstance(block, Exception):
+            raise block
+        if block is None:
             self.exhausted = True
             return []
-        self._number += 1
-        if self._number == 1:
-            line = line.removeprefix(_BOM)
-        if not line.strip():
-            return []
-        self.read += 1
-        try:
-            return [parse_line(line, created_at, self._new_id)]
-        except InvalidMessage as error:
-            self.invalid += 1
-            logger.warning("invalid input line", extra={"line": self._number, "reason": str(error)})
-            return []
+        self._lines = iter(block.split(b"\n"))
+        return list(islice(self._lines, limit))
+
+    def _parse(self, lines: Sequence[bytes], headers: EncodedHeaders) -> list[ProducerRecord]:
+        records: list[ProducerRecord] = []
+        for number, line in enumerate(lines, self._number + 1):
+            try:
+                if line and not line.isspace():
+                    records.append(parse_line(line, headers, self._new_id))
+            except InvalidMessage as error:
+                self.invalid += 1
+                self.read += 1
+                logger.warning("invalid input line", extra={"line": number, "reason": str(error)})
+        self._number += len(lines)
+        self.read += len(records)
+        return records
 
     def _read_ahead(self, stream: Stream) -> None:
         try:
-            with stream as lines:  # closed here: closing it elsewhere would wait for a read in progress
-                for number, line in enumerate(lines):
+            with stream as file:  # closed here: closing it elsewhere would wait for a read in progress
+                for number, block in enumerate(_blocks(file)):
                     if number == 0:
-                        _check_format(line)
-                    self._lines.put(line)
+                        _check_format(block)
+                    self._blocks.put(block.removeprefix(_BOM) if number == 0 else block)
         except (OSError, ConfigurationError) as error:
-            self._lines.put(error)
+            self._blocks.put(error)
         else:
-            self._lines.put(None)
+            self._blocks.put(None)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from src.data_generator import DataGenerator
-from src.model.message import ProducerRecord, encode
+from src.model.message import ProducerRecord
 
 
 class MessageSource(Protocol):
@@ -30,4 +30,4 @@ class GeneratedMessages:
         if self._left is not None:
             size = min(size, self._left)
             self._left -= size
-        return [encode(message) for message in self._generator.generate_batch(size)]
+        return self._generator.generate_records(size)

@@ -4,9 +4,10 @@ the same contract tests as what they replace.
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import repeat
 from pathlib import Path
 
-from src.kafka.produce_request import ProduceRequest
+from src.kafka.produce_request import Identifier, ProduceRequest
 from src.model.delivery_failure import DeliveryFailure, Fault
 from src.model.errors import FatalClientError, UndeliveredStoreError
 from src.model.message import ProducerRecord
@@ -75,7 +76,7 @@ class FakePublisher:
         self.on_close: Callable[[], None] = lambda: None
         self._clock = clock or FakeClock()
         self._capacity = capacity
-        self._in_flight: deque[tuple[ProduceRequest, int, ProducerRecord]] = deque()
+        self._in_flight: deque[tuple[ProduceRequest, Identifier, ProducerRecord]] = deque()
         self._completed: list[ProduceRequest] = []
 
     def fail(self, name: str, *reasons: str, fault: Fault = Fault.TRANSIENT) -> None:
@@ -83,11 +84,9 @@ class FakePublisher:
         self.failures[name.encode()] = deque((fault, reason) for reason in reasons)
 
     def send(self, records: Sequence[ProducerRecord]) -> ProduceRequest:
-        request = ProduceRequest(self._completed.append)
-        for record in records[: max(0, self._capacity - len(self._in_flight))]:
-            self._in_flight.append((request, request.size, record))
-            request.add(record)
-        request.seal()
+        request = ProduceRequest(records, self._completed.append)
+        request.seal(min(len(records), max(0, self._capacity - len(self._in_flight))))
+        self._in_flight.extend(zip(repeat(request), request.identifiers[: request.size], records, strict=False))
         self.sizes.append(request.size)
         return request
 
@@ -104,26 +103,26 @@ class FakePublisher:
 
     def purge(self) -> None:
         self.silent = False
-        for request, number, _ in self._in_flight:
-            request.report_failed(number, Fault.TRANSIENT, "producer stopped before the acknowledgement")
+        for request, identifier, _ in self._in_flight:
+            request.report_failed(identifier, Fault.TRANSIENT, "producer stopped before the acknowledgement")
         self._in_flight.clear()
 
     def close(self) -> None:
         self.on_close()
         self.closed = True
 
-    def _report(self, request: ProduceRequest, number: int, record: ProducerRecord) -> None:
+    def _report(self, request: ProduceRequest, identifier: Identifier, record: ProducerRecord) -> None:
         failures = self.failures.get(record.key or b"")
         if self.failing:
-            request.report_failed(number, Fault.TRANSIENT, self.failing)
+            request.report_failed(identifier, Fault.TRANSIENT, self.failing)
         elif self.reject_next:
-            request.report_failed(number, Fault.PERMANENT, self.reject_next)
+            request.report_failed(identifier, Fault.PERMANENT, self.reject_next)
             self.reject_next = None
         elif failures:
-            request.report_failed(number, *failures.popleft())
+            request.report_failed(identifier, *failures.popleft())
         else:
             self.delivered.append(record)
-            request.report_delivered(number)
+            request.report_delivered(identifier)
 
 
 class ScriptedPublisher:
@@ -139,7 +138,7 @@ class ScriptedPublisher:
         self.script: deque[Fault | None] = deque()
         """The delivery reports that arrive during the next polls; None is delivered."""
         self.purges = True
-        self.in_flight: list[tuple[ProduceRequest, int, bytes]] = []
+        self.in_flight: list[tuple[ProduceRequest, Identifier, bytes]] = []
         self.confirmed: set[bytes] = set()
         """The keys whose delivery report was accepted."""
         self.closed = False
@@ -147,11 +146,10 @@ class ScriptedPublisher:
         self._completed: list[ProduceRequest] = []
 
     def send(self, records: Sequence[ProducerRecord]) -> ProduceRequest:
-        request = ProduceRequest(self._completed.append)
-        for record in records[: max(0, self.capacity - len(self.in_flight))]:
-            self.in_flight.append((request, request.size, record.key or b""))
-            request.add(record)
-        request.seal()
+        request = ProduceRequest(records, self._completed.append)
+        request.seal(min(len(records), max(0, self.capacity - len(self.in_flight))))
+        for identifier, record in zip(request.identifiers[: request.size], records, strict=False):
+            self.in_flight.append((request, identifier, record.key or b""))
         return request
 
     def poll(self, timeout: float) -> list[ProduceRequest]:
@@ -176,12 +174,12 @@ class ScriptedPublisher:
     def report(self, position: int, fault: Fault | None) -> None:
         if not self.in_flight:
             return
-        request, number, key = self.in_flight.pop(position % len(self.in_flight))
+        request, identifier, key = self.in_flight.pop(position % len(self.in_flight))
         known = request.delivered
         if fault is not None:
-            request.report_failed(number, fault, "not delivered")
+            request.report_failed(identifier, fault, "not delivered")
         else:
-            request.report_delivered(number)
+            request.report_delivered(identifier)
         if request.delivered > known:
             assert key not in self.confirmed, "delivered twice"
             self.confirmed.add(key)

@@ -3,14 +3,17 @@
 import re
 from uuid import UUID
 
-from src.data_generator import DataGenerator, random_ids
-from src.model.message import Message
+from hypothesis import given
+from hypothesis import strategies as st
+
+from src.data_generator import DataGenerator, random_ids, random_numbers
+from src.model.message import Message, encode
 
 NOON = 1_689_424_496.789  # 2023-07-15T12:34:56.789Z
 
 
 def test_a_message_has_the_documented_format() -> None:
-    generator = DataGenerator(clock=lambda: NOON, ids=lambda count: ["an-id"] * count, random_number=lambda: 0.12345678)
+    generator = DataGenerator(clock=lambda: NOON, ids=lambda _: ["an-id"], numbers=lambda _: ["12345678"])
 
     messages = generator.generate_batch(1)
 
@@ -43,14 +46,20 @@ def test_ids_are_version_4_uuids_in_lower_case() -> None:
     assert {identifier[19] for identifier in ids} == set("89ab")
 
 
-def test_names_have_eight_digits_at_both_ends_of_the_range() -> None:
-    names = [
-        DataGenerator(random_number=lambda value=value: value).generate_batch(1)[0].value["name"]  # type: ignore[misc]
-        for value in (0.0, 0.9999999999999999)
-    ]
+def test_numbers_have_eight_digits_and_all_digits_occur() -> None:
+    numbers = random_numbers(1000)
 
-    assert names == ["item_00000000", "item_99999999"]
-    assert all(re.fullmatch(r"item_\d{8}", name) for name in names)
+    assert all(re.fullmatch(r"[0-9]{8}", number) for number in numbers)
+    assert set("".join(numbers)) == set("0123456789")
+
+
+@given(st.dictionaries(st.text(), st.text()))
+def test_records_are_the_serialized_messages(numbers: dict[str, str]) -> None:
+    generator = DataGenerator(clock=lambda: NOON, ids=lambda _: [*numbers], numbers=lambda _: [*numbers.values()])
+
+    records = generator.generate_records(len(numbers))
+
+    assert records == [encode(message) for message in generator.generate_batch(len(numbers))]
 
 
 def test_messages_of_a_batch_share_no_mutable_objects() -> None:

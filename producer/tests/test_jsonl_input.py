@@ -6,6 +6,7 @@ import io
 import json
 import lzma
 import os
+from contextlib import suppress
 from pathlib import Path
 from threading import Event
 
@@ -13,21 +14,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.jsonl_input import READ_AHEAD_BYTES, JsonlInput, open_input, parse_line
+from src.jsonl_input import READ_AHEAD_BYTES, READ_SIZE, JsonlInput, open_input, parse_line
 from src.model.errors import InvalidMessage
-from src.model.message import ProducerRecord
+from src.model.message import EncodedHeaders, ProducerRecord
 from src.utils.config import ConfigurationError
 from tests.fakes import DEADLINE
 
 NOON = 1_689_424_496.789
-HEADERS: list[tuple[str, bytes | None]] = [
+HEADERS: EncodedHeaders = [
     ("content-type", b"application/json"),
     ("created_at", b"2023-07-15T12:34:56.789Z"),
 ]
 
 
 def parsed(line: bytes) -> ProducerRecord:
-    return parse_line(line, "2023-07-15T12:34:56.789Z", lambda: "new-id")
+    return parse_line(line, HEADERS, lambda: "new-id")
 
 
 def all_of(lines: JsonlInput) -> list[ProducerRecord]:
@@ -56,13 +57,13 @@ def test_long_lines_are_bounded_in_batches_and_read_ahead() -> None:
             waiting.wait(0.001)
         raise AssertionError("no more is read")
 
-    lines = JsonlInput(stream, new_id=lambda: until_read(min(5 + lines.read, 40)))
+    lines = JsonlInput(stream, new_id=lambda: until_read(min(6 + lines.read, 40)))
     until_read(5)
     at_first = stream.tell()
 
     batch = lines.next_batch(1000)
 
-    assert at_first == 5 * len(line)
+    assert at_first <= 5 * len(line) + READ_SIZE
     assert len(batch) == 4
 
 
@@ -143,6 +144,42 @@ def test_lines_end_only_at_newline_characters() -> None:
     messages = all_of(lines_of(text * 2))
 
     assert [message.value for message in messages] == [text.strip()] * 2
+
+
+class Pieces(io.RawIOBase):
+    """A stream that arrives in these pieces."""
+
+    def __init__(self, pieces: list[bytes]) -> None:
+        self._pieces = iter(piece for piece in pieces if piece)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        piece = next(self._pieces, b"")
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+
+@given(st.lists(st.binary(max_size=30).map(lambda piece: piece.replace(b"a", b"\n")) | st.just(b'{"id":"b"}\n')))
+def test_lines_are_the_same_in_whatever_pieces_they_arrive(pieces: list[bytes]) -> None:
+    pieces = [b"{}", *pieces]  # so that it is no other format
+    lines = JsonlInput(io.BufferedReader(Pieces(pieces)), clock=lambda: NOON, new_id=lambda: "new-id")
+
+    messages = all_of(lines)
+
+    expected = []
+    for line in b"".join(pieces).split(b"\n"):
+        with suppress(InvalidMessage):
+            expected.append(parsed(line))
+    assert messages == expected
+    assert lines.read == sum(bool(line.strip()) for line in b"".join(pieces).split(b"\n"))
+
+
+def test_lines_without_id_get_different_ids() -> None:
+    messages = all_of(JsonlInput(io.BytesIO(b"{}\n" * 1000)))
+
+    assert len({message.key for message in messages}) == 1000
 
 
 def test_an_idle_pipe_does_not_block() -> None:

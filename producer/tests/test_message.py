@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from src.model.errors import InvalidMessage
-from src.model.message import Headers, Message, ProducerRecord, encode
+from src.model.message import Headers, Message, ProducerRecord, encode, encode_batch
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -79,6 +79,13 @@ def _nested() -> dict[str, Any]:
 def test_an_invalid_message_raises_invalid_message(message: Any) -> None:
     with pytest.raises(InvalidMessage, match="not a message"):
         encode(message)
+
+
+@given(st.dictionaries(st.text(), st.dictionaries(st.text(), JSON)), st.dictionaries(st.text("ab"), st.text()))
+def test_a_batch_is_encoded_as_each_of_its_messages(values: dict[str, dict[str, Any]], headers: Headers) -> None:
+    together = encode_batch(values.keys(), list(values.values()), headers)
+
+    assert together == [encode(Message(key, value, headers)) for key, value in values.items()]
 
 
 def test_null_is_a_valid_value() -> None:

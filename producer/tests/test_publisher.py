@@ -49,6 +49,19 @@ def test_key_value_and_headers_arrive_unchanged(broker: EmbeddedBroker) -> None:
     assert first_records(broker.address, 3) == messages
 
 
+@pytest.mark.parametrize("key", [b"a", b"", None])
+def test_records_with_the_same_key_have_their_own_outcomes(broker: EmbeddedBroker, key: bytes | None) -> None:
+    messages = [ProducerRecord(key, b"x" * size, [("size", b"%d" % size)]) for size in (1, 3000, 1, 2)]
+    publisher = kafka(broker, message_max_bytes=2000)
+
+    request = complete(publisher, publisher.send(messages))
+
+    assert (request.size, request.delivered) == (4, 3)
+    assert [failure.record for failure in request.failures] == [messages[1]]
+    arrived = first_records(broker.address, 3)
+    assert sorted(record.headers for record in arrived) == [[("size", b"1")], [("size", b"1")], [("size", b"2")]]
+
+
 def test_a_record_above_the_clients_size_limit_fails_permanently_and_the_others_are_delivered(
     broker: EmbeddedBroker,
 ) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from src.model.delivery_failure import DeliveryFailure
-from src.model.message import ProducerRecord
+from src.model.message import ProducerRecord, total_size
 
 
 class Batch:
@@ -19,7 +19,7 @@ class Batch:
         counted: bool = False,
     ) -> None:
         self.size = len(records)
-        self.bytes = sum(record.size for record in records)
+        self.bytes = total_size(records)
         self.started = started
         self.failures = failures
         """Receives the permanent failures; batches may share the list."""
@@ -47,3 +47,7 @@ class SendAttempt:
     alone: bool = False
     failures: Sequence[DeliveryFailure] = ()
     """Why the previous attempt failed, while these records wait for their retry."""
+
+    def size_of(self, count: int) -> int:
+        """Bytes of the first records; known already where these are the whole batch."""
+        return self.batch.bytes if count == self.batch.size else total_size(self.records[:count])

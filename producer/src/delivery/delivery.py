@@ -19,7 +19,7 @@ from src.delivery.undelivered_buffer import UndeliveredBuffer, UndeliveredStore
 from src.kafka.produce_request import ProduceRequest
 from src.model.delivery_failure import DeliveryFailure, Fault
 from src.model.errors import FatalClientError
-from src.model.message import ProducerRecord
+from src.model.message import ProducerRecord, total_size
 from src.utils.metrics import ProducerMetrics
 
 logger = logging.getLogger(__name__)
@@ -180,16 +180,19 @@ class Delivery:
         known = len(self._buffer.failures)
         for request in requests:
             self._complete_one(self._open.pop(request), request)
-        for reason, count in Counter(failure.reason for failure in self._buffer.failures[known:]).items():
-            logger.error("delivery failed permanently", extra={"reason": reason, "messages": count})
+        if failures := self._buffer.failures[known:]:
+            for reason, count in Counter(failure.reason for failure in failures).items():
+                logger.error("delivery failed permanently", extra={"reason": reason, "messages": count})
 
     def _complete_one(self, attempt: SendAttempt, request: ProduceRequest) -> None:
         if request.size:
             self.ledger.record_report()
         if request.delivered:
             self._last_failure = None
-            self.ledger.settle(attempt.batch, request.delivered_bytes, delivered=request.delivered)
-        self._handle_failures(attempt, [_blame(failure, attempt) for failure in request.failures])
+            size = attempt.size_of(request.size) - total_size(failure.record for failure in request.failures)
+            self.ledger.settle(attempt.batch, size, delivered=request.delivered)
+        if request.failures:
+            self._handle_failures(attempt, [_blame(failure, attempt) for failure in request.failures])
 
     def _handle_failures(self, attempt: SendAttempt, failures: Sequence[DeliveryFailure]) -> None:
         self._last_failure = next(

@@ -2,14 +2,15 @@
 
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from itertools import repeat
 from typing import Any, cast
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka import Message as DeliveryReport
 
-from src.kafka.produce_request import ProduceRequest
+from src.kafka.produce_request import Identifier, ProduceRequest
 from src.kafka.sasl import SaslCredentials
 from src.kafka.statistics import ClusterStatistics
 from src.model.delivery_failure import Fault
@@ -52,13 +53,8 @@ class KafkaPublisher:
 
     def send(self, records: Sequence[ProducerRecord]) -> ProduceRequest:
         """Hand over as many records as fit into the client's queue, in order; the request's `size` says how many."""
-        request = ProduceRequest(self._completed.append)
-        for record in records:
-            try:
-                self._produce(record, request)
-            except BufferError:
-                break
-        request.seal()
+        request = ProduceRequest(records, self._completed.append)
+        request.seal(self._produce(records, request))
         return request
 
     def poll(self, timeout: float) -> list[ProduceRequest]:
@@ -114,33 +110,41 @@ class KafkaPublisher:
             "stats_cb": self._statistics.update,
         }
 
-    def _produce(self, record: ProducerRecord, request: ProduceRequest) -> None:
-        """Raises BufferError while the client's queue is full."""
-        key, value, headers = record
-        on_delivery = partial(self._on_delivery, request, request.size)
-        try:
-            self._client.produce(self._topic, value, key, headers=cast(_Headers, headers), on_delivery=on_delivery)
-        except KafkaException as exception:
-            self._on_produce_error(record, request, cast(KafkaError, exception.args[0]))
-        else:
-            request.add(record)
+    def _produce(self, records: Sequence[ProducerRecord], request: ProduceRequest) -> int:
+        """Returns how many the client has accepted or rejected until its queue was full."""
+        produce, topic = self._client.produce, self._topic
+        for number, (record, on_delivery) in enumerate(zip(records, self._callbacks(request), strict=False)):
+            headers = cast(_Headers, record.headers)
+            try:
+                produce(topic, record.value, record.key, headers=headers, on_delivery=on_delivery)
+            except BufferError:
+                return number
+            except KafkaException as exception:
+                self._on_produce_error(request, request.identifiers[number], cast(KafkaError, exception.args[0]))
+        return len(records)
 
-    def _on_produce_error(self, record: ProducerRecord, request: ProduceRequest, error: KafkaError) -> None:
+    def _callbacks(self, request: ProduceRequest) -> Iterable[Callable[[KafkaError | None, DeliveryReport], None]]:
+        """For the delivery report of each record. It has the key, but no headers, and no reference to the record."""
+        if request.identified_by_key:
+            return repeat(partial(self._on_delivery, request, None))
+        return (partial(self._on_delivery, request, number) for number in request.identifiers)
+
+    def _on_produce_error(self, request: ProduceRequest, identifier: Identifier, error: KafkaError) -> None:
         """The client rejects the record: because of its size, or of an error that the brokers returned earlier."""
         if error.code() == KafkaError._FATAL:
             self._fatal_error = self._fatal_error or f"fatal Kafka client error: {error.str()}"
         fault = Fault.PERMANENT if error.code() == KafkaError.MSG_SIZE_TOO_LARGE else Fault.TRANSIENT
-        request.reject(record, fault, self._reasons.get(error.code(), error.str()))
+        request.report_failed(identifier, fault, self._reasons.get(error.code(), error.str()))
 
     def _on_delivery(
-        self, request: ProduceRequest, number: int, error: KafkaError | None, _report: DeliveryReport
+        self, request: ProduceRequest, number: Identifier, error: KafkaError | None, report: DeliveryReport
     ) -> None:
-        """A report has no headers and cannot carry a reference to the record; the number identifies it."""
+        identifier = report.key() if number is None else number
         if error is None:
-            request.report_delivered(number)
+            request.report_delivered(identifier)
         else:
             fault = Fault.BATCH if error.code() in _REQUEST_ERRORS else Fault.TRANSIENT
-            request.report_failed(number, fault, self._reasons.get(error.code(), error.str()))
+            request.report_failed(identifier, fault, self._reasons.get(error.code(), error.str()))
 
     def _on_error(self, error: KafkaError) -> None:
         """One or all brokers are unreachable. Fatal errors are not passed here: the client raises them from `poll`."""

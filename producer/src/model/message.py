@@ -1,6 +1,7 @@
 """Messages as `(key, value, headers)`, and their serialization."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import repeat
 from math import isfinite
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ import msgspec
 from src.model.errors import InvalidMessage
 
 Headers = Mapping[str, str] | Sequence[tuple[str, str | bytes | None]] | None
+EncodedHeaders = list[tuple[str, bytes | None]]
 
 _encode_json = msgspec.json.Encoder().encode
 
@@ -21,12 +23,16 @@ class Message(NamedTuple):
     headers: Headers = None
 
 
-class ProducerRecord(NamedTuple):
-    """A serialized message: the bytes that are sent, retried, and written to the undelivered folder."""
+class ProducerRecord(msgspec.Struct, frozen=True, gc=False):
+    """A serialized message: the bytes that are sent, retried, and written to the undelivered folder.
+
+    `gc=False`: tens of thousands are in flight, and Python's garbage collector would visit each again and again.
+    """
 
     key: bytes | None
     value: bytes | None
-    headers: list[tuple[str, bytes | None]]
+    headers: EncodedHeaders
+    """Records may share the list."""
 
     @property
     def size(self) -> int:
@@ -34,26 +40,37 @@ class ProducerRecord(NamedTuple):
         return len(self.key or b"") + len(self.value or b"")
 
 
+def total_size(records: Iterable[ProducerRecord]) -> int:
+    return sum([len(record.key or b"") + len(record.value or b"") for record in records])
+
+
 def encode(message: Message | tuple[str, Mapping[str, Any], Headers]) -> ProducerRecord:
     """Serialize a message. Raises InvalidMessage."""
     try:
         key, value, headers = message
+    except (TypeError, ValueError) as error:
+        raise InvalidMessage(f"not a message with key, JSON value and headers: {error}") from error
+    return encode_batch([key], [value], headers)[0]
+
+
+def encode_batch(
+    keys: Iterable[str], values: Sequence[Mapping[str, Any] | msgspec.Struct], headers: Headers
+) -> list[ProducerRecord]:
+    """Serialize messages that have the same headers. Raises InvalidMessage if one of them is invalid."""
+    try:
         pairs = headers.items() if isinstance(headers, Mapping) else headers or ()
-        return ProducerRecord(
-            key.encode(),
-            _to_json(value),
-            [(_valid_header_name(name), _header_value(content)) for name, content in pairs],
-        )
+        encoded = [(_valid_header_name(name), _header_value(content)) for name, content in pairs]
+        return list(map(ProducerRecord, map(str.encode, keys), _to_json(values), repeat(encoded)))
     except (TypeError, ValueError, AttributeError, RecursionError) as error:
         raise InvalidMessage(f"not a message with key, JSON value and headers: {error}") from error
 
 
-def _to_json(value: Mapping[str, Any]) -> bytes:
+def _to_json(values: Sequence[Mapping[str, Any] | msgspec.Struct]) -> list[bytes]:
     """NaN and Infinity are not valid JSON; the encoder would write them as null, so they are rejected."""
-    text = _encode_json(value)
-    if b"null" in text and not _is_finite(msgspec.to_builtins(value)):
+    texts = list(map(_encode_json, values))
+    if b"null" in b"".join(texts) and not all(_is_finite(msgspec.to_builtins(value)) for value in values):
         raise ValueError("the value contains NaN or Infinity, which JSON does not allow")
-    return text
+    return texts
 
 
 def _is_finite(value: Any) -> bool:

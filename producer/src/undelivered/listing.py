@@ -54,10 +54,10 @@ def _describe(line: bytes, number: int, *, local: bool) -> str:
     undelivered = from_line(line)
     if undelivered is None:
         return f"line {number} is corrupt; resend moves it aside"
-    key, value, _ = undelivered.producer_record
+    record = undelivered.producer_record
     reason = ("rejected: " if undelivered.rejected else "") + printable(undelivered.reason)
     failed_at = _local_time(undelivered.failed_at) if local else printable(undelivered.failed_at)
-    return f"{failed_at}  {undelivered.topic}  key={_shorten(key)}  {_shorten(value)}  {reason}"
+    return f"{failed_at}  {undelivered.topic}  key={_shorten(record.key)}  {_shorten(record.value)}  {reason}"
 
 
 def _local_time(text: str) -> str:

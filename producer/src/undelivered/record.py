@@ -38,14 +38,14 @@ _decode = msgspec.json.Decoder(UndeliveredRecord).decode
 
 
 def to_line(failure: DeliveryFailure, topic: str, failed_at: str) -> bytes:
-    key, value, headers = failure.record
+    message = failure.record
     record = UndeliveredRecord(
         failed_at=failed_at,
         reason=failure.reason,
         topic=topic,
-        key=_to_content(key),
-        value=_to_content(value),
-        headers=[(name, _to_content(content)) for name, content in headers],
+        key=_to_content(message.key),
+        value=_to_content(message.value),
+        headers=[(name, _to_content(content)) for name, content in message.headers],
         rejected=failure.fault is Fault.PERMANENT,
     )
     return _encode(record) + b"\n"

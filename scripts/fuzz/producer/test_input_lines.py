@@ -12,7 +12,6 @@ from src.jsonl_input import JsonlInput, parse_line
 from src.model.errors import InvalidMessage
 from src.model.message import ProducerRecord
 
-TIME = "2023-07-15T12:34:56.789Z"
 NEW_ID = "00000000-0000-4000-8000-000000000000"
 
 
@@ -33,7 +32,7 @@ def test_every_input_line_is_sent_or_counted_as_invalid(lines: Sequence[bytes]) 
 
 def _message(line: bytes) -> ProducerRecord | None:
     try:
-        message = parse_line(line, TIME, lambda: NEW_ID)
+        message = parse_line(line, [], lambda: NEW_ID)
     except InvalidMessage as error:
         assert str(error)
         return None
