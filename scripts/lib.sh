@@ -89,5 +89,7 @@ install_packages() {
 # The modules in utils/, except metrics.py, are identical in both services; the scripts use a copy of one of them.
 mirrored_files_are_equal() {
   diff -r -q -x metrics.py -x __pycache__ producer/src/utils consumer/src/utils &&
-    diff -q producer/src/utils/output.py scripts/local/output.py
+    diff -q producer/src/utils/output.py scripts/local/output.py &&
+    diff -q producer/tests/docker_engine.py consumer/tests/docker_engine.py &&
+    diff -q producer/tests/docker_engine.py tests/docker_engine.py
 }

@@ -11,9 +11,15 @@ from typing import Any
 
 import pytest
 
+from tests.docker_engine import require_images
+
 ROOT = Path(__file__).resolve().parent.parent
 TIMEOUT = 240.0  # seconds until started or restarted containers are healthy
 SPECIAL_PASSWORD = "p@ss/w%41$x #\"':\\z"
+IMAGES = (
+    *("ZOOKEEPER_IMAGE", "KAFKA_IMAGE", "MONGO_IMAGE", "PROMETHEUS_IMAGE", "ALERTMANAGER_IMAGE", "GRAFANA_IMAGE"),
+    *("KAFKA_EXPORTER_IMAGE", "MONGODB_EXPORTER_IMAGE", "NODE_EXPORTER_IMAGE", "CADVISOR_IMAGE"),
+)
 SETUP_JOBS = {"topics", "mongodb-users"}
 
 
@@ -103,6 +109,7 @@ def stack() -> Iterator[Stack]:
         **{f"{name}_HOST_PORT": "0" for name in ports},
         "PRODUCER_INTERVAL_MS": "5",
     }
+    require_images("the stack", *IMAGES)
     stack = Stack(f"kafka-pubsub-test-{os.getpid()}", settings)
     try:
         stack.up("--build")

@@ -16,6 +16,7 @@ from chaos.load import NOTHING
 from chaos.options import Options
 from chaos.trial import trial
 from local.plan import ROOT
+from tests.docker_engine import require_images
 
 EMPTY_AUDIT = dict.fromkeys(("produced", "stored", "dead_lettered", "pending", "lost", "twice", "repeated"), 0)
 ON_CONTAINERS = (
@@ -79,8 +80,7 @@ def test_scenarios_that_need_servers_are_skipped_without_them(tmp_path: Path) ->
 
 @pytest.mark.docker
 def test_on_containers_nothing_is_lost_and_nothing_is_stored_twice(tmp_path: Path) -> None:
-    if subprocess.run(["docker", "info"], capture_output=True).returncode:
-        pytest.skip("no Docker engine is available")
+    require_images("Kafka and MongoDB in containers", "ZOOKEEPER_IMAGE", "KAFKA_IMAGE", "MONGO_IMAGE")
 
     status, rows = chaos("--on", "compose", "--quick", *only(ON_CONTAINERS), report=tmp_path / "rows.json")
 

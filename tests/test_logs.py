@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -16,6 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from local.broker import EmbeddedBroker
+from tests.docker_engine import require_images
 from tests.stack import Stack
 from tests.test_stack_files import COMPOSE, ROOT, SETTINGS, script, services
 
@@ -416,9 +416,7 @@ def _compatible_with_opensearch(step: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def elasticsearch() -> Iterator[Elasticsearch]:
-    image = SETTINGS["ELASTICSEARCH_IMAGE"]
-    if not _is_available(image):
-        pytest.skip(f"{image} is not available and cannot be pulled")
+    require_images("Elasticsearch in a container", "ELASTICSEARCH_IMAGE")
     stack = Stack(f"kafka-pubsub-logs-{os.getpid()}", {"ELASTICSEARCH_HOST_PORT": "0"})
     try:
         stack.up("elasticsearch")
@@ -427,13 +425,6 @@ def elasticsearch() -> Iterator[Elasticsearch]:
         yield Elasticsearch(f"http://{address}", password)
     finally:
         stack.compose("--profile", "*", "down", "--volumes", "--remove-orphans", "--rmi", "local")
-
-
-def _is_available(image: str) -> bool:
-    if shutil.which("docker") is None:
-        return False
-    commands = (["docker", "image", "inspect", image], ["docker", "pull", "--quiet", image])
-    return any(subprocess.run(command, capture_output=True).returncode == 0 for command in commands)
 
 
 @pytest.fixture(scope="module")

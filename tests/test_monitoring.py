@@ -12,6 +12,8 @@ from dashboards.__main__ import main as dashboards
 from dashboards.grafana import Panel, Row, place
 from dashboards.thresholds import expressions, read_thresholds
 
+from tests.docker_engine import image, require_images
+
 ROOT = Path(__file__).parents[1]
 MONITORING = ROOT / "monitoring"
 PROMETHEUS = MONITORING / "prometheus"
@@ -320,18 +322,9 @@ def test_an_alert_without_an_expression_is_an_error(tmp_path: Path) -> None:
 # --- promtool and amtool
 
 
-def image(name: str) -> str:
-    found = re.search(rf"^{name}=(\S+)$", (ROOT / ".env").read_text("utf-8"), re.MULTILINE)
-    assert found, f"{name} is not set in .env"
-    return found[1]
-
-
 @pytest.fixture(scope="module")
 def docker() -> None:
-    try:
-        subprocess.run(["docker", "version"], check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError):
-        pytest.skip("no Docker engine is available; promtool and amtool run in containers")
+    require_images("promtool and amtool in containers", "PROMETHEUS_IMAGE", "ALERTMANAGER_IMAGE")
 
 
 def promtool(*arguments: str) -> None:

@@ -115,12 +115,12 @@ def test_setup_requires_the_versions_documented_in_installation() -> None:
     assert f"Docker Engine {needed['ENGINE']} or newer with Compose {needed['COMPOSE']} or newer" in documentation
 
 
-def test_env_defines_exactly_the_variables_of_the_compose_file() -> None:
+def test_env_defines_exactly_the_variables_of_the_compose_file_and_an_image_of_the_tests() -> None:
     used = set(re.findall(r"(?<!\$)\$\{(\w+)", COMPOSE))
     files = (ROOT / "scripts" / "compose").glob("*.env")
     used |= {name for file in files for name in re.findall(r"=\$\{(\w+)\}", file.read_text(encoding="utf-8"))}
 
-    assert used == set(SETTINGS)
+    assert used | {"RYUK_IMAGE"} == set(SETTINGS)
 
 
 def test_the_compose_file_contains_no_password() -> None:

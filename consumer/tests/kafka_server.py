@@ -12,9 +12,10 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewPartitions, NewTopic
 
-from tests.mongodb_server import docker_is_available, image
+from tests.docker_engine import image, require_containers
 
 PATIENCE = 60.0  # seconds to wait for a broker
+START_TIMEOUT = 180  # seconds, on a loaded machine
 SINGLE_BROKER = {
     "KAFKA_AUTO_CREATE_TOPICS_ENABLE": "false",  # as in the stack
     "KAFKA_TRANSACTION_STATE_LOG_REPLICATION_FACTOR": "1",
@@ -28,13 +29,14 @@ def kafka_servers() -> Iterator[str]:
     if given:
         yield given
         return
-    if not docker_is_available():
-        pytest.skip("needs Kafka: set TEST_KAFKA_SERVERS, or start a Docker engine")
+    require_containers("Kafka, at TEST_KAFKA_SERVERS or in a container", "KAFKA_IMAGE")
     from testcontainers.community.kafka import KafkaContainer
 
     server = KafkaContainer(image("KAFKA_IMAGE")).with_kraft().with_envs(**SINGLE_BROKER)
-    with server as container:
-        yield container.get_bootstrap_server()
+    try:
+        yield server.start(timeout=START_TIMEOUT).get_bootstrap_server()
+    finally:
+        server.stop()
 
 
 class Topics:

@@ -2,14 +2,14 @@
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from local.broker import EmbeddedBroker
+from tests.docker_engine import image, require_containers
 
-ENV_FILE = Path(__file__).resolve().parent.parent.parent / ".env"
+START_TIMEOUT = 180  # seconds to start a broker, on a loaded machine
 
 # On a loaded machine an example may take any time, and the first one builds tables.
 settings.register_profile("dev", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -31,26 +31,11 @@ def kafka_servers() -> Iterator[str]:
     if servers:
         yield servers
         return
-    if not docker_is_available():
-        pytest.skip("needs Kafka: set TEST_KAFKA_SERVERS, or start a Docker engine")
+    require_containers("Kafka, at TEST_KAFKA_SERVERS or in a container", "KAFKA_IMAGE")
     from testcontainers.community.kafka import KafkaContainer
 
-    with KafkaContainer(image("KAFKA_IMAGE")).with_kraft() as container:
-        yield container.get_bootstrap_server()
-
-
-def docker_is_available() -> bool:
-    import docker
-    from docker.errors import DockerException
-
+    server = KafkaContainer(image("KAFKA_IMAGE")).with_kraft()
     try:
-        docker.from_env().close()
-    except DockerException:
-        return False
-    return True
-
-
-def image(variable: str) -> str:
-    """The image that the compose stack uses, from the file that pins it."""
-    lines = ENV_FILE.read_text().splitlines()
-    return next(line.partition("=")[2].strip() for line in lines if line.startswith(f"{variable}="))
+        yield server.start(timeout=START_TIMEOUT).get_bootstrap_server()
+    finally:
+        server.stop()
