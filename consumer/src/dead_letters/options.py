@@ -43,7 +43,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         VERSION,
         "List, show, replay and discard the messages in the dead-letter topic. Times are in the local time zone on a"
         " terminal, otherwise in UTC.",
-        examples=["summary", "list --reason invalid_json", "show 0:42", "replay --dry-run", "discard 0:42"],
+        examples=["summary", "list --reason not_json", "show 0:42", "replay --dry-run", "discard 0:42"],
         exit_codes=_EXIT_CODES,
     )
     command_line.add_config(parser, DEFAULT_FILE)
@@ -111,8 +111,8 @@ def _add_replay(commands: _Commands) -> None:
         "replay",
         "produce dead-lettered messages to their original topic",
         _REPLAY_DESCRIPTION,
-        "replay --reason invalid_json --dry-run",
-        "replay --reason invalid_json",
+        "replay --reason not_json --dry-run",
+        "replay --reason not_json",
         "replay 0:42 --value-file value.json",
     )
     parser.add_argument("--dry-run", action="store_true", help="list the messages, but do not produce them")
