@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 # The pip settings of the user that apply: where packages are downloaded from, and how. Others (target, prefix, user,
 # dry-run, constraint, …) would change where packages are installed, or whether they are.
@@ -86,14 +87,19 @@ def pip_environment(environ: Mapping[str, str], configured: str) -> dict[str, st
     return {**others, **options, "PIP_CONFIG_FILE": os.devnull}
 
 
-def install(lock: Path) -> int:
-    pip = [sys.executable, "-m", "pip"]
+def run_pip(arguments: Sequence[str], python: str = sys.executable, **streams: Any) -> int:
+    """The exit code. Of the user's settings of pip only those in KEPT apply."""
+    pip = [python, "-m", "pip", "--disable-pip-version-check"]
     environ = {name: value for name, value in os.environ.items() if name != "PIP_PYTHON"}
     listed = subprocess.run([*pip, "config", "list"], env=environ, text=True, stdout=subprocess.PIPE, check=False)
     if listed.returncode:
         return listed.returncode
-    arguments = ["install", "--quiet", "--disable-pip-version-check", "--require-hashes", "-r", str(lock)]
-    return subprocess.run([*pip, *arguments], env=pip_environment(environ, listed.stdout), check=False).returncode
+    settings = pip_environment(environ, listed.stdout)
+    return subprocess.run([*pip, *arguments], env=settings, check=False, **streams).returncode
+
+
+def install(lock: Path) -> int:
+    return run_pip(["install", "--quiet", "--require-hashes", "-r", str(lock)])
 
 
 def check_installed(requirements: Iterable[Path]) -> Iterator[str]:

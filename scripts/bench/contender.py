@@ -41,23 +41,25 @@ Command = Callable[[Job, Path], Sequence[str]]
 """The command for a job; it may write files to the folder, which is the job's own."""
 
 
-def _nothing_to_prepare(_folder: Path) -> None:
+def _nothing_to_prepare() -> None:
     pass
 
 
 @dataclass(frozen=True)
 class Contender:
-    """`prepare` is called once before the first run, with a folder that is kept, and may raise CannotRun."""
+    """`prepare` is called before the first run, and raises CannotRun if the contender cannot be installed here."""
 
     name: str
     command: Command
     batches: Sequence[int] = (500,)
-    prepare: Callable[[Path], None] = _nothing_to_prepare
+    prepare: Callable[[], None] = _nothing_to_prepare
     folder: Path = ROOT
     """Where it is started."""
     stores: frozenset[str] = frozenset({"mongodb"})
     """The kinds of stores that it can write to: mongodb, sqlite."""
     share: float = 1.0
     """Of the messages: a slow contender is measured with fewer."""
+    on_embedded: bool = True
+    """Whether it works with the embedded broker."""
     guarantee: str = "none"
     note: str = ""

@@ -34,7 +34,9 @@ examples:
   scripts/bench.sh --only consumer,producer
   scripts/bench.sh --kafka localhost:29092 --mongodb mongodb://localhost:27017/
                                         topics and collections with names of their own, deleted afterwards
-  scripts/bench.sh --peers              also other consumers, each in an environment of its own
+  scripts/bench.sh --peers --kafka localhost:29092
+                                        also other consumers, each in an environment of its own; not all of them
+                                        work with the embedded broker
 
 The embedded broker keeps 5 MiB per partition, so a catch-up of a million messages requires --kafka.
 Results are written to {FOLDER.relative_to(FOLDER.parent)}/bench/DATE, or to --folder.

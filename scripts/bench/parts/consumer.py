@@ -1,6 +1,6 @@
 """Consumers: ours, the limits, the textbook's and the peers, into each store."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -11,6 +11,7 @@ from bench.results import Row, failures_noted
 from bench.running import Finished, run_contender, self_measured
 from bench.stores import Store
 from bench.workbench import SMALL, Workbench
+from local.errors import CannotRun
 
 LIMIT_BATCH = 5_000
 MOST_STARTS = 3
@@ -33,7 +34,8 @@ class Entry:
 
 
 def run(bench: Workbench) -> list[Row]:
-    peers = PEERS if bench.options.peers else ()
+    wanted = [peer for peer in PEERS if bench.options.peers and bench.options.includes(peer.name)]
+    peers, skipped = installed(wanted, bench.show, embedded=bench.kafka.embedded)
     entries = [
         Entry(_row("consumer", contender, store, batch), contender, store, batch)
         for store in bench.stores
@@ -42,7 +44,24 @@ def run(bench: Workbench) -> list[Row]:
         for batch in contender.batches
     ]
     measure(bench, entries, bench.sizes.messages)
-    return [*(entry.row for entry in entries), *_limits_of_libraries(bench)]
+    return [*(entry.row for entry in entries), *skipped, *_limits_of_libraries(bench)]
+
+
+def installed(
+    peers: Iterable[Contender], show: Callable[[str], None], *, embedded: bool
+) -> tuple[list[Contender], list[Row]]:
+    """The peers, and for each that cannot run here a row with the reason."""
+    ready, skipped = [], []
+    for peer in peers:
+        show(f"installing {peer.name}")
+        try:
+            if embedded and not peer.on_embedded:
+                raise CannotRun("it does not work with the embedded broker; use --kafka")
+            peer.prepare()
+            ready.append(peer)
+        except CannotRun as error:
+            skipped.append(Row("consumer", peer.name, note=f"skipped: {error}"))
+    return ready, skipped
 
 
 def replicas(bench: Workbench) -> list[Row]:
@@ -89,7 +108,6 @@ def _starts(bench: Workbench, entries: Sequence[Entry]) -> dict[tuple[str, str, 
 
 def _start(bench: Workbench, entry: Entry) -> float:
     bench.show(f"{entry.row.title}, warm-up")
-    entry.contender.prepare(bench.folder.parent)
     return median(_run(bench, entry, SMALL).cpu_seconds for _ in range(min(bench.sizes.rounds, MOST_STARTS)))
 
 
