@@ -82,8 +82,8 @@ class DataStorage:
         """
         return save_once(self._store, documents)
 
-    def scan(self) -> Iterator[StoredMessage]:
-        """The id, position and timestamp of every stored document, in constant memory. Raises StorageUnavailable."""
+    def scan(self) -> Iterator[list[StoredMessage]]:
+        """The id, position and timestamp of every stored document, in pages. Raises StorageUnavailable."""
         return self._store.scan()
 
     def ping(self) -> None:

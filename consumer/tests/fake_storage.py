@@ -42,10 +42,9 @@ class FakeStore:
         self.ping()
         return in_order(filter(matcher(query), self.documents.values()), sort, limit)
 
-    def scan(self) -> Iterator[StoredMessage]:
+    def scan(self) -> Iterator[list[StoredMessage]]:
         self.ping()
-        for document in self.documents.values():
-            yield StoredMessage.of(document["id"], document.get("kafka"))
+        yield [StoredMessage.of(document["id"], document.get("kafka")) for document in self.documents.values()]
 
     def ping(self) -> None:
         if self.closed:

@@ -2,6 +2,7 @@
 
 from copy import deepcopy
 from datetime import UTC, datetime, timedelta, timezone
+from itertools import chain
 from typing import Any
 from uuid import uuid4
 
@@ -381,7 +382,7 @@ class StorageContract:
             ]
         )
 
-        assert sorted(storage.scan()) == [
+        assert sorted(chain.from_iterable(storage.scan())) == [
             StoredMessage("1", MessagePosition("t", 2, 7), epoch_milliseconds(DAY)),
             StoredMessage("2"),
             StoredMessage("3"),

@@ -3,7 +3,9 @@
 import json
 import sqlite3
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
+from typing import NamedTuple
 from uuid import UUID
 
 import pytest
@@ -11,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from src.audit.findings import MAX_EXAMPLES, Example, Findings
-from src.audit.ledger import DeadLetteredMessage, Expiry, Ledger, LedgerFull
+from src.audit.ledger import DeadLetteredMessage, Expiry, Ledger, LedgerFull, ProducedMessage
+from src.audit.pages import RANGE_BITS
 from src.model.position import MessagePosition
-from src.model.record import Record
 from src.stores.document import StoredMessage
 
 TOPIC = "orders"
@@ -42,7 +44,7 @@ class World:
         self.produced_value(offset, json.dumps({"id": identifier, **fields}).encode(), time=time)
 
     def produced_value(self, offset: int, value: bytes | None, *, time: int | None = None) -> None:
-        self._ledger.add_produced([Record(*at(offset), None, value, timestamp=time)])
+        self._ledger.add_produced([(3, offset, value, time)])
 
     def dead_lettered(self, offset: int, *, time: int | None = None) -> None:
         self.dead_lettered_from(at(offset), time)
@@ -358,7 +360,7 @@ def test_without_a_timestamp_the_position_alone_counts(world: World) -> None:
 
 def test_messages_of_other_partitions_are_distinguished() -> None:
     with Ledger(TOPIC) as ledger:
-        ledger.add_produced([Record(TOPIC, p, 5, None, f'{{"id":"{p}"}}'.encode()) for p in range(3)])
+        ledger.add_produced([(p, 5, f'{{"id":"{p}"}}'.encode(), None) for p in range(3)])
         ledger.add_stored([StoredMessage("1", MessagePosition(TOPIC, 1, 5))])
 
         found = ledger.findings()
@@ -449,9 +451,86 @@ def test_without_temporary_files_the_ledger_is_in_memory(monkeypatch: pytest.Mon
 
 
 def test_a_full_disk_is_an_error() -> None:
-    def rows() -> Iterator[Record]:
-        yield Record(*at(0), None, b"{}")
+    def rows() -> Iterator[ProducedMessage]:
+        yield 3, 0, b"{}", None
         raise sqlite3.OperationalError("database or disk is full")
 
     with Ledger(TOPIC) as ledger, pytest.raises(LedgerFull, match=r"disk is full.*SQLITE_TMPDIR"):
         ledger.add_produced(rows())
+
+
+class Message(NamedTuple):
+    id: str
+    content: int
+    time: int | None
+
+
+class Copy(NamedTuple):
+    """A document or dead letter."""
+
+    offset: int
+    time: int | None
+    id: str = ""
+
+
+IDS = st.sampled_from("abcdef")
+TIMES = st.sampled_from([None, 1_000, 2_000])
+BOUNDARY = 1 << RANGE_BITS
+OFFSETS = st.sampled_from([0, 1, 2, BOUNDARY - 1, BOUNDARY, BOUNDARY + 1])
+MESSAGES = st.dictionaries(OFFSETS, st.builds(Message, IDS, st.integers(0, 1), TIMES))
+COPIES = st.lists(st.builds(Copy, OFFSETS, TIMES, IDS), max_size=5, unique_by=lambda copy: copy.id)
+
+
+@given(MESSAGES, COPIES, st.lists(st.builds(Copy, OFFSETS, TIMES), max_size=3), st.sets(OFFSETS))
+def test_the_findings_are_those_of_their_definitions(
+    messages: dict[int, Message], documents: list[Copy], letters: list[Copy], settled: set[int]
+) -> None:
+    """Also for neighbours of messages that have their documents, and of such messages themselves."""
+    own = [Copy(offset, each.time, each.id) for offset, each in messages.items() if offset in settled]
+    documents = list({document.id: document for document in documents + own}.values())
+
+    with Ledger(TOPIC) as ledger:
+        world = World(ledger)
+        for offset, each in messages.items():
+            world.produced(offset, each.id, time=each.time, content=each.content)
+        for letter in letters:
+            world.dead_lettered(letter.offset, time=letter.time)
+        for document in documents:
+            world.stored(document.offset, document.id, time=document.time)
+        found = world.findings()
+
+    assert found.produced == len(messages)
+    assert (found.stored, found.duplicates, found.dead_lettered, found.lost, found.twice) == defined(
+        messages, documents, letters
+    )
+
+
+def defined(messages: dict[int, Message], documents: list[Copy], letters: list[Copy]) -> tuple[int, ...]:
+    """The numbers of stored, duplicate, dead-lettered, lost and twice messages, message by message."""
+
+    def is_current(copy: Copy) -> bool:
+        times = {copy.time, messages[copy.offset].time} if copy.offset in messages else set()
+        return len(times - {None}) < 2
+
+    def is_same(document: Copy, message: Message) -> bool:
+        unknown = document.offset not in messages or not is_current(document)
+        return document.id == message.id and (unknown or messages[document.offset].content == message.content)
+
+    current = [document for document in documents if is_current(document)]
+    current_letters = [letter for letter in letters if is_current(letter)]
+    stored = messages.keys() & {document.offset for document in current}
+    dead_lettered = messages.keys() & {letter.offset for letter in current_letters} - stored
+    missing = [message for offset, message in messages.items() if offset not in stored | dead_lettered]
+    duplicates = sum(any(is_same(document, message) for document in documents) for message in missing)
+    places = Counter((document.offset, document.time) for document in current)
+    twice = (
+        {offset for (offset, _), number in places.items() if number > 1}
+        | {each.offset for each in current if each.offset in messages and each.id != messages[each.offset].id}
+        | {
+            each.offset
+            for each in current
+            for letter in current_letters
+            if each.offset == letter.offset and len({each.time, letter.time} - {None}) < 2
+        }
+    )
+    return len(stored), duplicates, len(dead_lettered), len(missing) - duplicates, len(twice)

@@ -38,8 +38,8 @@ DRAIN_TIMEOUT = 120.0  # seconds after Ctrl-C
 
 _COUNT_STORED = (
     "import json, sys; from src.storage import DataStorage; settings = json.load(open(sys.argv[1]));"
-    " messages = DataStorage(settings['mongodb']).scan();"
-    " positions = (message.position for message in messages);"
+    " pages = DataStorage(settings['mongodb']).scan();"
+    " positions = (message.position for page in pages for message in page);"
     " print(sum(position is not None and position.topic == settings['kafka']['topic'] for position in positions))"
 )
 

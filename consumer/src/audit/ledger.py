@@ -1,26 +1,31 @@
 """Records the produced, dead-lettered and stored messages, and compares them. Uses neither Kafka nor the store.
 
 The ledger is a private SQLite database in a temporary file, so that memory use does not depend on the size of the
-topic. Ids are stored completely, UUIDs as 16 bytes.
+topic. Almost every message has one document, which is equal, and is compared in memory, one range of positions at a
+time. What remains, and everything with the same ids, is copied into tables, for the queries.
 """
 
 import sqlite3
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from contextlib import contextmanager
-from typing import Any, NamedTuple, Self, TypeGuard
+from typing import NamedTuple, Self, TypeGuard
 
 from src.audit import queries
-from src.audit.content import id_and_hash, pack_id, unpack_id
+from src.audit.content import id_and_hash
 from src.audit.findings import MAX_EXAMPLES, Example, Findings
+from src.audit.pages import Key, Pages, PositionRange
 from src.model.errors import ConsumerError
 from src.model.position import MessagePosition
-from src.model.record import Record
 from src.stores.document import StoredMessage
 
 _PARTITION_SHIFT = 47  # a position is one integer, SQLite's row key: 2^47 offsets in each of 2^16 partitions
-_UNKNOWN_POSITION = -1
+_PARTITIONS, _OFFSETS = 1 << 16, 1 << _PARTITION_SHIFT
 _CACHE_KIB = 64 * 1024
+_MAX_IDS = 100_000  # in memory
+
+ProducedMessage = tuple[int, int, bytes | None, int | None]
+"""Partition, offset, value and timestamp of a message of the topic."""
 
 
 class LedgerFull(ConsumerError):
@@ -59,17 +64,21 @@ class Ledger:
             PRAGMA synchronous = OFF;
             {queries.TABLES}"""
         )
+        self._pages = Pages(self._database)
+        self._regular = 0  # messages that are in no table
 
-    def add_produced(self, records: Iterable[Record]) -> None:
-        """Records of the topic."""
-        rows = ((_pack(record.position), *id_and_hash(record.value), record.timestamp) for record in records)
-        self._insert("INSERT OR IGNORE INTO produced VALUES (?, ?, ?, ?)", rows)
+    def add_produced(self, messages: Iterable[ProducedMessage]) -> None:
+        """Messages of the topic. A page at a time, as the store's documents: each call has a cost of its own."""
+        with _disk_errors_translated():
+            self._pages.add_produced(_keys_and_hashes(messages))
 
     def add_dead_lettered(self, messages: Iterable[DeadLetteredMessage]) -> None:
-        self._insert("INSERT OR IGNORE INTO dead_lettered VALUES (?, ?, ?)", self._dead_lettered_rows(messages))
+        with _disk_errors_translated():
+            self._database.executemany(queries.ADD_DEAD_LETTERED, self._dead_lettered_rows(messages))
 
     def add_stored(self, messages: Iterable[StoredMessage]) -> None:
-        self._insert("INSERT OR IGNORE INTO stored VALUES (?, ?, ?)", self._stored_rows(messages))
+        with _disk_errors_translated():
+            self._pages.add_stored(self._keys(messages))
 
     def findings(self, expiry: Expiry | None = None) -> Findings:
         """To be called once.
@@ -78,13 +87,16 @@ class Ledger:
         timestamp is used instead: an old message that was sent late and lost counts as expired.
         """
         with _disk_errors_translated():
+            self._copy_irregular()
             self._exclude_former_topics()
+            self._database.execute(queries.FIND_MISSING)
+            self._copy_same_ids()
             self._classify_missing(expiry)
             for statement in queries.FIND_TWICE:
                 self._database.execute(statement)
             return Findings(
-                produced=self._count(queries.COUNT_PRODUCED),
-                stored=self._count(queries.COUNT_STORED),
+                produced=self._regular + self._count(queries.COUNT_PRODUCED),
+                stored=self._regular + self._count(queries.COUNT_STORED),
                 duplicates=self._count(queries.COUNT_MISSING, "duplicate"),
                 dead_lettered=self._count(queries.COUNT_DEAD_LETTERED),
                 expired=self._count(queries.COUNT_MISSING, "expired"),
@@ -113,26 +125,50 @@ class Ledger:
             else:
                 self._foreign_dead_letters += 1
 
-    def _stored_rows(self, messages: Iterable[StoredMessage]) -> Iterator[tuple[int, bytes | str, int | None]]:
-        """Of a foreign document the id is recorded: a message with this id is not lost."""
-        for message in messages:
-            if self._is_of_topic(message.position):
-                yield _pack(message.position), pack_id(message.id), message.timestamp
+    def _keys(self, messages: Iterable[StoredMessage]) -> Iterator[Key]:
+        """A foreign document has a negative position. Its id is recorded: a message with this id is not lost."""
+        for identifier, position, timestamp in messages:
+            if self._is_of_topic(position):
+                yield _pack(position), identifier, timestamp
             else:
                 self._foreign_documents += 1
-                yield _UNKNOWN_POSITION, pack_id(message.id), None
+                yield -self._foreign_documents, identifier, None
 
     def _is_of_topic(self, position: MessagePosition | None) -> TypeGuard[MessagePosition]:
         return (
             position is not None
             and position.topic == self._topic
-            and 0 <= position.partition < 1 << 16
-            and 0 <= position.offset < 1 << _PARTITION_SHIFT
+            and 0 <= position.partition < _PARTITIONS
+            and 0 <= position.offset < _OFFSETS
         )
 
-    def _insert(self, statement: str, rows: Iterable[tuple[Any, ...]]) -> None:
-        with _disk_errors_translated():
-            self._database.executemany(statement, rows)
+    def _copy_irregular(self) -> None:
+        """Into the tables: what is not a message with its document."""
+        for range_ in self._pages.ranges():
+            irregular = range_.irregular(self._dead_lettered(range_))
+            self._regular += len(range_.produced) - self._copy(range_, irregular)
+
+    def _copy_same_ids(self) -> None:
+        """Into the tables: the other messages and documents with the ids of missing ones; if these are many, all."""
+        ids = {identifier for (identifier,) in self._database.execute(queries.MISSING_IDS, (_MAX_IDS + 1,))}
+        for range_ in self._pages.ranges() if ids else ():
+            irregular = range_.irregular(self._dead_lettered(range_))
+            keys = {
+                key
+                for key in (range_.produced.keys() | range_.stored) - irregular
+                if key[1] in ids or len(ids) > _MAX_IDS
+            }
+            self._regular -= self._copy(range_, keys)
+
+    def _dead_lettered(self, range_: PositionRange) -> Set[int]:
+        rows = self._database.execute(queries.DEAD_LETTERED_BETWEEN, (range_.first, range_.last))
+        return {position for (position,) in rows}
+
+    def _copy(self, range_: PositionRange, keys: Set[Key]) -> int:
+        """Returns the number of messages that were not in the tables before."""
+        produced = [(*key, range_.produced[key]) for key in keys & range_.produced.keys()]
+        self._database.executemany(queries.ADD_STORED, keys & range_.stored)
+        return self._database.executemany(queries.ADD_PRODUCED, produced).rowcount
 
     def _exclude_former_topics(self) -> None:
         documents = self._database.execute(queries.EXCLUDE_DOCUMENTS_OF_FORMER_TOPICS)
@@ -141,7 +177,6 @@ class Ledger:
         self._foreign_dead_letters += dead_letters.rowcount
 
     def _classify_missing(self, expiry: Expiry | None) -> None:
-        self._database.execute(queries.FIND_MISSING)
         self._database.execute(queries.INDEX_MISSING)
         if expiry is not None:
             milliseconds = {"deleted_before": expiry.deleted_before * 1000, "ttl": expiry.ttl * 1000}
@@ -154,7 +189,13 @@ class Ledger:
 
     def _examples(self, query: str) -> tuple[Example, ...]:
         rows = self._database.execute(query, (MAX_EXAMPLES,))
-        return tuple(Example(*_unpack(position), unpack_id(packed), problem) for position, packed, problem in rows)
+        return tuple(Example(*_unpack(position), identifier, problem) for position, identifier, problem in rows)
+
+
+def _keys_and_hashes(messages: Iterable[ProducedMessage]) -> Iterator[tuple[Key, int]]:
+    for partition, offset, value, timestamp in messages:
+        identifier, content = id_and_hash(value)
+        yield (partition << _PARTITION_SHIFT | offset, identifier, timestamp), content
 
 
 def _pack(position: MessagePosition) -> int:

@@ -1,17 +1,23 @@
 """The SQL of the ledger.
 
-A `position` is the partition and the offset of a message as one integer, see `ledger.py`; -1 is unknown. A `timestamp`
-is that of the message, in milliseconds since the epoch, or NULL if unknown.
+A `position` is the partition and the offset of a message as one integer, see `ledger.py`; a negative one is unknown. A
+`timestamp` is that of the message, in milliseconds since the epoch, or NULL if unknown. The tables have all that can be
+a finding, not every message, see `ledger.py`.
 """
 
 TABLES = """
-    CREATE TABLE produced (position INTEGER PRIMARY KEY, id, hash INTEGER, timestamp INTEGER);
+    CREATE TABLE produced (position INTEGER PRIMARY KEY, id TEXT, timestamp INTEGER, hash INTEGER);
     CREATE TABLE dead_lettered (
         position INTEGER, dead_letter INTEGER, timestamp INTEGER, PRIMARY KEY (position, dead_letter)) WITHOUT ROWID;
-    CREATE TABLE stored (position INTEGER, id, timestamp INTEGER, PRIMARY KEY (position, id)) WITHOUT ROWID;
-    CREATE TABLE missing (position INTEGER PRIMARY KEY, id, hash INTEGER, timestamp INTEGER, result TEXT);
+    CREATE TABLE stored (position INTEGER, id TEXT, timestamp INTEGER, PRIMARY KEY (position, id)) WITHOUT ROWID;
+    CREATE TABLE missing (position INTEGER PRIMARY KEY, id TEXT, hash INTEGER, timestamp INTEGER, result TEXT);
     CREATE TABLE twice (position INTEGER, problem TEXT);
 """
+
+ADD_PRODUCED = "INSERT OR IGNORE INTO produced VALUES (?, ?, ?, ?)"
+ADD_DEAD_LETTERED = "INSERT OR IGNORE INTO dead_lettered VALUES (?, ?, ?)"
+ADD_STORED = "INSERT OR IGNORE INTO stored VALUES (?, ?, ?)"
+DEAD_LETTERED_BETWEEN = "SELECT position FROM dead_lettered WHERE position BETWEEN ? AND ?"
 
 COUNT_PRODUCED = "SELECT count(*) FROM produced"
 COUNT_STORED = """
@@ -40,6 +46,7 @@ FIND_MISSING = """
      WHERE NOT EXISTS (SELECT 1 FROM stored WHERE stored.position = produced.position)
        AND NOT EXISTS (SELECT 1 FROM dead_lettered WHERE dead_lettered.position = produced.position)"""
 INDEX_MISSING = "CREATE INDEX missing_id ON missing (id)"
+MISSING_IDS = "SELECT DISTINCT id FROM missing WHERE id IS NOT NULL LIMIT ?"
 FIND_EXPIRED = "UPDATE missing SET result = 'expired' WHERE timestamp < :deleted_before"
 # The same message was sent before, while its document, which has expired since, existed.
 FIND_EXPIRED_DUPLICATES = """

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import NamedTuple, Self, cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -88,18 +88,20 @@ class TopicReader:
 
     def read(self, topic: str, ranges: Mapping[int, OffsetRange]) -> Generator[Record, None, None]:
         """Every message of these ranges, in order within a partition. Messages that arrive meanwhile are not read."""
+        with closing(self.read_batches(topic, ranges)) as batches:
+            for batch in batches:
+                yield from map(record_of, batch)
+
+    def read_batches(self, topic: str, ranges: Mapping[int, OffsetRange]) -> Generator[list[Message], None, None]:
+        """The same messages as the client's own objects, for a program that needs little of each."""
         unread = {partition: range_.end for partition, range_ in ranges.items() if range_}
         with self._assigned([TopicPartition(topic, partition, ranges[partition].first) for partition in unread]):
             while unread:
-                for message in self._poll():
-                    partition, offset = cast(int, message.partition()), cast(int, message.offset())
-                    if partition not in unread:
-                        continue
-                    if message.error() is None and offset < unread[partition]:
-                        yield record_of(message)
-                    elif offset >= unread[partition] or self._is_end_of_partition(topic, partition, offset):
-                        del unread[partition]
-                        self._consumer.incremental_unassign([TopicPartition(topic, partition)])
+                polled = self._poll()
+                if batch := [message for message in polled if _precedes_end(unread, message)]:
+                    yield batch
+                if len(batch) < len(polled):
+                    self._end_partitions(topic, polled, unread)
 
     def close(self) -> None:
         self._consumer.close()
@@ -148,6 +150,20 @@ class TopicReader:
                 )
             )
 
+    def _end_partitions(self, topic: str, polled: Sequence[Message], unread: dict[int, int]) -> None:
+        """Those of which a message beyond the range, or the end-of-partition event, has come."""
+        for message in polled:
+            error = message.error()
+            if error is not None and error.code() != KafkaError._PARTITION_EOF:
+                raise SourceError(f"Kafka returned an error for {message.topic()}: {error.str()}")
+            partition, offset = cast(int, message.partition()), cast(int, message.offset())
+            if partition in unread and (
+                offset >= unread[partition]
+                or (error is not None and self._is_end_of_partition(topic, partition, offset))
+            ):
+                del unread[partition]
+                self._consumer.incremental_unassign([TopicPartition(topic, partition)])
+
     def _is_end_of_partition(self, topic: str, partition: int, offset: int) -> bool:
         """According to the leader: a follower that lags reports its own end."""
         return offset >= self._offset_range(topic, partition).end
@@ -161,7 +177,7 @@ class TopicReader:
         finally:
             self._consumer.unassign()
 
-    def _poll(self) -> Iterator[Message]:
+    def _poll(self) -> list[Message]:
         """Messages and end-of-partition events; waits for the first."""
         deadline = self._clock() + self._read_timeout
         while (first := self._consumer.poll(1.0)) is None:
@@ -169,11 +185,7 @@ class TopicReader:
                 raise SourceError(
                     self._describe(f"no message for {self._read_timeout:.0f} s before the end of the topic")
                 )
-        for message in (first, *self._consumer.consume(BATCH, 0)):
-            error = message.error()
-            if error is not None and error.code() != KafkaError._PARTITION_EOF:
-                raise SourceError(f"Kafka returned an error for {message.topic()}: {error.str()}")
-            yield message
+        return [first, *self._consumer.consume(BATCH, 0)]
 
     @contextmanager
     def _translating(self) -> Iterator[None]:
@@ -191,3 +203,8 @@ class TopicReader:
 
     def _describe(self, symptom: str) -> str:
         return f"broker {self._servers}: {self._last_error or symptom}"
+
+
+def _precedes_end(ends: Mapping[int, int], message: Message) -> bool:
+    """False also for events."""
+    return message.error() is None and cast(int, message.offset()) < ends.get(cast(int, message.partition()), 0)

@@ -18,6 +18,8 @@ DATE_FIELDS = frozenset({"created_at", *(f"kafka.{name}" for name in KAFKA_DATE_
 """No other field holds a date; text in any other field stays text."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+_LENGTH = len("2023-07-15T12:34:56.789Z")
 _LONGEST_WITH_MICROSECONDS = len("2023-07-15T12:34:56.789012Z")  # longer text may have more digits
 _FINER_THAN_MICROSECONDS = re.compile(r"(\.\d{6})\d+", re.ASCII)
 
@@ -92,9 +94,16 @@ def epoch_milliseconds(value: object) -> int | None:
     if not isinstance(value, datetime | str):
         return None
     try:
-        return (as_date(value) - _EPOCH) // timedelta(milliseconds=1)
-    except InvalidMessage:
+        return (_parsed(value) - _EPOCH) // _MILLISECOND
+    except (InvalidMessage, msgspec.ValidationError):
         return None
+
+
+def _parsed(value: datetime | str) -> datetime:
+    """Like `as_date`; faster for a text as `dates_as_text` writes it."""
+    if isinstance(value, str) and len(value) == _LENGTH and value.endswith("Z"):
+        return msgspec.convert(value, datetime)
+    return as_date(value)
 
 
 def _without_finer_digits(value: object) -> object:

@@ -29,6 +29,7 @@ from src.utils.config import ConfigurationError
 logger = logging.getLogger(__name__)
 
 SCHEME = "sqlite://"
+PAGE = 10_000  # rows of a scan in one call
 BUSY_TIMEOUT = 30.0  # seconds to wait for the lock of another writer
 
 # WITHOUT ROWID would be half as fast with random ids. The columns beside the document are for the indexes and the
@@ -97,11 +98,11 @@ class SqliteStore:
             rows = self._connection().execute(self._sql(DOCUMENTS) + where, parameters)
             return in_order((document for (text,) in rows if matches(document := _document(text))), sort, limit)
 
-    def scan(self) -> Iterator[StoredMessage]:
+    def scan(self) -> Iterator[list[StoredMessage]]:
         with _translated_errors():
-            for identifier, *position, timestamp in self._connection().execute(self._sql(POSITIONS)):
-                known = MessagePosition(*position) if None not in position else None
-                yield StoredMessage(str(identifier), known, epoch_milliseconds(timestamp))
+            rows = self._connection().execute(self._sql(POSITIONS))
+            while page := rows.fetchmany(PAGE):
+                yield [_stored_message(*row) for row in page]
 
     def ping(self) -> None:
         with _translated_errors():
@@ -203,6 +204,11 @@ def _row(document: Document) -> tuple[Any, ...]:
         *(StoredMessage.of(document["id"], document.get("kafka")).position or (None, None, None)),
         msgspec.json.encode(dates_as_text(document)).decode(),
     )
+
+
+def _stored_message(identifier: object, topic: Any, partition: Any, offset: Any, timestamp: object) -> StoredMessage:
+    position = None if None in (topic, partition, offset) else MessagePosition(topic, partition, offset)
+    return StoredMessage(str(identifier), position, epoch_milliseconds(timestamp))
 
 
 def _document(text: str) -> Document:

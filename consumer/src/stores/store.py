@@ -21,8 +21,8 @@ class Store(Protocol):
     def find(self, query: Query, limit: int | None, sort: Sort | None) -> Iterable[Document]:
         """Raises StorageUnavailable or UnsupportedQuery."""
 
-    def scan(self) -> Iterator[StoredMessage]:
-        """Every document of the collection, whichever program wrote it. Raises StorageUnavailable."""
+    def scan(self) -> Iterator[list[StoredMessage]]:
+        """Every document of the collection, in pages, whichever program wrote it. Raises StorageUnavailable."""
 
     def ping(self) -> None:
         """Raises StorageUnavailable."""

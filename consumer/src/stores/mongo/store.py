@@ -3,15 +3,12 @@
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 import pymongo
 from bson.errors import BSONError
-from bson.raw_bson import RawBSONDocument
 from pymongo import ReadPreference
 from pymongo.collection import Collection
-from pymongo.cursor import Cursor
 from pymongo.errors import BulkWriteError, DocumentTooLarge, OperationFailure, PyMongoError
 
 from src.model.check_result import CheckResult
@@ -21,7 +18,7 @@ from src.settings import MongoSettings
 from src.stores.document import Document, StoredMessage
 from src.stores.mongo.check import check
 from src.stores.mongo.client import open_collection
-from src.stores.mongo.documents import from_mongo, plain, query_to_mongo, sort_to_mongo, to_mongo
+from src.stores.mongo.documents import from_mongo, query_to_mongo, scanned, sort_to_mongo, to_mongo
 from src.stores.mongo.errors import (
     CAUSES,
     LOGIN_FAILED,
@@ -75,12 +72,12 @@ class MongoStore:
                     raise
                 raise UnsupportedQuery(f"MongoDB rejects the query: {error}") from error
 
-    def scan(self) -> Iterator[StoredMessage]:
+    def scan(self) -> Iterator[list[StoredMessage]]:
         """From the primary: a document that a secondary does not have yet is not lost."""
         fields = {"kafka.topic": 1, "kafka.partition": 1, "kafka.offset": 1, "kafka.timestamp": 1}
-        with self._primary.find({}, fields, batch_size=PAGE) as cursor:
-            while page := _next_page(cursor):
-                yield from page
+        with self._primary.find_raw_batches({}, fields, batch_size=PAGE) as cursor:
+            while (batch := _next_batch(cursor)) is not None:
+                yield scanned(batch)
 
     def ping(self) -> None:
         with self._reconnecting(), translated_errors():
@@ -154,7 +151,7 @@ class MongoStore:
         return self._insert(documents[:middle]) + self._insert(documents[middle:])
 
 
-def _next_page(cursor: Cursor[RawBSONDocument]) -> list[StoredMessage]:
-    """Without the client's time limit, which the server would apply to the whole scan; the socket's is per page."""
+def _next_batch(cursor: Iterator[Any]) -> bytes | None:
+    """Without the client's time limit, which the server would apply to the whole scan; the socket's is per batch."""
     with translated_errors(), pymongo.timeout(0):
-        return [StoredMessage.of(plain(raw["_id"]), plain(raw.get("kafka"))) for raw in islice(cursor, PAGE)]
+        return cast(bytes | None, next(cursor, None))
