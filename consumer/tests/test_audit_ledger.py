@@ -514,7 +514,7 @@ def defined(messages: dict[int, Message], documents: list[Copy], letters: list[C
 
     def is_same(document: Copy, message: Message) -> bool:
         unknown = document.offset not in messages or not is_current(document)
-        return document.id == message.id and (unknown or messages[document.offset].content == message.content)
+        return document.id == message.id and (unknown or messages[document.offset][:2] == message[:2])
 
     current = [document for document in documents if is_current(document)]
     current_letters = [letter for letter in letters if is_current(letter)]

@@ -3,18 +3,14 @@
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
-from itertools import chain
 from threading import Event
-from typing import TypeVar, cast
+from typing import TypeVar
 
-from confluent_kafka import Message
-
-from src.audit.ledger import DeadLetteredMessage, Expiry, Ledger, ProducedMessage
+from src.audit.ledger import DeadLetteredMessage, Expiry, Ledger
 from src.audit.progress import Progress
 from src.audit.report import Report, deleted_by_retention, notes
 from src.dead_letters.dead_letter import original_position, original_timestamp, read_replay_marker
-from src.kafka.messages import record_of
-from src.kafka.topic_reader import OffsetRange, TopicReader, number_of_offsets
+from src.kafka.topic_reader import OffsetRange, TopicReader, TopicValue, number_of_offsets
 from src.settings import Settings
 from src.storage import DataStorage
 from src.utils.progress import ProgressLine
@@ -65,9 +61,9 @@ class Audit:
         """Raises ConsumerError if Kafka or the store cannot be read."""
         with Ledger(self._topic) as ledger:
             progress = self._progress()
-            for batch in self._read("topic", self._topic, progress.settled):
-                ledger.add_produced(_produced(batch))
-            pending = sum(map(len, self._read("pending messages", self._topic, progress.pending)))
+            for batch in self._read("topic", progress.settled):
+                ledger.add_produced(batch)
+            pending = sum(map(len, self._read("pending messages", progress.pending)))
             expired_offsets = deleted_by_retention(self._offset_ranges(self._topic))
             dead_letters = self._offset_ranges(self._settings.kafka.dead_letter_topic)
             ledger.add_dead_lettered(self._dead_lettered(dead_letters))
@@ -95,15 +91,15 @@ class Audit:
         return self._reader.offset_ranges(topic, self._reader.partitions(topic))
 
     def _dead_lettered(self, ranges: Mapping[int, OffsetRange]) -> Iterator[DeadLetteredMessage]:
-        batches = self._read("dead letters", self._settings.kafka.dead_letter_topic, ranges)
-        for record in map(record_of, chain.from_iterable(batches)):
+        records = self._reader.read(self._settings.kafka.dead_letter_topic, ranges)
+        for record in self._show.track("dead letters", records, number_of_offsets(ranges)):
             if read_replay_marker(record) is None:
                 yield DeadLetteredMessage(
                     record.position, original_position(record.headers), original_timestamp(record.headers)
                 )
 
-    def _read(self, task: str, topic: str, ranges: Mapping[int, OffsetRange]) -> Iterator[list[Message]]:
-        return self._tracked(task, self._reader.read_batches(topic, ranges), number_of_offsets(ranges))
+    def _read(self, task: str, ranges: Mapping[int, OffsetRange]) -> Iterator[list[TopicValue]]:
+        return self._tracked(task, self._reader.read_values(self._topic, ranges), number_of_offsets(ranges))
 
     def _tracked(self, task: str, pages: Iterable[list[Item]], total: int | None = None) -> Iterator[list[Item]]:
         """The pages, each of which is done when the next one is asked for."""
@@ -115,10 +111,3 @@ class Audit:
     def _expiry(self) -> Expiry | None:
         ttl = self._storage.ttl_seconds
         return None if ttl is None else Expiry(self._now() - ttl, ttl)
-
-
-def _produced(batch: Iterable[Message]) -> Iterator[ProducedMessage]:
-    for message in batch:
-        kind, milliseconds = message.timestamp()
-        partition, offset = cast(tuple[int, int], (message.partition(), message.offset()))
-        yield partition, offset, message.value(), milliseconds if kind else None

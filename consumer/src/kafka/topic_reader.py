@@ -31,6 +31,10 @@ class OffsetRange(NamedTuple):
         return self.first < self.end
 
 
+TopicValue = tuple[int, int, bytes | None, int | None]
+"""Partition, offset, value and timestamp of a message."""
+
+
 def number_of_offsets(ranges: Mapping[int, OffsetRange]) -> int:
     """At most so many messages are in the ranges."""
     return sum(range_.end - range_.first for range_ in ranges.values() if range_)
@@ -88,20 +92,15 @@ class TopicReader:
 
     def read(self, topic: str, ranges: Mapping[int, OffsetRange]) -> Generator[Record, None, None]:
         """Every message of these ranges, in order within a partition. Messages that arrive meanwhile are not read."""
-        with closing(self.read_batches(topic, ranges)) as batches:
+        with closing(self._read(topic, ranges)) as batches:
             for batch in batches:
                 yield from map(record_of, batch)
 
-    def read_batches(self, topic: str, ranges: Mapping[int, OffsetRange]) -> Generator[list[Message], None, None]:
-        """The same messages as the client's own objects, for a program that needs little of each."""
-        unread = {partition: range_.end for partition, range_ in ranges.items() if range_}
-        with self._assigned([TopicPartition(topic, partition, ranges[partition].first) for partition in unread]):
-            while unread:
-                polled = self._poll()
-                if batch := [message for message in polled if _precedes_end(unread, message)]:
-                    yield batch
-                if len(batch) < len(polled):
-                    self._end_partitions(topic, polled, unread)
+    def read_values(self, topic: str, ranges: Mapping[int, OffsetRange]) -> Generator[list[TopicValue], None, None]:
+        """The same messages in batches, without keys and headers: several times faster."""
+        with closing(self._read(topic, ranges)) as batches:
+            for batch in batches:
+                yield [_topic_value(message) for message in batch]
 
     def close(self) -> None:
         self._consumer.close()
@@ -177,6 +176,16 @@ class TopicReader:
         finally:
             self._consumer.unassign()
 
+    def _read(self, topic: str, ranges: Mapping[int, OffsetRange]) -> Generator[list[Message], None, None]:
+        unread = {partition: range_.end for partition, range_ in ranges.items() if range_}
+        with self._assigned([TopicPartition(topic, partition, ranges[partition].first) for partition in unread]):
+            while unread:
+                polled = self._poll()
+                if batch := [message for message in polled if _precedes_end(unread, message)]:
+                    yield batch
+                if len(batch) < len(polled):
+                    self._end_partitions(topic, polled, unread)
+
     def _poll(self) -> list[Message]:
         """Messages and end-of-partition events; waits for the first."""
         deadline = self._clock() + self._read_timeout
@@ -203,6 +212,12 @@ class TopicReader:
 
     def _describe(self, symptom: str) -> str:
         return f"broker {self._servers}: {self._last_error or symptom}"
+
+
+def _topic_value(message: Message) -> TopicValue:
+    kind, milliseconds = message.timestamp()
+    partition, offset = cast(int, message.partition()), cast(int, message.offset())
+    return partition, offset, message.value(), milliseconds if kind else None
 
 
 def _precedes_end(ends: Mapping[int, int], message: Message) -> bool:

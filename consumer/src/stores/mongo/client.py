@@ -7,17 +7,26 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
+from bson.codec_options import CodecOptions, DatetimeConversion
+from bson.raw_bson import RawBSONDocument
 from pymongo import MongoClient, WriteConcern
 from pymongo.collection import Collection
 from pymongo.errors import PyMongoError
 from pymongo.uri_parser import parse_uri
 
 from src.settings import MongoSettings, StoreUri
-from src.stores.mongo.documents import READABLE
 from src.utils.config import ConfigurationError
 from src.utils.secret import MASK
 
 logger = logging.getLogger(__name__)
+
+# Raw documents are decoded field by field, so that no date is out of range and no `$ref` becomes a reference.
+READABLE: CodecOptions[Any] = CodecOptions(
+    document_class=RawBSONDocument,
+    tz_aware=True,
+    unicode_decode_error_handler="replace",
+    datetime_conversion=DatetimeConversion.DATETIME_AUTO,
+)
 
 
 def open_collection(settings: MongoSettings) -> Collection[Any]:

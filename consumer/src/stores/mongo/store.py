@@ -18,7 +18,7 @@ from src.settings import MongoSettings
 from src.stores.document import Document, StoredMessage
 from src.stores.mongo.check import check
 from src.stores.mongo.client import open_collection
-from src.stores.mongo.documents import from_mongo, query_to_mongo, scanned, sort_to_mongo, to_mongo
+from src.stores.mongo.documents import from_mongo, query_to_mongo, sort_to_mongo, to_mongo
 from src.stores.mongo.errors import (
     CAUSES,
     LOGIN_FAILED,
@@ -30,6 +30,7 @@ from src.stores.mongo.errors import (
     verdicts,
 )
 from src.stores.mongo.indexes import Indexes
+from src.stores.mongo.scan import scanned
 from src.stores.query import Query, Sort, UnsupportedQuery
 from src.utils.config import ConfigurationError
 
