@@ -443,7 +443,9 @@ def test_a_message_is_replayed_with_a_corrected_value(world: World, tmp_path: Pa
     assert read_replays(message.headers).times == 1
     assert (first.code, first.out) == (0, "1 replayed, each confirmed by Kafka\n")
     assert (second.code, second.out) == (1, "")
-    assert "--value-file is for one message, but none match" in second.err
+    assert second.err.startswith(
+        "dead_letters: no messages match, out of 2 dead-lettered messages (1 waiting, 1 replayed,"
+    )
     assert offsets(world.run("list", "--json")) == [42]
 
 

@@ -109,7 +109,7 @@ class Commands:
             self._streams.print_error("dead_letters: there is no dead letter {} {}:{}".format(kind, *options.position))
             return 1
         if options.only_value:
-            return self._print_value(_only(selected, "--value"))
+            return self._print_value(_only(selected, entries, "--value"))
         self._print_dead_letters(selected, as_json=options.json)
         if not options.position:
             self._streams.print_error(_counts(entries, len(selected)))
@@ -120,7 +120,7 @@ class Commands:
         matching = self._matching(entries, options, _settleable(options))
         selected = [entry for entry in matching if entry.position][: options.limit]
         if options.value is not None:
-            _only(selected, "--value-file")
+            _only(selected, entries, "--value-file")
         if selected and not options.dry_run:
             return self.replay_entries(selected, value=options.value, as_json=options.json)
         self._print_entries(selected, as_json=options.json)
@@ -188,10 +188,12 @@ def _settleable(options: argparse.Namespace) -> Sequence[State]:
     return (State.WAITING, State.FOREIGN) if options.any_topic else (State.WAITING,)
 
 
-def _only(entries: Sequence[Entry], option: str) -> Entry:
-    if len(entries) != 1:
-        raise NotOneMessage(f"{option} is for one message, but {len(entries) or 'none'} match; give PARTITION:OFFSET")
-    return entries[0]
+def _only(selected: Sequence[Entry], entries: Sequence[Entry], option: str) -> Entry:
+    if not selected:
+        raise NotOneMessage(_counts(entries, 0))
+    if len(selected) > 1:
+        raise NotOneMessage(f"{option} is for one message, but {len(selected)} match; give PARTITION:OFFSET")
+    return selected[0]
 
 
 def _counts(entries: Sequence[Entry], selected: int) -> str:
