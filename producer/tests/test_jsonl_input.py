@@ -147,33 +147,36 @@ def test_lines_end_only_at_newline_characters() -> None:
 
 
 class Pieces(io.RawIOBase):
-    """A stream that arrives in these pieces."""
+    """A stream that arrives in pieces of these sizes, and then of one byte."""
 
-    def __init__(self, pieces: list[bytes]) -> None:
-        self._pieces = iter(piece for piece in pieces if piece)
+    def __init__(self, content: bytes, sizes: list[int]) -> None:
+        self._content = io.BytesIO(content)
+        self._sizes = iter(sizes)
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        piece = next(self._pieces, b"")
+        piece = self._content.read(next(self._sizes, 1))
         buffer[: len(piece)] = piece
         return len(piece)
 
 
-@given(st.lists(st.binary(max_size=30).map(lambda piece: piece.replace(b"a", b"\n")) | st.just(b'{"id":"b"}\n')))
-def test_lines_are_the_same_in_whatever_pieces_they_arrive(pieces: list[bytes]) -> None:
-    pieces = [b"{}", *pieces]  # so that it is no other format
-    lines = JsonlInput(io.BufferedReader(Pieces(pieces)), clock=lambda: NOON, new_id=lambda: "new-id")
+@given(
+    st.lists(st.sampled_from((b'{"id":"a"}', b"{}", b"", b" \r", b"[]")) | st.binary()), st.lists(st.integers(1, 40))
+)
+def test_lines_are_the_same_in_whatever_pieces_they_arrive(some_lines: list[bytes], sizes: list[int]) -> None:
+    content = b"\n".join([b"{}", *some_lines])  # the first line shows that it is no other format
+    lines = JsonlInput(io.BufferedReader(Pieces(content, sizes)), clock=lambda: NOON, new_id=lambda: "new-id")
 
     messages = all_of(lines)
 
     expected = []
-    for line in b"".join(pieces).split(b"\n"):
+    for line in content.split(b"\n"):
         with suppress(InvalidMessage):
             expected.append(parsed(line))
     assert messages == expected
-    assert lines.read == sum(bool(line.strip()) for line in b"".join(pieces).split(b"\n"))
+    assert lines.read == sum(bool(line.strip()) for line in content.split(b"\n"))
 
 
 def test_lines_without_id_get_different_ids() -> None:

@@ -26,8 +26,6 @@ NO_TIMEOUT = 0  # milliseconds; message.timeout.ms 0 means no timeout
 # Kafka returns these for a whole produce request although a single record may be the cause.
 _REQUEST_ERRORS = (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE, KafkaError.INVALID_RECORD)
 
-_Headers = list[tuple[str, str | bytes | None]]  # as the client declares it; list is invariant
-
 
 class KafkaPublisher:
     """An idempotent producer for one topic, used by one thread; any thread may read `unavailable_reason` and
@@ -112,11 +110,11 @@ class KafkaPublisher:
 
     def _produce(self, records: Sequence[ProducerRecord], request: ProduceRequest) -> int:
         """Returns how many the client has accepted or rejected until its queue was full."""
-        produce, topic = self._client.produce, self._topic
+        produce: Callable[..., None] = self._client.produce
+        topic = self._topic
         for number, (record, on_delivery) in enumerate(zip(records, self._callbacks(request), strict=False)):
-            headers = cast(_Headers, record.headers)
             try:
-                produce(topic, record.value, record.key, headers=headers, on_delivery=on_delivery)
+                produce(topic, record.value, record.key, headers=record.headers, on_delivery=on_delivery)
             except BufferError:
                 return number
             except KafkaException as exception:
