@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from io import StringIO
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import bson
 import pymongo
@@ -18,8 +19,9 @@ from hypothesis import strategies as st
 from pymongo.database import Database
 from rich.console import Console
 
-from bench import table, wire
+from bench import document, table, wire
 from bench.options import FULL, PARTS, QUICK, Options, parse
+from bench.plots import plots
 from bench.process_tree import ProcessTree
 from bench.programs.counted import counting
 from bench.results import Row, as_json, failures_noted, percentile
@@ -220,6 +222,31 @@ def test_a_table_shows_the_metrics_that_were_measured_and_the_notes() -> None:
     assert "6.8" in output.getvalue()
     assert "ours: slow today" in output.getvalue()
     assert "peak" not in output.getvalue()
+
+
+def test_a_document_gets_the_table_of_a_part_between_its_markers() -> None:
+    row = Row("audit", "ours", "all", "SQLite", note="slow today")
+    row.add(messages_per_second=1234.5)
+    text = "a\n\n<!-- bench: audit -->\nold\n<!-- end -->\n\nb <!-- bench: latency -->\nold\n<!-- end -->"
+
+    once = document.replaced(text, "audit", document.markdown([row]))
+
+    assert "| ours | all | SQLite | 1,234 |" in once
+    assert once.startswith("a\n\n<!-- bench: audit -->\n\n| contender | setting |")
+    assert once.endswith("ours: slow today.\n\n<!-- end -->\n\nb <!-- bench: latency -->\nold\n<!-- end -->")
+    assert document.replaced(once, "audit", document.markdown([row])) == once
+
+
+def test_plots_show_the_medians_and_cut_off_an_outlier() -> None:
+    rows = [Row("consumer", name, store=AcknowledgingStore.name) for name in ("our consumer", "limit", "slow & sure")]
+    for row, cpu in zip(rows, (10.0, 5.0, 400.0), strict=True):
+        row.add(cpu_us=cpu)
+
+    found = plots(rows)
+
+    assert list(found) == ["consumer-cpu.svg"]
+    texts = [element.text for element in ElementTree.fromstring(found["consumer-cpu.svg"]).iter() if element.text]
+    assert {"our consumer", "10.0", "slow & sure", "400.0 »"} <= set(texts)
 
 
 # -- measurements

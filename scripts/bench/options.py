@@ -56,6 +56,7 @@ class Options:
     kafka: str | None = None
     mongodb: str | None = None
     folder: Path | None = None
+    document: bool = False
     quiet: bool = False
 
     @property
@@ -114,6 +115,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--kafka", type=kafka_servers, metavar="HOST:PORT", help="your Kafka")
     parser.add_argument("--mongodb", type=mongodb_uri, metavar="URI", help="your MongoDB, as a further store")
     parser.add_argument("--folder", type=Path, metavar="FOLDER", help="for the results")
+    parser.add_argument(
+        "--document", action="store_true", help="write the tables and plots into docs/performance.md and docs/images"
+    )
     parser.add_argument("--quiet", action="store_true", help="show no progress")
     return parser
 

@@ -10,10 +10,11 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from bench import machine, table
+from bench import document, machine, table
 from bench.kafka import kafka
 from bench.options import Options
 from bench.parts import audit, consumer, instructions, latency, producer
+from bench.plots import plots
 from bench.process_tree import is_supported
 from bench.results import Row, as_json
 from bench.stores import MongoStore, SqliteStore, acknowledging_store
@@ -47,7 +48,9 @@ def run(options: Options, arguments: Sequence[str]) -> int:
     with _workbench(options, folder) as bench:
         for name in options.parts:
             rows += PARTS[name](bench)
-            _write(folder / "results.json", about, rows)
+            _write(folder, about, rows)
+    if options.document:
+        document.update(about, rows, plots(rows))
     table.show(rows, Console(width=None if sys.stdout.isatty() else OUTPUT_WIDTH))
     print(f"Results: {folder}")
     return int(any(row.failed for row in rows))
@@ -83,6 +86,9 @@ def _progress(options: Options) -> Iterator[Callable[[str], None]]:
             yield lambda text: progress.update(task, description=text)
 
 
-def _write(file: Path, about: Mapping[str, Any], rows: Sequence[Row]) -> None:
+def _write(folder: Path, about: Mapping[str, Any], rows: Sequence[Row]) -> None:
+    for name, plot in plots(rows).items():
+        (folder / name).write_text(plot, encoding="utf-8")
     content = {"machine": about, "rows": [as_json(row) for row in rows]}
-    file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    (folder / "results.json").write_text(text, encoding="utf-8")

@@ -20,7 +20,7 @@ def show(rows: Sequence[Row], console: Console) -> None:
 
 def table(part: str, rows: Sequence[Row]) -> Table:
     """The median of each metric and, where there were several rounds, its range."""
-    metrics = [name for name in METRICS if any(name in row.metrics for row in rows)]
+    metrics = metrics_of(rows)
     titles = [name for name in ("store", "guarantee") if any(getattr(row, name) for row in rows)]
     result = Table("contender", "setting", title=part, title_justify="left", box=box.SIMPLE_HEAD)
     for name in metrics:
@@ -31,6 +31,11 @@ def table(part: str, rows: Sequence[Row]) -> Table:
         numbers = (cell(row, name) for name in metrics)
         result.add_row(row.contender, row.setting, *numbers, *(getattr(row, name) for name in titles))
     return result
+
+
+def metrics_of(rows: Sequence[Row]) -> list[str]:
+    """Those that were measured for any of the rows."""
+    return [name for name in METRICS if any(name in row.metrics for row in rows)]
 
 
 def cell(row: Row, metric: str) -> str:
