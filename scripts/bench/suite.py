@@ -45,7 +45,7 @@ def run(options: Options, arguments: Sequence[str]) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     about = machine.describe(arguments)
     rows: list[Row] = []
-    with _workbench(options, folder) as bench:
+    with workbench(options, folder) as bench:
         for name in options.parts:
             rows += PARTS[name](bench)
             _write(folder, about, rows)
@@ -66,7 +66,7 @@ def _require(options: Options) -> None:
 
 
 @contextmanager
-def _workbench(options: Options, folder: Path) -> Iterator[Workbench]:
+def workbench(options: Options, folder: Path) -> Iterator[Workbench]:
     further = [MongoStore(options.mongodb)] if options.mongodb else []
     with acknowledging_store() as store, kafka(options.kafka, folder) as found, _progress(options) as show:
         yield Workbench(options, found, store, SqliteStore(folder), further, folder, show)

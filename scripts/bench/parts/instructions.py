@@ -20,7 +20,7 @@ from local.children import run_program
 from local.errors import CannotRun
 from local.plan import ROOT
 
-SIZES = (2_000, 22_000)
+SIZES = (1_000, 11_000)
 BATCH = 5_000
 TIMEOUT = 900.0  # seconds
 
@@ -49,35 +49,39 @@ MACHINE = Counter(
 )  # fmt: skip
 
 
+Count = Callable[[Counter, int], int]
+"""All instructions of a run with this number of messages."""
+
+
 def run(bench: Workbench) -> list[Row]:
-    limit, *_ = consumers.limits()
-    ours = consumers.ours(embedded=bench.kafka.embedded)
-    rows = [
-        _measured(bench, _consumer_row(bench, contender), partial(_consumer, bench, contender))
-        for contender in (ours, limit)
-    ]
-    for name, count in (("our producer", _producer), ("bare produce", _bare_produce)):
-        rows.append(_measured(bench, Row("instructions", name, "generated messages"), partial(count, bench)))
+    has_valgrind = shutil.which("valgrind") is not None
+    rows = []
+    for contender, (setting, count) in programs(bench).items():
+        note = "" if has_valgrind else "machine instructions are not counted: valgrind is not installed"
+        row = Row("instructions", contender, setting, note=note)
+        for counter in [PYTHON, MACHINE] if has_valgrind else [PYTHON]:
+            bench.show(f"{row.title}, {counter.metric}")
+            with failures_noted(row):
+                row.add(**{counter.metric: per_message(partial(count, counter))})
+        rows.append(row)
     return rows
 
 
-def _consumer_row(bench: Workbench, contender: Contender) -> Row:
-    return Row("instructions", contender.name, f"batch {BATCH:,}", bench.acknowledging.name)
+def programs(bench: Workbench) -> dict[str, tuple[str, Count]]:
+    """By name: the setting, and how the instructions for a number of messages are counted."""
+    ours, limit = consumers.ours(embedded=bench.kafka.embedded), consumers.limits()[0]
+    return {
+        ours.name: (f"batch {BATCH:,}", partial(_consumer, bench, ours)),
+        limit.name: (f"batch {BATCH:,}", partial(_consumer, bench, limit)),
+        "our producer": ("generated messages", partial(_producer, bench)),
+        "bare produce": ("generated messages", partial(_bare_produce, bench)),
+    }
 
 
-def counters() -> list[Counter]:
-    return [PYTHON, MACHINE] if shutil.which("valgrind") else [PYTHON]
-
-
-def _measured(bench: Workbench, row: Row, count: Callable[[Counter, int], int]) -> Row:
-    for counter in counters():
-        bench.show(f"{row.title}, {counter.metric}")
-        with failures_noted(row):
-            small, large = (count(counter, messages) for messages in SIZES)
-            row.add(**{counter.metric: (large - small) / (SIZES[1] - SIZES[0])})
-    if not shutil.which("valgrind"):
-        row.note = row.note or "machine instructions are not counted: valgrind is not installed"
-    return row
+def per_message(count: Callable[[int], int]) -> float:
+    """Without start and stop. Raises CannotRun."""
+    small, large = SIZES
+    return (count(large) - count(small)) / (large - small)
 
 
 def _consumer(bench: Workbench, contender: Contender, counter: Counter, messages: int) -> int:
