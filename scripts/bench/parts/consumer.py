@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from statistics import median
 
 from bench import consumers
 from bench.contender import Contender
@@ -14,7 +13,6 @@ from bench.workbench import SMALL, Workbench
 from local.errors import CannotRun
 
 LIMIT_BATCH = 5_000
-MOST_STARTS = 3
 
 
 @dataclass
@@ -108,7 +106,7 @@ def _starts(bench: Workbench, entries: Sequence[Entry]) -> dict[tuple[str, str, 
 
 def _start(bench: Workbench, entry: Entry) -> float:
     bench.show(f"{entry.row.title}, warm-up")
-    return median(_run(bench, entry, SMALL).cpu_seconds for _ in range(min(bench.sizes.rounds, MOST_STARTS)))
+    return min(_run(bench, entry, SMALL).cpu_seconds for _ in range(bench.sizes.starts))
 
 
 def _measure(bench: Workbench, entry: Entry, messages: int, start_cpu_seconds: float) -> None:
