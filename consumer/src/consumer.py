@@ -108,7 +108,7 @@ class DataConsumer:
             )
         )
         self._metrics.healthy.set_function(lambda: not self.readiness_failures())
-        self._waiting: deque[list[Record]] = deque()
+        self._waiting: deque[Sequence[Record]] = deque()
         self._paused = False
         self._full_since: float | None = None
         self._look_up: Future[None] | None = None
@@ -194,7 +194,7 @@ class DataConsumer:
         if self._waiting and not self._writer.full:
             self._submit(self._waiting.popleft())
 
-    def _submit(self, records: list[Record]) -> None:
+    def _submit(self, records: Sequence[Record]) -> None:
         self._full_since = None
         self._last_work = self._clock()
         self._writer.submit(records)

@@ -13,15 +13,15 @@ before the fraction, the format without dashes and colons, and a date without ti
 """
 
 import json
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 import msgspec
 
 from src.model.errors import InvalidMessage
 from src.model.record import Record
-from src.stores.document import as_date
+from src.stores.document import ValidDocument, as_date
+from src.stores.ordinary import ordinary_documents
 from src.stores.validation import require_encodable
 
 REASONS = (
@@ -48,7 +48,6 @@ REASONS = (
 )
 """Every `reason` of the InvalidMessage errors that DataProcessor raises."""
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _UTF16 = (b"\xff\xfe", b"\xfe\xff", b"{\x00", b"\x00{\x00")
 _REGISTRY_PREFIX = 5  # bytes that a schema registry's serializer prepends: a zero and the schema's id
 
@@ -65,27 +64,22 @@ _KINDS = {
 _decode = msgspec.json.Decoder().decode
 
 
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
 class DataProcessor:
-    """Turns messages into documents, one at a time."""
-
-    def __init__(self, clock: Callable[[], datetime] = _now) -> None:
-        self._clock = clock
+    """Turns messages into documents."""
 
     def process(self, record: Record) -> dict[str, Any]:
-        """The document of a record: its message, and its origin in the field `kafka`. Raises InvalidMessage."""
-        document = self.check(_object(record.value))
-        document["kafka"] = {
-            "topic": record.topic,
-            "partition": record.partition,
-            "offset": record.offset,
-            "timestamp": _date(record.timestamp),
-            "received_at": as_date(self._clock()),
-        }
-        return document
+        """The document of a record. Raises InvalidMessage."""
+        return self.check(_object(record.value))
+
+    def process_ordinary(self, records: Sequence[Record]) -> list[ValidDocument | None]:
+        """The valid documents of ordinary messages; None for each record that is left to `process`.
+
+        The documents are those that `process` and the store's validation return, in a tenth of the time. For a
+        subclass with rules of its own no message is ordinary.
+        """
+        if type(self).process is not DataProcessor.process or type(self).check is not DataProcessor.check:
+            return [None] * len(records)
+        return ordinary_documents([record.value or b"" for record in records])
 
     def check(self, message: Mapping[str, Any]) -> dict[str, Any]:
         """The document of a decoded message. Raises InvalidMessage."""
@@ -187,16 +181,6 @@ def _require_no_reserved_field(message: Mapping[str, Any]) -> None:
 def _require_type(message: Mapping[str, Any], field: str, kind: type) -> None:
     if field in message and not isinstance(message[field], kind):
         raise InvalidMessage(f"invalid_{field}", f"{field} is {_kind(message[field])} instead of {_KINDS[kind]}")
-
-
-def _date(milliseconds: int | None) -> datetime | None:
-    """The record's timestamp; None if Kafka has none, or one out of range (a producer may write any number)."""
-    if milliseconds is None:
-        return None
-    try:
-        return _EPOCH + timedelta(0, 0, 0, milliseconds)
-    except OverflowError:
-        return None
 
 
 def _kind(value: Any) -> str:

@@ -8,8 +8,8 @@ from src.model.check_result import CheckResult
 from src.model.errors import StorageUnavailable
 from src.model.verdict import Outcome, Verdict
 from src.settings import MongoSettings
-from src.stores.deduplication import save_once
-from src.stores.document import StoredMessage, dates_as_text
+from src.stores.deduplication import save_once, save_valid_once
+from src.stores.document import DocumentBatch, StoredMessage, dates_as_text
 from src.stores.mongo.store import MongoStore
 from src.stores.query import Sort, UnsupportedQuery, normalized
 from src.stores.sqlite import SCHEME, SqliteStore
@@ -81,6 +81,10 @@ class DataStorage:
         Of several documents with one id the first is stored.
         """
         return save_once(self._store, documents)
+
+    def save_valid(self, batch: DocumentBatch) -> list[Verdict]:
+        """The same for documents that are valid, with the records that they were made from."""
+        return save_valid_once(self._store, batch)
 
     def scan(self) -> Iterator[list[StoredMessage]]:
         """The id, position and timestamp of every stored document, in pages. Raises StorageUnavailable."""

@@ -30,7 +30,7 @@ from src.pipeline.storage_writer import Storage
 from src.pipeline.writer_thread import WriterThread
 from src.settings import ConsumerSettings, KafkaSettings
 from src.storage import DataStorage
-from src.stores.document import Document
+from src.stores.document import Document, dates_as_text
 from src.utils.metrics import ConsumerMetrics
 from tests.fake_kafka import CommitResult, FakeAdmin, FakeConsumer, FakeMessage, FakeTopic
 from tests.fake_storage import FakeStore
@@ -90,7 +90,7 @@ class Sent(NamedTuple):
     def kind(self) -> str:
         if self.value is None:
             return "MARKER"
-        return "POISON" if self.message is None else str(self.message["kind"])
+        return "POISON" if self.message is None else str(self.message["metadata"]["kind"])
 
     @property
     def id(self) -> str:
@@ -218,7 +218,7 @@ class FaultyStore(FakeStore):
         self._faults = faults
         self._pause = pause
 
-    def insert(self, documents: Sequence[Document]) -> list[Verdict]:
+    def insert_documents(self, documents: Sequence[Document]) -> list[Verdict]:
         fault = self._fault()
         if fault is Fault.THROTTLED:
             return [deferred() if index % 2 else self._insert(each) for index, each in enumerate(documents)]
@@ -239,11 +239,12 @@ class FaultyStore(FakeStore):
         return self._faults.next()
 
     def _insert(self, document: Document) -> Verdict:
-        if document["kind"] == "REJECTED":
+        kind = document["metadata"]["kind"]
+        if kind == "REJECTED":
             return rejected("validation_failed")
-        if document["kind"] == "HOPELESS":
+        if kind == "HOPELESS":
             return failed()
-        if document["kind"] == "FLAKY" and document["id"] not in self._failed:
+        if kind == "FLAKY" and document["id"] not in self._failed:
             self._failed.add(document["id"])
             return failed()
         return super()._insert(document)
@@ -383,16 +384,20 @@ class World:
         if kind in (Kind.POISON, Kind.MARKER):
             return Sent(b"{" if kind is Kind.POISON else None)
         number = sum(map(len, self.sent.values()))
-        message: dict[str, Any] = {"id": str(number), "kind": kind.name, "number": number}
+        message: dict[str, Any] = {"id": str(number), "metadata": {"kind": kind.name}}
+        if number % 2:  # exactly the fields of the specification
+            message |= {"name": "item", "created_at": "2023-07-15T12:34:56.789Z"}
         earlier = [sent.message for log in self.sent.values() for sent in log if sent.message]
         if kind in (Kind.REPEATED, Kind.CONFLICT):
-            repeated = earlier[number % len(earlier)] if earlier else message | {"kind": "GOOD"}
+            repeated = earlier[number % len(earlier)] if earlier else message | {"metadata": {"kind": "GOOD"}}
             message = repeated if kind is Kind.REPEATED else {**repeated, "number": number}
         return Sent(json.dumps(message).encode(), message)
 
     def _is_stored(self, sent: Sent) -> bool:
         document = self.database.documents.get(sent.id)
-        return document is not None and {k: v for k, v in document.items() if k != "kafka"} == sent.message
+        if document is None or sent.message is None:
+            return False
+        return dates_as_text({**document, "kafka": None}) == {**sent.message, "kafka": None}
 
     def _is_conflict(self, sent: Sent) -> bool:
         """Whether another message has this one's id."""
@@ -473,7 +478,7 @@ class Process:
         self.now = 1000.0
         self.store_faults, self.dead_letter_faults = Faults(), Faults()
         self._world = world
-        self._waiting: deque[list[Record]] = deque()
+        self._waiting: deque[Sequence[Record]] = deque()
         self._executor = SteppedExecutor()
         self._stop = SteppedStop(self._executor.pause)
         self.member = world.parts.member(

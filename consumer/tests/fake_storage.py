@@ -6,7 +6,7 @@ from threading import Event
 from src.model.check_result import CheckResult
 from src.model.errors import StorageUnavailable
 from src.model.verdict import DUPLICATE_KEY, STORED, Outcome, Verdict
-from src.stores.document import Document, StoredMessage
+from src.stores.document import Document, DocumentBatch, StoredMessage
 from src.stores.matching import in_order, matcher
 from src.stores.query import Query, Sort
 from tests.fakes import DEADLINE
@@ -27,7 +27,10 @@ class FakeStore:
         self.gate: Event | None = None
         self.has_indexes = self.closed = False
 
-    def insert(self, documents: Sequence[Document]) -> list[Verdict]:
+    def insert(self, batch: DocumentBatch) -> list[Verdict]:
+        return self.insert_documents([batch.fields(index) for index in range(len(batch.documents))])
+
+    def insert_documents(self, documents: Sequence[Document]) -> list[Verdict]:
         self.inserts.append([document["id"] for document in documents])
         if self.gate is not None:
             assert self.gate.wait(DEADLINE)

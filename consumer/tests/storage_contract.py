@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from src.model.errors import StorageUnavailable
 from src.model.position import MessagePosition
-from src.model.verdict import Outcome
+from src.model.record import Record
+from src.model.verdict import STORED, Outcome
 from src.storage import DataStorage, StoredMessage, UnsupportedQuery
-from src.stores.document import epoch_milliseconds
+from src.stores.document import DocumentBatch, SpecifiedMessage, ValidDocument, epoch_milliseconds
 
 Message = dict[str, Any]
 
@@ -173,6 +174,62 @@ class StorageContract:
             "timestamp": "2023-07-15T12:34:56.789Z",
             "received_at": "2023-07-15T12:34:56.789Z",
         }
+
+    @pytest.mark.parametrize("offset", [7, 2**31 - 1, 2**31])
+    @pytest.mark.parametrize(
+        ("timestamp", "date"),
+        [
+            (None, None),
+            (0, "1970-01-01T00:00:00.000Z"),
+            (-1, "1969-12-31T23:59:59.999Z"),
+            (253_402_300_799_999, "9999-12-31T23:59:59.999Z"),
+            (253_402_300_800_000, None),
+            (1_689_424_500_123_456_789, None),  # nanoseconds by mistake
+            (-(2**63), None),
+        ],
+    )
+    def test_every_form_of_a_document_is_found_with_the_origin_of_its_record(
+        self, storage: DataStorage, offset: int, timestamp: int | None, date: str | None
+    ) -> None:
+        documents: list[ValidDocument] = [
+            SpecifiedMessage("a", "item", DAY, {"source": "s"}),
+            {"id": "b", "name": "item", "created_at": DAY, "metadata": {"source": "s"}},
+        ]
+        records = [Record("t", partition, offset, None, b"", timestamp=timestamp) for partition in (0, 3)]
+
+        verdicts = storage.save_valid(DocumentBatch(documents, records, 1_689_424_500_123))
+
+        assert verdicts == [STORED, STORED]
+        for identifier, partition in (("a", 0), ("b", 3)):
+            assert storage.get({"id": identifier}) == [
+                {
+                    "id": identifier,
+                    "name": "item",
+                    "created_at": "2023-07-15T12:34:56.789Z",
+                    "metadata": {"source": "s"},
+                    "kafka": {
+                        "topic": "t",
+                        "partition": partition,
+                        "offset": offset,
+                        "timestamp": date,
+                        "received_at": "2023-07-15T12:35:00.123Z",
+                    },
+                }
+            ]
+        stored = {each.position for page in storage.scan() for each in page}
+        assert stored == {each.position for each in records}
+
+    def test_the_forms_of_a_document_are_compared_by_their_content(self, storage: DataStorage) -> None:
+        specified = SpecifiedMessage("1", "item", DAY, {"source": "s"})
+        records = [Record("t", 0, offset, None, b"") for offset in range(4)]
+        other = SpecifiedMessage("1", "item", DAY, {"source": "other"})
+
+        documents: list[ValidDocument] = [specified, specified.as_dict(), other, other.as_dict()]
+        first = storage.save_valid(DocumentBatch(documents, records, 0))
+        again = storage.save_valid(DocumentBatch(documents, records, 0))
+
+        assert [each.outcome.name for each in first] == ["STORED", "DUPLICATE", "REJECTED", "REJECTED"]
+        assert [each.outcome.name for each in again] == ["DUPLICATE", "DUPLICATE", "REJECTED", "REJECTED"]
 
     def test_the_callers_document_is_not_changed(self, storage: DataStorage) -> None:
         given = message("1", kafka=origin(7))

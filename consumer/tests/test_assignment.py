@@ -207,7 +207,7 @@ def test_a_stopped_partition_is_not_readable_and_gives_its_reason() -> None:
 
     assignment[0].gap = "offset 5 no longer exists"
 
-    assert assignment.readable == [1]
+    assert list(assignment.readable) == [1]
     assert assignment.gaps == {0: "offset 5 no longer exists"}
     assignment.assign({0: Start()})
     assert assignment.gaps == {}

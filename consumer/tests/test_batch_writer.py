@@ -196,9 +196,9 @@ class FailsDuringInsert(FakeStore):
         self._written = written
         self._responds = responds
 
-    def insert(self, documents: Sequence[Document]) -> list[Verdict]:
+    def insert_documents(self, documents: Sequence[Document]) -> list[Verdict]:
         if self.inserts:
-            return super().insert(documents)
+            return super().insert_documents(documents)
         self.outages = 3
         self.inserts.append([document["id"] for document in documents])
         verdicts = [self._insert(document) for document in documents[: self._written]]
@@ -286,9 +286,9 @@ class RevokesDuringInsert(FakeStore):
         super().__init__()
         self._ownership = ownership
 
-    def insert(self, documents: Sequence[Document]) -> list[Verdict]:
+    def insert_documents(self, documents: Sequence[Document]) -> list[Verdict]:
         self._ownership.revoked.add(1)
-        return super().insert(documents)
+        return super().insert_documents(documents)
 
 
 def test_a_message_whose_partition_is_revoked_between_two_attempts_is_neither_retried_nor_settled_here() -> None:

@@ -17,6 +17,7 @@ from confluent_kafka import Consumer, KafkaError, TopicPartition
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from msgspec.structs import replace
 
 from src.kafka.assignment import Assignment
 from src.kafka.group_member import GroupMember
@@ -209,7 +210,7 @@ def test_the_invariant_holds_in_every_order_of_events() -> None:
 
 
 class SettlesWhatItTracks(Assignment):
-    def track(self, records: Sequence[Record]) -> list[Record]:
+    def track(self, records: Sequence[Record]) -> Sequence[Record]:
         tracked = super().track(records)
         self.settle(tracked)
         return tracked
@@ -218,7 +219,7 @@ class SettlesWhatItTracks(Assignment):
 class IgnoresNumbers(Assignment):
     def settle(self, records: Iterable[Record]) -> None:
         numbers = {partition: state.number or 0 for partition, state in self._states.items()}
-        super().settle(record._replace(assignment=numbers.get(record.partition, 0)) for record in records)
+        super().settle(replace(record, assignment=numbers.get(record.partition, 0)) for record in records)
 
 
 class TrustsThePosition(Assignment):

@@ -4,7 +4,7 @@ import copy
 import json
 import math
 from collections.abc import Callable, Mapping
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from typing import Any
 
 import pytest
@@ -14,12 +14,14 @@ from hypothesis import strategies as st
 from src.data_processor import REASONS, DataProcessor
 from src.model.errors import InvalidMessage
 from src.model.record import Record
+from src.stores.document import fields_of
+from src.stores.ordinary import MAX_BYTES
 from src.stores.validation import MAX_DEPTH, validated
 from tests.naughty import IDS, INVALID, INVALID_DATES, MESSAGE, STRINGS, VALID, VALID_DATES, VALUE, wrapping
 
 NOW = datetime(2026, 11, 23, 14, 47, 15, 123987, tzinfo=UTC)
 
-processor = DataProcessor(clock=lambda: NOW)
+processor = DataProcessor()
 
 DECIDED_BY_CONTENT = (
     "connect_envelope",
@@ -47,11 +49,17 @@ json_values = st.recursive(
 )
 
 
-def process(value: bytes | None, *, timestamp: int | None = None) -> dict[str, Any]:
-    """The document of a value: processed, and validated as the storage does."""
-    document = processor.process(Record("data-topic", 2, 41, b"some other key", value, timestamp=timestamp))
-    validated(document)
+def process(value: bytes | None) -> dict[str, Any]:
+    """The document of a value: processed, and validated as the storage does. Ordinary messages are processed twice."""
+    record = Record("data-topic", 2, 41, b"some other key", value)
+    [ordinary] = processor.process_ordinary([record])
+    document = dict(validated(processor.process(record)))
+    assert ordinary is None or repr(fields_of(ordinary)) == repr(document)
     return document
+
+
+def is_ordinary(*values: bytes | None) -> list[bool]:
+    return [each is not None for each in processor.process_ordinary([Record("t", 0, 0, None, each) for each in values])]
 
 
 def check(message: Mapping[str, Any]) -> dict[str, Any]:
@@ -70,54 +78,16 @@ def outcome(attempt: Callable[[], object]) -> str:
     return "valid"
 
 
-def test_a_document_is_the_message_and_its_origin() -> None:
-    document = process(VALUE, timestamp=1_689_424_500_123)
+def test_a_document_is_the_message_with_its_date() -> None:
+    document = process(VALUE)
 
-    assert document == {
-        **MESSAGE,
-        "created_at": datetime(2023, 7, 15, 12, 34, 56, 789000, tzinfo=UTC),
-        "kafka": {
-            "topic": "data-topic",
-            "partition": 2,
-            "offset": 41,
-            "timestamp": datetime(2023, 7, 15, 12, 35, 0, 123000, tzinfo=UTC),
-            "received_at": datetime(2026, 11, 23, 14, 47, 15, 123000, tzinfo=UTC),
-        },
-    }
+    assert document == {**MESSAGE, "created_at": datetime(2023, 7, 15, 12, 34, 56, 789000, tzinfo=UTC)}
 
 
 def test_only_an_id_is_required_and_unknown_fields_are_kept() -> None:
     document = process(b'{"id": "1", "$schema": "/mediawiki/1.0.0", "labels": {"kubernetes.io/config": "seen"}}')
 
-    del document["kafka"]
     assert document == {"id": "1", "$schema": "/mediawiki/1.0.0", "labels": {"kubernetes.io/config": "seen"}}
-
-
-def test_the_default_clock_is_the_machines() -> None:
-    before = datetime.now(UTC) - timedelta(milliseconds=1)
-
-    received = DataProcessor().process(Record("t", 0, 0, None, VALUE))["kafka"]["received_at"]
-
-    assert before <= received <= datetime.now(UTC)
-
-
-@pytest.mark.parametrize(
-    ("milliseconds", "instant"),
-    [
-        (None, None),
-        (0, datetime(1970, 1, 1, tzinfo=UTC)),
-        (-1, datetime(1969, 12, 31, 23, 59, 59, 999000, tzinfo=UTC)),
-        (253_402_300_799_999, datetime(9999, 12, 31, 23, 59, 59, 999000, tzinfo=UTC)),
-        (253_402_300_800_000, None),
-        (1_689_424_500_123_456_789, None),  # nanoseconds by mistake
-        (2**63 - 1, None),
-        (-(2**63), None),
-    ],
-)
-def test_a_record_timestamp_out_of_range_does_not_make_the_message_invalid(
-    milliseconds: int | None, instant: datetime | None
-) -> None:
-    assert process(VALUE, timestamp=milliseconds)["kafka"]["timestamp"] == instant
 
 
 @pytest.mark.parametrize(("expected", "value"), [(name, value) for name, values in INVALID.items() for value in values])
@@ -224,6 +194,51 @@ def test_raw_and_decoded_messages_have_the_same_rules(value: bytes) -> None:
     message = json.loads(value, parse_int=lambda digits: int(digits[:40]))
 
     assert outcome(lambda: check(message)) == outcome(lambda: process(value))
+
+
+def test_the_usual_messages_are_ordinary() -> None:
+    with_own_fields = b'{"id": "1", "amount": 1.5, "tags": ["a"], "at": {"x": [{"y": null}]}}'
+    dates = [json.dumps({"id": "1", "created_at": date}).encode() for date in VALID_DATES]
+
+    assert all(is_ordinary(VALUE, rb'{"id": "\u00e9"}', with_own_fields, *dates))
+
+
+def test_what_takes_a_closer_look_is_not_ordinary() -> None:
+    nul_in_key = json.dumps({"id": "1", "metadata": {"a\0b": 1}}).encode()
+    deep = b'{"id": "1", "a": ' + b"[" * 6 + b"]" * 6 + b"}"
+    large = json.dumps({"id": "1", "a": "x" * MAX_BYTES}).encode()
+
+    assert not any(is_ordinary(None, b"{", b'{"id": ""}', nul_in_key, deep, large))
+
+
+def test_a_processor_with_rules_of_its_own_has_no_ordinary_messages() -> None:
+    class Strict(DataProcessor):
+        def check(self, message: Mapping[str, Any]) -> dict[str, Any]:
+            raise InvalidMessage("strict", "nothing is valid")
+
+    assert Strict().process_ordinary([Record("t", 0, 0, None, VALUE)]) == [None]
+
+
+ordinary_fields = st.fixed_dictionaries(
+    {"id": st.text(max_size=3)},
+    optional={
+        "name": st.text(max_size=3) | json_values,
+        "metadata": st.dictionaries(json_keys, json_values, max_size=2) | json_values,
+        "created_at": st.sampled_from([*VALID_DATES, *INVALID_DATES]) | json_values,
+        "_id": json_values,
+        "kafka": json_values,
+        "own": json_values,
+    },
+)
+
+
+@given(ordinary_fields, st.booleans())
+def test_ordinary_messages_have_the_documents_that_any_message_has(fields: dict[str, Any], ensure_ascii: bool) -> None:
+    value = json.dumps(fields, ensure_ascii=ensure_ascii).encode(errors="surrogatepass")
+
+    result = outcome(lambda: process(value))
+
+    assert result == "valid" or is_ordinary(value) == [False]
 
 
 @given(st.binary())

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from src.dead_letters.dead_letter import (
     ATTEMPTS,
@@ -66,7 +67,7 @@ def raised(error: Exception) -> Exception:
 def rejection(headers: Any = HEADERS, *, error: Exception | None = None, **fields: Any) -> Rejection:
     record = Record("data-topic", 2, 41, b"\x00key", b"{", tuple(headers), 1_689_424_500_123)
     error = error or raised(InvalidMessage("not_json", "the value is not JSON"))
-    record = record._replace(**fields)
+    record = replace(record, **fields)
     return Rejection(record, "not_json", "process", error, 3, FAILED_AT, FAILED_AT + 60)
 
 

@@ -5,6 +5,7 @@ from threading import Event
 
 import pytest
 from confluent_kafka import KafkaError
+from msgspec.structs import replace
 
 from src.dead_letters.dead_letter import (
     REPLAYS,
@@ -91,7 +92,7 @@ def test_a_message_is_replayed_unchanged_with_one_more_header(world: World) -> N
 
 
 def test_each_replay_marker_is_in_the_partition_of_its_dead_letter(world: World) -> None:
-    selected = [record._replace(partition=3) for record in dead_letters(2)]
+    selected = [replace(record, partition=3) for record in dead_letters(2)]
 
     world.replay(selected)
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from src.dead_letters.dead_letter import OFFSET, PARTITION, TOPIC, replay_headers
 from src.dead_letters.entries import State
@@ -55,7 +56,7 @@ def hostile(text: str) -> Record:
     record = dead_lettered(1, key=content, value=content, headers=((name, content), ("b", content)))
     position = ((TOPIC, content), (PARTITION, b"0"), (OFFSET, b"1"))
     block = tuple((name, content) for name, _ in record.headers[2:] if name not in (PARTITION, OFFSET, TOPIC))
-    return record._replace(headers=(*record.headers[:2], *block, *position))
+    return replace(record, headers=(*record.headers[:2], *block, *position))
 
 
 @pytest.mark.parametrize("text", [*STRINGS, "\ud800"])
@@ -137,7 +138,7 @@ def test_details_of_a_foreign_record_contain_what_is_known() -> None:
 
 
 def test_a_timestamp_outside_of_the_calendar_is_shown_as_a_number() -> None:
-    record = dead_lettered(1, timestamp=2**62)._replace(timestamp=-(2**62))
+    record = replace(dead_lettered(1, timestamp=2**62), timestamp=-(2**62))
 
     assert f", {2**62}" in "\n".join(details(record, State.WAITING))
     assert json.loads(record_as_json(record, State.WAITING))["dead_lettered_at"] == str(-(2**62))

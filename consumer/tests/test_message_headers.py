@@ -30,7 +30,7 @@ def consumed(*headers: Sequence[tuple[bytes, bytes | None]]) -> list[Message]:
 
 
 def test_names_of_any_bytes_keep_their_order_repeats_and_nulls() -> None:
-    headers = MessageHeaders(*consumed(HEADERS))
+    headers = MessageHeaders(consumed(HEADERS)[0])
 
     assert tuple(headers) == READ
     assert (headers[1], headers[3:], len(headers)) == (READ[1], READ[3:], len(READ))
@@ -47,7 +47,7 @@ def test_the_client_cuts_a_name_at_its_first_nul_and_returns_no_more_than_100_00
 
 
 def test_a_message_without_headers_has_none() -> None:
-    assert tuple(MessageHeaders(*consumed(()))) == ()
+    assert tuple(MessageHeaders(consumed(())[0])) == ()
 
 
 def test_headers_keep_their_message_alive() -> None:

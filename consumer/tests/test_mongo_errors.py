@@ -1,12 +1,12 @@
 """The meaning of each of MongoDB's errors, from errors that the tests construct."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from bson.errors import InvalidDocument
 from pymongo.errors import (
     AutoReconnect,
-    BulkWriteError,
     ConfigurationError,
     DocumentTooLarge,
     ExecutionTimeout,
@@ -21,11 +21,11 @@ from pymongo.errors import (
 
 from src.model.errors import StorageUnavailable
 from src.model.verdict import STORED, Outcome
-from src.stores.mongo.errors import rejection_reason, unavailable, verdicts
+from src.stores.mongo.errors import InsertResponse, rejection_reason, unavailable, verdicts
 
 
-def bulk_error(*faults: dict[str, Any], unconfirmed: list[dict[str, Any]] | None = None) -> BulkWriteError:
-    return BulkWriteError({"writeErrors": list(faults), "writeConcernErrors": unconfirmed or [], "nInserted": 0})
+def response(inserted: int, *faults: dict[str, Any], unconfirmed: Sequence[dict[str, Any]] = ()) -> InsertResponse:
+    return InsertResponse(inserted, faults, unconfirmed)
 
 
 def fault(index: int, code: int, **details: Any) -> dict[str, Any]:
@@ -68,9 +68,9 @@ def test_the_text_is_short_enough_for_a_log_line(error: PyMongoError) -> None:
 
 
 def test_each_document_has_its_own_verdict() -> None:
-    error = bulk_error(fault(1, 121), fault(3, 16500))
+    some = response(3, fault(1, 121), fault(3, 16500))
 
-    assert [verdict.outcome.name for verdict in verdicts(error, 5)] == [
+    assert [verdict.outcome.name for verdict in verdicts(some, 5)] == [
         "STORED",
         "REJECTED",
         "STORED",
@@ -81,7 +81,7 @@ def test_each_document_has_its_own_verdict() -> None:
 
 @pytest.mark.parametrize("code", [16500, 112, 50, 262, 14031, 91, 189, 11600, 11602, 10107, 13435, 13436, 13, 18])
 def test_an_overloaded_full_or_moving_server_defers_documents(code: int) -> None:
-    [verdict, neighbor] = verdicts(bulk_error(fault(0, code)), 2)
+    [verdict, neighbor] = verdicts(response(1, fault(0, code)), 2)
 
     assert verdict.outcome is Outcome.DEFERRED
     assert verdict.reason
@@ -98,7 +98,7 @@ def test_an_overloaded_full_or_moving_server_defers_documents(code: int) -> None
     ],
 )
 def test_a_duplicate_id_is_compared_and_any_other_key_rejected(details: dict[str, Any], outcome: Outcome) -> None:
-    [verdict] = verdicts(bulk_error(fault(0, 11000, **details)), 1)
+    [verdict] = verdicts(response(0, fault(0, 11000, **details)), 1)
 
     assert (verdict.outcome, verdict.reason) == (outcome, "duplicate_key")
 
@@ -107,30 +107,31 @@ def test_a_duplicate_id_is_compared_and_any_other_key_rejected(details: dict[str
     ("code", "reason"), [(121, "validation_failed"), (15, "nesting_too_deep"), (10334, "document_too_large")]
 )
 def test_an_invalid_document_is_rejected(code: int, reason: str) -> None:
-    [verdict] = verdicts(bulk_error(fault(0, code)), 1)
+    [verdict] = verdicts(response(0, fault(0, code)), 1)
 
     assert (verdict.outcome, verdict.reason) == (Outcome.REJECTED, reason)
     assert str(verdict.error).startswith("some text")
 
 
 def test_an_unknown_error_code_is_a_failure_that_is_retried() -> None:
-    [verdict] = verdicts(bulk_error(fault(0, 4711)), 1)
+    [verdict] = verdicts(response(0, fault(0, 4711)), 1)
 
     assert (verdict.outcome, verdict.reason) == (Outcome.FAILED, "write_error")
 
 
 def test_a_write_without_confirmation_is_not_stored() -> None:
-    error = bulk_error(fault(0, 11000), unconfirmed=[{"code": 64, "errmsg": "waiting for replication timed out"}])
+    some = response(1, fault(0, 11000), unconfirmed=[{"code": 64, "errmsg": "waiting for replication timed out"}])
 
     with pytest.raises(StorageUnavailable) as caught:
-        verdicts(error, 2)
+        verdicts(some, 2)
 
     assert caught.value.cause == "write_concern"
 
 
-def test_a_bulk_error_without_write_errors_is_not_a_success() -> None:
+@pytest.mark.parametrize("some", [response(0), response(1), response(1, fault(0, 121), fault(1, 121)), response(3)])
+def test_a_response_that_does_not_account_for_each_document_is_not_a_success(some: InsertResponse) -> None:
     with pytest.raises(StorageUnavailable):
-        verdicts(bulk_error(), 2)
+        verdicts(some, 2)
 
 
 @pytest.mark.parametrize(

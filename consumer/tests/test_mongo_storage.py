@@ -9,6 +9,8 @@ from typing import Any, cast
 
 import pytest
 from bson import DatetimeMS, Decimal128, Int64, ObjectId, encode
+from hypothesis import given
+from hypothesis import strategies as st
 from pymongo import MongoClient, ReadPreference, WriteConcern
 from pymongo.collection import Collection
 from pymongo.errors import (
@@ -21,9 +23,13 @@ from pymongo.errors import (
 )
 
 from src.model.errors import StorageUnavailable
+from src.model.record import Record
 from src.model.verdict import Outcome
 from src.settings import MongoSettings, StoreUri
 from src.storage import DataStorage, StoredMessage
+from src.stores.document import EARLIEST, LATEST, DocumentBatch
+from src.stores.document import origin as origin_of
+from src.stores.mongo.documents import encoded_origins
 from src.stores.mongo.indexes import INDEXES
 from src.stores.mongo.store import MongoStore
 from src.stores.query import UnsupportedQuery
@@ -227,6 +233,7 @@ class StubCollection:
 
     def __init__(self, *, invalid: Mapping[str, Exception] | None = None, error: PyMongoError | None = None) -> None:
         self.stored: list[str] = []
+        self.calls: list[str] = []
         self.indexes: dict[str, dict[str, Any]] = {}
         self.commands: list[dict[str, Any]] = []
         self.replies: dict[str, dict[str, Any]] = {}
@@ -242,6 +249,7 @@ class StubCollection:
                 raise self._invalid[document["_id"]]
         self._fail()
         self.stored += [document["_id"] for document in documents]
+        self.calls.append("insert_many")
 
     def create_index(self, keys: Sequence[tuple[str, int]], **_options: object) -> None:
         self._fail()
@@ -251,6 +259,10 @@ class StubCollection:
 
     def command(self, command: str | dict[str, Any], **_options: object) -> dict[str, Any]:
         name = command if isinstance(command, str) else next(iter(command))
+        if name == "insert" and isinstance(command, dict):
+            self.insert_many(command["documents"], ordered=command["ordered"])
+            self.calls[-1] = "insert"
+            return {"n": len(command["documents"]), **self.replies.get("insert", {})}
         if isinstance(command, dict):
             self.commands.append(command)
             self._fail()
@@ -274,6 +286,10 @@ class StubCollection:
             raise self._error
 
 
+def batch(*ids: str) -> DocumentBatch:
+    return DocumentBatch([{"id": each} for each in ids], [None] * len(ids), 0)
+
+
 def store_on(collection: StubCollection, **settings: Any) -> MongoStore:
     return MongoStore(MongoSettings(**settings), collection=cast(Collection[Any], collection))
 
@@ -291,7 +307,7 @@ def test_a_document_that_fails_the_whole_call_is_found_and_its_neighbors_are_sto
 ) -> None:
     collection = StubCollection(invalid={"3": error, "6": error})
 
-    verdicts = store_on(collection).insert([{"id": str(each)} for each in range(7)])
+    verdicts = store_on(collection).insert(batch(*map(str, range(7))))
 
     assert [verdict.reason for verdict in verdicts] == ["", "", "", reason, "", "", reason]
     assert verdicts[3].outcome is Outcome.REJECTED
@@ -304,14 +320,84 @@ def test_a_document_that_fails_the_whole_call_is_found_and_its_neighbors_are_sto
         (AutoReconnect("gone"), "unreachable"),
         (OperationFailure("Authentication failed.", 18), "authentication"),
         (OperationFailure("not authorized on pubsub to execute command", 13), "not_authorized"),
-        (BulkWriteError({"writeErrors": [], "writeConcernErrors": [{"code": 64}]}), "write_concern"),
+        (BulkWriteError({"writeErrors": [], "writeConcernErrors": [{"code": 64}]}), "refused"),
     ],
 )
 def test_an_unavailable_server_rejects_no_document(error: PyMongoError, cause: str) -> None:
     with pytest.raises(StorageUnavailable) as caught:
-        store_on(StubCollection(error=error)).insert([{"id": "1"}, {"id": "2"}])
+        store_on(StubCollection(error=error)).insert(batch("1", "2"))
 
     assert caught.value.cause == cause
+
+
+def test_after_a_failed_command_the_driver_splits_the_documents_once() -> None:
+    """They may have been too large for one message."""
+    collection = StubCollection(error=AutoReconnect("connection closed"))
+    store = store_on(collection)
+    with pytest.raises(StorageUnavailable):
+        store.insert(batch("1"))
+
+    collection._error = None
+    for identifier in ("1", "2", "3"):
+        store.insert(batch(identifier))
+
+    assert collection.calls == ["insert_many", "insert", "insert"]
+
+
+@pytest.mark.parametrize("code", [64, 91])
+def test_a_command_without_a_confirmed_write_concern_stores_nothing(code: int) -> None:
+    collection = StubCollection()
+    collection.replies["insert"] = {"writeConcernError": {"code": code}}
+
+    with pytest.raises(StorageUnavailable, match=f"{code}"):
+        store_on(collection).insert(batch("1"))
+
+
+@pytest.mark.parametrize(
+    "errors",
+    [
+        {"writeErrors": [], "writeConcernErrors": [{"code": 64}], "nInserted": 1},
+        {"writeErrors": [], "writeConcernErrors": [], "nInserted": 0},
+        {},
+    ],
+)
+def test_a_failed_write_concern_of_the_driver_stores_nothing(errors: dict[str, Any]) -> None:
+    store = store_on(collection := StubCollection(error=AutoReconnect("gone")))
+    with pytest.raises(StorageUnavailable):
+        store.insert(batch("1"))
+    collection._error = BulkWriteError(errors)
+
+    with pytest.raises(StorageUnavailable) as caught:
+        store.insert(batch("1"))
+
+    assert caught.value.cause == "write_concern"
+
+
+@given(
+    st.lists(
+        st.builds(
+            Record,
+            st.just("data-topic"),
+            st.integers(0, 3),
+            st.integers(0, 2**33),
+            st.none(),
+            st.none(),
+            timestamp=st.none() | st.integers(EARLIEST - 2, LATEST + 2) | st.integers(-(2**63), 2**63 - 1),
+        ),
+        max_size=5,
+    ),
+    st.integers(0, LATEST),
+)
+def test_origins_are_encoded_as_the_driver_would(records: list[Record], received_at: int) -> None:
+    encoded = encoded_origins(records, received_at)
+
+    assert [each.raw for each in encoded if each] == [encode(origin_of(each, received_at)) for each in records]
+    assert encode({"kafka": encoded}) == encode({"kafka": [origin_of(each, received_at) for each in records]})
+
+
+def test_the_dates_are_those_of_the_years_1_to_9999() -> None:
+    assert EARLIEST == -62_135_596_800_000
+    assert LATEST == 253_402_300_799_999
 
 
 def test_a_query_that_is_too_large_is_split() -> None:
@@ -488,7 +574,7 @@ class DeniesUser(StubCollection):
 
 @pytest.mark.parametrize(
     "call",
-    [lambda store: store.ping(), lambda store: store.ensure_indexes(), lambda store: store.insert([{"id": "1"}])],
+    [lambda store: store.ping(), lambda store: store.ensure_indexes(), lambda store: store.insert(batch("1"))],
 )
 def test_after_a_failed_login_the_renewed_secret_file_is_used(
     call: Callable[[MongoStore], object], tmp_path: Path, caplog: pytest.LogCaptureFixture

@@ -1,7 +1,7 @@
 """Offsets that no longer exist: what came before a gap is settled, the gap is reported, nothing is skipped silently."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import pytest
@@ -33,7 +33,7 @@ class World:
         self.now = 0.0
         self.admin = FakeAdmin(OLD)
         self.registry = CollectorRegistry()
-        self.in_flight: list[list[Record]] = []
+        self.in_flight: list[Sequence[Record]] = []
         self.member = GroupMember(
             KafkaSettings(),
             ConsumerSettings(

@@ -96,9 +96,9 @@ class Validated(FakeStore):
 
     fixed = False
 
-    def insert(self, documents: Sequence[Mapping[str, Any]]) -> list[Verdict]:
+    def insert_documents(self, documents: Sequence[Mapping[str, Any]]) -> list[Verdict]:
         if self.fixed:
-            return super().insert(documents)
+            return super().insert_documents(documents)
         return [rejected("validation_failed")] * len(documents)
 
 

@@ -50,10 +50,10 @@ def test_the_number_of_batches_in_flight_is_limited(world: WriterWorld) -> None:
 class FailsUnexpectedly(FakeStore):
     """Has a bug, which the second batch triggers."""
 
-    def insert(self, documents: Sequence[Document]) -> list[Verdict]:
+    def insert_documents(self, documents: Sequence[Document]) -> list[Verdict]:
         if self.inserts:
             raise ZeroDivisionError("unexpected")
-        return super().insert(documents)
+        return super().insert_documents(documents)
 
 
 def test_an_unexpected_error_is_raised_after_the_results_before_it() -> None:

@@ -4,7 +4,7 @@ The invariant: an offset is committed only when every message before it is store
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -58,9 +58,11 @@ class PartitionState:
     def settle(self, offsets: Sequence[int]) -> None:
         if offsets[0] not in self.in_flight:
             return
-        done = frozenset(offsets)
-        if rest := [offset for offset in self.in_flight.pop(offsets[0]) if offset not in done]:
-            self.in_flight[rest[0]] = rest
+        in_flight = self.in_flight.pop(offsets[0])
+        if in_flight != offsets:
+            done = frozenset(offsets)
+            if rest := [offset for offset in in_flight if offset not in done]:
+                self.in_flight[rest[0]] = rest
         self.settled = max(offsets[-1] + 1, self.settled or 0)
 
 
@@ -85,9 +87,9 @@ class Assignment:
         return tuple(self._states)
 
     @property
-    def readable(self) -> Sequence[int]:
-        """The partitions that are not stopped at a gap."""
-        return [partition for partition, state in self._states.items() if state.gap is None]
+    def readable(self) -> Mapping[int, int]:
+        """The partitions that are not stopped at a gap, each with the number for its records; 0 is never owned."""
+        return {partition: state.number or 0 for partition, state in self._states.items() if state.gap is None}
 
     @property
     def gaps(self) -> Mapping[int, str]:
@@ -98,9 +100,9 @@ class Assignment:
     def errors(self) -> Sequence[str]:
         return [state.error for state in tuple(self._states.values()) if state.error is not None]
 
-    def clear_errors(self) -> None:
-        for state in self._states.values():
-            state.error = None
+    def clear_errors(self, partitions: Iterable[int]) -> None:
+        for partition in partitions:
+            self._states[partition].error = None
 
     # -- assigned and revoked partitions
 
@@ -121,16 +123,17 @@ class Assignment:
 
     # -- records in flight
 
-    def track(self, records: Sequence[Record]) -> list[Record]:
+    def track(self, records: Sequence[Record]) -> Sequence[Record]:
         """Mark records as in flight: no offset after the first of them may be committed. Returns those still owned."""
-        owned = [record for record in records if self.owns(record)]
-        for state, offsets in self._offsets_by_partition(owned):
+        owned = 0
+        for state, offsets in self._owned_offsets(records):
             state.in_flight[offsets[0]] = offsets
-        return owned
+            owned += len(offsets)
+        return records if owned == len(records) else [record for record in records if self.owns(record)]
 
     def settle(self, records: Iterable[Record]) -> None:
         """Mark records as stored or dead-lettered. They are a batch as it was tracked, or the next part of one."""
-        for state, offsets in self._offsets_by_partition(filter(self.owns, records)):
+        for state, offsets in self._owned_offsets(records):
             state.settle(offsets)
 
     def advance_to_eof(self) -> None:
@@ -185,8 +188,12 @@ class Assignment:
         state = self._states.get(record.partition)
         return state is not None and state.commit_rejected
 
-    def _offsets_by_partition(self, records: Iterable[Record]) -> list[tuple[PartitionState, list[int]]]:
-        offsets: defaultdict[int, list[int]] = defaultdict(list)
+    def _owned_offsets(self, records: Iterable[Record]) -> Iterator[tuple[PartitionState, list[int]]]:
+        """Per partition, and without a call per record, because this runs twice for every message."""
+        offsets: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
         for record in records:
-            offsets[record.partition].append(record.offset)
-        return [(self._states[partition], numbers) for partition, numbers in offsets.items()]
+            offsets[record.partition, record.assignment].append(record.offset)
+        for (partition, number), numbers in offsets.items():
+            state = self._states.get(partition)
+            if state is not None and state.number == number:
+                yield state, numbers

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from threading import Thread
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
@@ -20,7 +20,7 @@ from src.kafka.lag import LOOKUP_INTERVAL, LagMonitor
 from src.kafka.member_settings import member_settings
 from src.kafka.membership import CLOSE_TIMEOUT, MembershipWatchdog, close_in_background
 from src.kafka.message_headers import check_client
-from src.kafka.messages import partition_of, reason, record_of
+from src.kafka.messages import partition_of, reason, records_of
 from src.kafka.offset_reset import OffsetReset
 from src.kafka.read_errors import ReadErrors
 from src.kafka.sasl import SaslCredentials
@@ -114,7 +114,7 @@ class GroupMember:
         )
         return self
 
-    def poll(self, limit: int, timeout: float) -> list[Record]:
+    def poll(self, limit: int, timeout: float) -> Sequence[Record]:
         """Up to `limit` records; waits up to `timeout` seconds for the first. Raises SourceError.
 
         The assignment counts them as in flight until they are settled.
@@ -260,17 +260,22 @@ class GroupMember:
     # -- messages and error events
 
     def _records(self, messages: Sequence[Message]) -> list[Record]:
+        """Error events are handled in order: what follows an unreadable message in its partition is not read."""
         records: list[Record] = []
-        for message in messages:
-            partition, error = partition_of(message), message.error()
-            if error is not None:
-                self._on_error_event(error, partition, message.offset())
-            elif self._is_read(partition):
-                state = self.assignment[partition]
-                records.append(record_of(message, state.number or 0))
-                state.error = None
+        start = 0
+        for index in [index for index, message in enumerate(messages) if message.error() is not None]:
+            records += self._read(messages[start:index])
+            start = index + 1
+            event = messages[index]
+            self._on_error_event(cast(KafkaError, event.error()), partition_of(event), event.offset())
+        records += self._read(messages[start:])
         if records:
             self._errors.on_records()
+        return records
+
+    def _read(self, messages: Sequence[Message]) -> list[Record]:
+        records = records_of(self._topic, messages, self.assignment.readable)
+        self.assignment.clear_errors({record.partition for record in records})
         return records
 
     def _on_error_event(self, error: KafkaError, partition: int, offset: int | None) -> None:

@@ -13,29 +13,28 @@ from functools import cache
 from typing import NamedTuple, overload
 
 from confluent_kafka import KafkaError, Message, cimpl
+from msgspec import Struct
 
 from src.model.header_names import as_text
-from src.model.record import Header
+from src.model.record import Header, Headers
 
 _POINTER_SIZE = ctypes.sizeof(ctypes.c_void_p)
 
 
-class MessageHeaders(Sequence[Header]):
-    """Reads the headers on first access. Storing a message does not access them."""
+@Sequence.register
+class MessageHeaders(Struct, gc=False):  # it is created for every message
+    """A Sequence[Header]. Reads the headers on first access; storing a message does not access them."""
 
-    __slots__ = ("_message", "_read")
-
-    def __init__(self, message: Message) -> None:
-        self._message = message
-        self._read: tuple[Header, ...] | None = None
+    _message: Message
+    _read: Headers | None = None
 
     @overload
     def __getitem__(self, index: int) -> Header: ...
 
     @overload
-    def __getitem__(self, index: slice) -> tuple[Header, ...]: ...
+    def __getitem__(self, index: slice) -> Headers: ...
 
-    def __getitem__(self, index: int | slice) -> Header | tuple[Header, ...]:
+    def __getitem__(self, index: int | slice) -> Header | Headers:
         return self._headers[index]
 
     def __len__(self) -> int:
@@ -45,7 +44,7 @@ class MessageHeaders(Sequence[Header]):
         return iter(self._headers)
 
     @property
-    def _headers(self) -> tuple[Header, ...]:
+    def _headers(self) -> Headers:
         if self._read is None:
             self._read = tuple(_headers(self._message))
         return self._read

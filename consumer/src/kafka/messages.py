@@ -1,6 +1,7 @@
 """Conversions of the Kafka client's messages and errors."""
 
-from typing import cast
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
 
 from confluent_kafka import KafkaError, Message
 
@@ -8,19 +9,31 @@ from src.kafka.message_headers import MessageHeaders
 from src.model.record import Record
 
 
-def record_of(message: Message, assignment: int = 0) -> Record:
-    """The record for a message that is not an error or event."""
-    kind, milliseconds = message.timestamp()
-    return Record(
-        cast(str, message.topic()),
-        partition_of(message),
-        cast(int, message.offset()),
-        message.key(),
-        message.value(),
-        MessageHeaders(message),
-        milliseconds if kind else None,
-        assignment,
-    )
+def records_of(topic: str, messages: Iterable[Any], assignments: Mapping[int, int]) -> list[Record]:
+    """The records of Messages that are not errors or events, for partitions with a number in `assignments`.
+
+    One loop without functions of its own, because it runs for every message.
+    """
+    return [
+        Record(
+            topic,
+            partition,
+            message.offset(),
+            message.key(),
+            message.value(),
+            MessageHeaders(message),  # type: ignore[arg-type] # a Sequence at run time
+            time[1] if (time := message.timestamp())[0] else None,
+            assignments[partition],
+        )
+        for message in messages
+        if (partition := message.partition()) in assignments
+    ]
+
+
+def record_of(message: Message) -> Record:
+    """The record of a message that is not an error or event."""
+    [record] = records_of(cast(str, message.topic()), [message], {partition_of(message): 0})
+    return record
 
 
 def partition_of(message: Message) -> int:

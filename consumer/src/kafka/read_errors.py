@@ -58,4 +58,4 @@ class ReadErrors:
         if self._topic_unreadable and self._topic_monitor.readable:
             self._topic_unreadable = False
             self._topic_error = None
-            self._assignment.clear_errors()
+            self._assignment.clear_errors(self._assignment.partitions)

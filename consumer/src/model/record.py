@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from msgspec import Struct
+
 from src.model.position import MessagePosition
 
 Header = tuple[str, bytes | None]
@@ -10,7 +12,7 @@ Headers = tuple[Header, ...]
 """In order, with repeats and nulls."""
 
 
-class Record(NamedTuple):
+class Record(Struct, frozen=True, gc=False):  # created in a quarter of the time of a named tuple
     """A message as Kafka delivered it.
 
     `timestamp` is in milliseconds since 1970, None where Kafka has none; `headers` keep order, repeats and nulls;

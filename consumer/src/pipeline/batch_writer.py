@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 from src.model.errors import StorageUnavailable, Unavailable
 from src.model.record import Record, Rejection
-from src.model.verdict import Outcome
 from src.pipeline.circuit_breaker import WINDOW, CircuitBreaker
 from src.pipeline.dead_letter_writer import DeadLetters, DeadLetterWriter
 from src.pipeline.ownership import Ownership
@@ -132,26 +131,27 @@ class BatchWriter:
 
     def _write_batch(self, records: Sequence[Record]) -> Result:
         batch = self._storage_writer.write(records)
-        admitted = self._storm_guard.admit(batch.rejections)
+        admitted = self._storm_guard.admit(batch.rejections, len(batch.records))
         return self._settle(batch, admitted)
 
     def _write_probe(self, records: Sequence[Record]) -> Result:
         """Attempt the first few as if for the first time: the cause may be fixed, or the storm may be over."""
         assigned = [record for record in records if self._ownership.owns(record)]
         batch = self._storage_writer.write(assigned[:PROBE_SIZE])
-        self._storm_guard.record_probe(batch.rejections)
-        return self._settle(batch, len(batch.items), assigned[PROBE_SIZE:])
+        self._storm_guard.record_probe(batch.rejections, len(batch.records))
+        return self._settle(batch, len(batch.records), assigned[PROBE_SIZE:])
 
     def _settle(self, batch: Batch, admitted: int, not_tried: Sequence[Record] = ()) -> Result:
-        """Dead-letter the rejected ones of the admitted items."""
-        items, held_back = batch.items[:admitted], batch.items[admitted:]
-        rejections = [item.rejection for item in items if item.rejection is not None]
+        """Dead-letter the rejected ones of the admitted records."""
+        settled = batch.records[:admitted]
+        rejections = [batch.rejections[index] for index in sorted(batch.rejections) if index < admitted]
+        not_stored = batch.duplicates | batch.rejections.keys()
         return Result(
-            records=[item.record for item in items],
-            stored=[item.record for item in items if item.outcome is Outcome.STORED],
-            duplicates=sum(item.outcome is Outcome.DUPLICATE for item in items),
+            records=settled,
+            stored=[each for index, each in enumerate(settled) if index not in not_stored] if not_stored else settled,
+            duplicates=sum(index < admitted for index in batch.duplicates),
             rejections=self._dead_letter_writer.write(rejections),
             storage_seconds=batch.storage_seconds,
             finished=self._clock(),
-            unsettled=[*(item.record for item in held_back), *not_tried],
+            unsettled=[*batch.records[admitted:], *not_tried],
         )

@@ -39,6 +39,9 @@ class CircuitBreaker:
 
         These and that one are counted.
         """
+        if not self.dead_letters and not any(messages):
+            self._messages.extend(messages)
+            return len(messages)
         for position, is_dead_letter in enumerate(messages):
             self.count(is_dead_letter)
             if is_dead_letter and self.open:

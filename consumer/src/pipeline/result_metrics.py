@@ -16,9 +16,9 @@ def count(result: Result, metrics: ConsumerMetrics) -> None:
     metrics.batch_size.observe(len(result.records))
     metrics.storage_latency.observe(result.storage_seconds)
     metrics.last_progress.set(result.finished)
-    for record in result.stored:
-        if record.timestamp is not None:
-            metrics.end_to_end_latency.observe(result.finished - record.timestamp / 1000)
+    metrics.end_to_end_latency.observe_all(
+        [result.finished - timestamp / 1000 for each in result.stored if (timestamp := each.timestamp) is not None]
+    )
     if result.rejections:
         _count_rejections(result, metrics)
     logger.debug(

@@ -3,24 +3,28 @@
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from itertools import compress
+from typing import NamedTuple, Protocol
 
 from src.model.errors import InvalidMessage, StorageUnavailable
 from src.model.record import Record, Rejection
-from src.model.verdict import Outcome, Verdict
+from src.model.verdict import STORED, Outcome, Verdict
 from src.pipeline.ownership import Ownership
 from src.pipeline.retry import Retrier
+from src.stores.document import Document, DocumentBatch, ValidDocument
+from src.stores.validation import validated
 
 logger = logging.getLogger(__name__)
 
 PROCESSING_FAILED = "processing_failed"
 
-Document = Mapping[str, Any]
-
 
 class Processor(Protocol):
+    def process_ordinary(self, records: Sequence[Record]) -> list[ValidDocument | None]:
+        """The valid documents of ordinary messages; None for each record that is left to `process`."""
+
     def process(self, record: Record) -> Document:
         """The document of a record. Raises InvalidMessage."""
 
@@ -32,37 +36,46 @@ class Storage(Protocol):
     def ping(self) -> None:
         """Raises StorageUnavailable."""
 
-    def save_many(self, documents: Sequence[Document]) -> Sequence[Verdict]:
+    def save_valid(self, batch: DocumentBatch) -> Sequence[Verdict]:
         """One verdict per document. Raises StorageUnavailable."""
 
 
-@dataclass(slots=True)
-class Item:
-    """A record and its state. `outcome` is set once it is stored, `rejection` once it is rejected.
+class Failures(NamedTuple):
+    """The attempts of a record that failed for an unknown reason, and when the first did, in seconds since 1970."""
 
-    `failures` counts the attempts that failed for an unknown reason.
-    """
-
-    record: Record
-    document: Document | None = None
-    failures: int = 0
-    first_failure: float = 0.0
-    outcome: Outcome | None = None
-    rejection: Rejection | None = None
+    number: int
+    first: float
 
 
 @dataclass(slots=True)
 class Batch:
-    """`pending` are to be stored in the next call, `failed` are to be retried one at a time."""
+    """Records, and what became of each by its index. Those that are not mentioned are stored, once `write` returns."""
 
-    items: list[Item]
-    pending: list[Item] = field(default_factory=list)
-    failed: deque[Item] = field(default_factory=deque)
+    records: Sequence[Record]
+    documents: list[ValidDocument | None]
+    received_at: int
+    """In milliseconds since 1970."""
+    pending: list[int] = field(default_factory=list)
+    """To be stored in the next call."""
+    failed: deque[int] = field(default_factory=deque)
+    """To be retried one at a time."""
+    failures: dict[int, Failures] = field(default_factory=dict)
+    duplicates: set[int] = field(default_factory=set)
+    rejections: dict[int, Rejection] = field(default_factory=dict)
     storage_seconds: float = 0.0
 
-    @property
-    def rejections(self) -> list[Rejection | None]:
-        return [item.rejection for item in self.items]
+    def without(self, indexes: set[int]) -> "Batch":
+        """A batch without these records, whose other records have new indexes."""
+        kept = [index not in indexes for index in range(len(self.records))]
+        new_index = dict(zip(compress(range(len(kept)), kept), range(len(kept)), strict=False))
+        return Batch(
+            list(compress(self.records, kept)),
+            list(compress(self.documents, kept)),
+            self.received_at,
+            duplicates={new_index[index] for index in self.duplicates if kept[index]},
+            rejections={new_index[index]: each for index, each in self.rejections.items() if kept[index]},
+            storage_seconds=self.storage_seconds,
+        )
 
 
 class StorageWriter:
@@ -93,75 +106,89 @@ class StorageWriter:
 
         Omits records that are neither stored nor still assigned to this consumer: their new owner settles them.
         """
-        batch = Batch([Item(record) for record in records])
-        self._process_and_store(batch, batch.items)
+        batch = Batch(records, self._processor.process_ordinary(records), int(self._clock() * 1000))
+        self._process_and_store(batch, range(len(records)))
+        omitted = set()
         while batch.failed:
-            item = batch.failed.popleft()
-            if self._ownership.owns(item.record):
-                self._retry_alone(batch, item)
-        batch.items = [item for item in batch.items if item.outcome is not None or self._ownership.owns(item.record)]
-        return batch
+            index = batch.failed.popleft()
+            if self._ownership.owns(records[index]):
+                self._retry_alone(batch, index)
+            else:
+                omitted.add(index)
+        omitted |= {index for index in batch.rejections if not self._ownership.owns(records[index])}
+        return batch.without(omitted) if omitted else batch
 
-    def _process_and_store(self, batch: Batch, items: Sequence[Item]) -> None:
-        for item in items:
-            self._process(batch, item)
+    def _process_and_store(self, batch: Batch, indexes: Sequence[int]) -> None:
+        batch.pending = [
+            index for index in indexes if batch.documents[index] is not None or self._process(batch, index)
+        ]
         started = time.monotonic()
         self._retrier.retry_until_available(lambda: self._store_pending(batch))
         batch.storage_seconds += time.monotonic() - started
 
-    def _retry_alone(self, batch: Batch, item: Item) -> None:
+    def _retry_alone(self, batch: Batch, index: int) -> None:
         """Retry a message that failed for an unknown reason, with exponential backoff."""
-        self._retrier.wait(min(self._retrier.max_backoff, 0.1 * 2**item.failures), "the retries of a message")
-        self._process_and_store(batch, [item])
+        delay = 0.1 * 2 ** batch.failures[index].number
+        self._retrier.wait(min(self._retrier.max_backoff, delay), "the retries of a message")
+        self._process_and_store(batch, [index])
 
-    def _process(self, batch: Batch, item: Item) -> None:
+    def _process(self, batch: Batch, index: int) -> bool:
+        """Whether the record has a document now that a store can hold."""
+        stage = "process"
         try:
-            item.document = item.document or self._processor.process(item.record)
+            document = self._processor.process(batch.records[index])
+            stage = "store"
+            batch.documents[index] = validated(document)
         except InvalidMessage as error:
-            self._reject(item, error.reason, "process", error)
+            self._reject(batch, index, error.reason, stage, error)
         except Exception as error:
             logger.exception("processing failed", extra={"reason": type(error).__name__})
-            self._record_failure(batch, item, PROCESSING_FAILED, "process", error)
+            self._record_failure(batch, index, PROCESSING_FAILED, stage, error)
         else:
-            batch.pending.append(item)
+            return True
+        return False
 
     def _store_pending(self, batch: Batch) -> None:
         """One call for all that are pending; deferred documents stay pending. Raises StorageUnavailable."""
         if not batch.pending:
             return
-        verdicts = self._storage.save_many([item.document for item in batch.pending if item.document is not None])
-        items, batch.pending = batch.pending, []
-        for item, verdict in zip(items, verdicts, strict=True):
-            self._apply(verdict, item, batch)
+        indexes = batch.pending
+        documents = [document for index in indexes if (document := batch.documents[index]) is not None]
+        records = [batch.records[index] for index in indexes]
+        verdicts = self._storage.save_valid(DocumentBatch(documents, records, batch.received_at))
+        batch.pending = []
+        if verdicts.count(STORED) < len(verdicts):
+            for index, verdict in zip(indexes, verdicts, strict=True):
+                self._apply(verdict, batch, index)
         if batch.pending:
             deferred = next(verdict for verdict in verdicts if verdict.outcome is Outcome.DEFERRED)
             text = f"the store deferred {len(batch.pending)} documents: {deferred.error}"
             raise StorageUnavailable(deferred.reason, text)
 
-    def _apply(self, verdict: Verdict, item: Item, batch: Batch) -> None:
+    def _apply(self, verdict: Verdict, batch: Batch, index: int) -> None:
         match verdict.outcome:
-            case Outcome.STORED | Outcome.DUPLICATE:
-                item.outcome = verdict.outcome
+            case Outcome.DUPLICATE:
+                batch.duplicates.add(index)
             case Outcome.DEFERRED:
-                batch.pending.append(item)
+                batch.pending.append(index)
             case Outcome.REJECTED:
-                self._reject(item, verdict.reason, "store", _error_of(verdict))
+                self._reject(batch, index, verdict.reason, "store", _error_of(verdict))
             case Outcome.FAILED:
-                self._record_failure(batch, item, verdict.reason, "store", _error_of(verdict))
+                self._record_failure(batch, index, verdict.reason, "store", _error_of(verdict))
 
-    def _record_failure(self, batch: Batch, item: Item, reason: str, stage: str, error: Exception) -> None:
-        item.first_failure = item.first_failure or self._clock()
-        item.failures += 1
-        if item.failures > self._max_retries:
-            self._reject(item, reason, stage, error)
+    def _record_failure(self, batch: Batch, index: int, reason: str, stage: str, error: Exception) -> None:
+        before = batch.failures.get(index) or Failures(0, self._clock())
+        batch.failures[index] = Failures(before.number + 1, before.first)
+        if before.number == self._max_retries:
+            self._reject(batch, index, reason, stage, error)
         else:
             self._retrier.on_retry(reason)
-            batch.failed.append(item)
+            batch.failed.append(index)
 
-    def _reject(self, item: Item, reason: str, stage: str, error: Exception) -> None:
+    def _reject(self, batch: Batch, index: int, reason: str, stage: str, error: Exception) -> None:
         now = self._clock()
-        attempts = max(item.failures, 1)
-        item.rejection = Rejection(item.record, reason, stage, error, attempts, item.first_failure or now, now)
+        attempts, first_failure = batch.failures.get(index) or Failures(1, now)
+        batch.rejections[index] = Rejection(batch.records[index], reason, stage, error, attempts, first_failure, now)
 
 
 def _error_of(verdict: Verdict) -> Exception:

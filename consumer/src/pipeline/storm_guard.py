@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 
 from src.model.errors import DeadLetterStorm
 from src.model.record import Rejection
@@ -43,29 +43,28 @@ class StormGuard:
         finally:
             self.waiting = False
 
-    def admit(self, rejections: Sequence[Rejection | None]) -> int:
+    def admit(self, rejections: Mapping[int, Rejection], messages: int) -> int:
         """How many messages of a batch may be settled: all, or those before the dead letter that begins a storm.
 
-        There is a rejection for each message that would be dead-lettered, and None for each other.
+        `rejections` are of those that would be dead-lettered, by their index in the batch.
         """
-        admitted = self._breaker.admit([rejection is not None for rejection in rejections])
+        admitted = self._breaker.admit([index in rejections for index in range(messages)])
         if self._breaker.open:
-            self.storm = self._described(rejections[admitted:])
+            self.storm = self._described([each for index, each in rejections.items() if index >= admitted])
             logger.error("dead-letter storm", extra={"cause": self.storm.cause, "reason": str(self.storm)})
         return admitted
 
-    def record_probe(self, rejections: Sequence[Rejection | None]) -> None:
+    def record_probe(self, rejections: Mapping[int, Rejection], messages: int) -> None:
         """Count the messages of a probe. All of them may be settled, so that those behind them are reached."""
-        for rejection in rejections:
-            self._breaker.count(rejection is not None)
-        dead_letters = sum(rejection is not None for rejection in rejections)
-        failed = self._breaker.open and self._breaker.exceeded_by(dead_letters, len(rejections))
-        self.storm = self._described(rejections) if failed else None
+        for index in range(messages):
+            self._breaker.count(index in rejections)
+        failed = self._breaker.open and self._breaker.exceeded_by(len(rejections), messages)
+        self.storm = self._described(rejections.values()) if failed else None
         if not self._breaker.open:
             logger.info("dead-letter storm ended")
 
-    def _described(self, rejections: Sequence[Rejection | None]) -> DeadLetterStorm:
-        reasons = Counter(rejection.reason for rejection in rejections if rejection is not None).most_common(1)
+    def _described(self, rejections: Iterable[Rejection]) -> DeadLetterStorm:
+        reasons = Counter(rejection.reason for rejection in rejections).most_common(1)
         most_common = "".join(f", currently mostly for {reason}" for reason, _ in reasons)
         breaker = self._breaker
         return DeadLetterStorm(

@@ -4,40 +4,79 @@ The same message again is a duplicate; another message under the same id is reje
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from src.model.errors import InvalidMessage, StorageUnavailable
-from src.model.verdict import DUPLICATE, Outcome, Verdict
-from src.stores.document import Document, canonical_json
+from src.model.verdict import DUPLICATE, STORED, Outcome, Verdict
+from src.stores.document import Document, DocumentBatch, ValidDocument, canonical_json
 from src.stores.store import Store
 from src.stores.validation import validated
 
 _NOT_STORED = frozenset({Outcome.REJECTED, Outcome.FAILED})
 
 
-def save_once(store: Store, messages: Sequence[Mapping[str, Any]]) -> list[Verdict]:
+def save_once(store: Store, messages: Sequence[Document]) -> list[Verdict]:
     """One verdict per message, in their order. Raises StorageUnavailable if none of their outcomes is known.
 
     Of several messages with one id the first is stored.
     """
     verdicts: dict[int, Verdict] = {}
-    pending = _validated(messages, verdicts)
-    first_round = True
-    while pending:
-        pending = _save_round(store, pending, verdicts, may_raise=first_round)
-        first_round = False
+    documents: dict[int, ValidDocument] = {}
+    for number, message in enumerate(messages):
+        try:
+            documents[number] = validated(message)
+        except InvalidMessage as error:
+            verdicts[number] = Verdict(Outcome.REJECTED, error.reason, error)
+    batch = DocumentBatch(list(documents.values()), [None] * len(documents), 0)
+    verdicts |= zip(documents, save_valid_once(store, batch), strict=True)
     return [verdicts[number] for number in range(len(messages))]
 
 
-class _Entry(NamedTuple):
-    """A valid document, and the number of its message in the call."""
+def save_valid_once(store: Store, batch: DocumentBatch) -> list[Verdict]:
+    """The same for documents that are valid."""
+    ids = batch.ids
+    if not ids:
+        return []
+    return _insert(store, batch, ids).verdicts if len(set(ids)) == len(ids) else _save_repeated_ids(store, batch, ids)
 
-    number: int
-    document: Document
 
-    @property
-    def id(self) -> str:
-        return str(self.document["id"])
+class _Inserted(NamedTuple):
+    """One verdict per document, and by id the contents that were already stored under ids of these documents."""
+
+    verdicts: list[Verdict]
+    stored_before: Mapping[str, bytes]
+
+
+def _insert(store: Store, batch: DocumentBatch, ids: Sequence[str]) -> _Inserted:
+    """No two ids are equal. Where all documents are stored, no statement here is executed once per document."""
+    verdicts = store.insert(batch)
+    if verdicts.count(STORED) == len(ids):
+        return _Inserted(verdicts, {})
+    # A validation rule that is newer than a stored document may reject the same message: it is a duplicate.
+    not_stored = {ids[index]: index for index, verdict in enumerate(verdicts) if verdict.outcome in _NOT_STORED}
+    try:
+        found = store.fetch(list(not_stored)) if not_stored else ()
+        stored_before = {document["id"]: canonical_json(document) for document in found}
+    except StorageUnavailable as error:  # the verdicts of the other ids remain valid
+        return _Inserted([_deferred(error) if each.outcome in _NOT_STORED else each for each in verdicts], {})
+    for identifier, content in stored_before.items():
+        index = not_stored[identifier]
+        verdicts[index] = _compared(batch.documents[index], identifier, content)
+    return _Inserted(verdicts, stored_before)
+
+
+def _compared(document: ValidDocument, identifier: str, stored: bytes) -> Verdict:
+    if canonical_json(document) == stored:
+        return DUPLICATE
+    error = InvalidMessage("id_conflict", f"another message is stored under the id {identifier!r}")
+    return Verdict(Outcome.REJECTED, error.reason, error)
+
+
+def _deferred(error: StorageUnavailable) -> Verdict:
+    return Verdict(Outcome.DEFERRED, error.cause, error)
+
+
+# -- several documents with one id
 
 
 class _FirstOfId(NamedTuple):
@@ -46,89 +85,49 @@ class _FirstOfId(NamedTuple):
     `stored_before` is the content that was already stored under the id.
     """
 
-    entry: _Entry
+    number: int
+    document: ValidDocument
     verdict: Verdict
-    stored_before: bytes | None = None
+    stored_before: bytes | None
 
-    def verdict_for(self, entry: _Entry) -> Verdict | None:
-        """None for a document that has to be inserted separately."""
-        if entry is self.entry or self.verdict.outcome is Outcome.DEFERRED:
+    def verdict_for(self, document: ValidDocument, identifier: str) -> Verdict | None:
+        """For a later document. None if it has to be inserted separately."""
+        if self.verdict.outcome is Outcome.DEFERRED:
             return self.verdict
         if self.stored_before is not None:
-            return _compared(entry, self.stored_before)
+            return _compared(document, identifier, self.stored_before)
         if self.verdict.outcome is Outcome.STORED:
-            return _compared(entry, canonical_json(self.entry.document))
-        return self.verdict if canonical_json(entry.document) == canonical_json(self.entry.document) else None
+            return _compared(document, identifier, canonical_json(self.document))
+        return self.verdict if canonical_json(document) == canonical_json(self.document) else None
 
 
-def _validated(messages: Sequence[Mapping[str, Any]], verdicts: dict[int, Verdict]) -> list[_Entry]:
-    """The documents that a store can hold; the others get their verdicts."""
-    entries = []
-    for number, message in enumerate(messages):
-        try:
-            entries.append(_Entry(number, validated(message)))
-        except InvalidMessage as error:
-            verdicts[number] = Verdict(Outcome.REJECTED, error.reason, error)
-    return entries
+def _save_repeated_ids(store: Store, batch: DocumentBatch, ids: Sequence[str]) -> list[Verdict]:
+    """Inserts the first document of each id, which decides on the later ones, until all have a verdict."""
+    verdicts: dict[int, Verdict] = {}
+    while undecided := [index for index in range(len(ids)) if index not in verdicts]:
+        firsts = _insert_firsts(store, batch, ids, undecided, may_raise=not verdicts)
+        for index in undecided:
+            first = firsts[ids[index]]
+            later = first.verdict_for(batch.documents[index], ids[index]) if index != first.number else None
+            verdict = first.verdict if index == first.number else later
+            if verdict is not None:
+                verdicts[index] = verdict
+    return [verdicts[index] for index in range(len(ids))]
 
 
-def _save_round(
-    store: Store, pending: Sequence[_Entry], verdicts: dict[int, Verdict], *, may_raise: bool
-) -> list[_Entry]:
-    """Insert the first document of each id. Returns those that are still without a verdict."""
-    firsts: dict[str, _Entry] = {}
-    for entry in pending:
-        firsts.setdefault(entry.id, entry)
-    decided = _insert(store, list(firsts.values()), may_raise=may_raise)
-    undecided = []
-    for entry in pending:
-        verdict = decided[entry.id].verdict_for(entry)
-        if verdict is None:
-            undecided.append(entry)
-        else:
-            verdicts[entry.number] = verdict
-    return undecided
-
-
-def _insert(store: Store, entries: Sequence[_Entry], *, may_raise: bool) -> dict[str, _FirstOfId]:
-    documents = [entry.document for entry in entries]
+def _insert_firsts(
+    store: Store, batch: DocumentBatch, ids: Sequence[str], undecided: Sequence[int], *, may_raise: bool
+) -> dict[str, _FirstOfId]:
+    firsts: dict[str, int] = {}
+    for index in undecided:
+        firsts.setdefault(ids[index], index)
     try:
-        verdicts = store.insert(documents)
+        verdicts, stored_before = _insert(store, batch.part(list(firsts.values())), list(firsts))
     except StorageUnavailable as error:
         if may_raise:
             raise
-        verdicts = [_deferred(error)] * len(documents)
-    # A validation rule that is newer than a stored document may reject the same message: it is a duplicate.
-    not_stored = [entry.id for entry, verdict in zip(entries, verdicts, strict=True) if verdict.outcome in _NOT_STORED]
-    stored_before = _stored_content(store, not_stored) if not_stored else {}
+        verdicts, stored_before = [_deferred(error)] * len(firsts), {}
     return {
-        entry.id: _decided(entry, verdict, stored_before.get(entry.id))
-        for entry, verdict in zip(entries, verdicts, strict=True)
+        identifier: _FirstOfId(index, batch.documents[index], verdict, stored_before.get(identifier))
+        for (identifier, index), verdict in zip(firsts.items(), verdicts, strict=True)
     }
-
-
-def _stored_content(store: Store, ids: Sequence[str]) -> dict[str, bytes | StorageUnavailable]:
-    """What is stored under these ids. If the store is unavailable by now, the verdicts of other ids remain valid."""
-    try:
-        return {document["id"]: canonical_json(document) for document in store.fetch(ids)}
-    except StorageUnavailable as error:
-        return dict.fromkeys(ids, error)
-
-
-def _decided(entry: _Entry, verdict: Verdict, stored_before: bytes | StorageUnavailable | None) -> _FirstOfId:
-    if isinstance(stored_before, StorageUnavailable):
-        return _FirstOfId(entry, _deferred(stored_before))
-    if stored_before is None:
-        return _FirstOfId(entry, verdict)
-    return _FirstOfId(entry, _compared(entry, stored_before), stored_before)
-
-
-def _compared(entry: _Entry, stored: bytes) -> Verdict:
-    if canonical_json(entry.document) == stored:
-        return DUPLICATE
-    error = InvalidMessage("id_conflict", f"another message is stored under the id {entry.id!r}")
-    return Verdict(Outcome.REJECTED, error.reason, error)
-
-
-def _deferred(error: StorageUnavailable) -> Verdict:
-    return Verdict(Outcome.DEFERRED, error.cause, error)

@@ -20,7 +20,7 @@ from src.model.errors import StorageUnavailable
 from src.model.position import MessagePosition
 from src.model.verdict import DUPLICATE_KEY, STORED, Outcome, Verdict
 from src.settings import MongoSettings
-from src.stores.document import Document, StoredMessage, convert_dates, dates_as_text, epoch_milliseconds
+from src.stores.document import Document, DocumentBatch, StoredMessage, convert_dates, dates_as_text, epoch_milliseconds
 from src.stores.matching import in_order, matcher
 from src.stores.query import Query, Sort
 from src.stores.sqlite_filter import text_or_none, where_clauses
@@ -77,8 +77,8 @@ class SqliteStore:
         if settings.ttl_days is not None:
             logger.warning("SQLite store has no TTL", extra={"ignored_setting": "mongodb.ttl_days"})
 
-    def insert(self, documents: Sequence[Document]) -> list[Verdict]:
-        rows = [_row(document) for document in documents]
+    def insert(self, batch: DocumentBatch) -> list[Verdict]:
+        rows = [_row(batch.fields(index)) for index in range(len(batch.documents))]
         statement = self._sql(INSERT)
         with _translated_errors(), self._connection() as connection:
             connection.execute("BEGIN IMMEDIATE")

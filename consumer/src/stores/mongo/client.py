@@ -27,6 +27,7 @@ READABLE: CodecOptions[Any] = CodecOptions(
     unicode_decode_error_handler="replace",
     datetime_conversion=DatetimeConversion.DATETIME_AUTO,
 )
+RESPONSE: CodecOptions[dict[str, Any]] = CodecOptions(unicode_decode_error_handler="replace")
 
 
 def open_collection(settings: MongoSettings) -> Collection[Any]:

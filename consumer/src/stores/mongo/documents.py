@@ -1,18 +1,81 @@
 """Converts documents and queries to MongoDB's form and back."""
 
-from collections.abc import Mapping
+import struct
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, ClassVar
 
+import bson
 from bson import DatetimeMS, Int64
 from bson.raw_bson import RawBSONDocument
+from msgspec import Struct
 
-from src.stores.document import Document
+from src.model.record import Record
+from src.stores.document import EARLIEST, LATEST, DocumentBatch, SpecifiedMessage, fields_of, origin
 from src.stores.query import LOGICAL_OPERATORS, Query, Sort
 
+_MAX_INT32 = 2**31 - 1
+_NUMBERS = struct.Struct("<i11sq")
+"""The offset of a message, the type and name of its timestamp, and the timestamp."""
 
-def to_mongo(document: Document) -> dict[str, Any]:
-    return {"_id" if name == "id" else name: value for name, value in document.items()}  # inlined for speed
+
+class EncodedObject(Struct, gc=False):
+    """An object that is encoded already: like RawBSONDocument, but created in a fifth of its time."""
+
+    raw: bytes
+    _type_marker: ClassVar[int] = RawBSONDocument._type_marker
+
+
+def to_mongo(batch: DocumentBatch) -> list[dict[str, Any]]:
+    """This runs for every message: the form that most have is converted without functions of its own."""
+    origins = encoded_origins(batch.records, batch.received_at)
+    return [
+        {
+            "_id": document.id,
+            "name": document.name,
+            "created_at": document.created_at,
+            "metadata": document.metadata,
+            "kafka": origin,
+        }
+        if type(document) is SpecifiedMessage and origin is not None
+        else _to_mongo(fields_of(document), origin)
+        for document, origin in zip(batch.documents, origins, strict=True)
+    ]
+
+
+def encoded_origins(records: Sequence[Record | None], received_at: int) -> list[EncodedObject | None]:
+    """The field `kafka` of each document, in a tenth of the time of `bson.encode`.
+
+    Of the messages of a partition that are received at the same time, only offset and timestamp differ.
+    """
+    tail = b"\treceived_at\0" + struct.pack("<qx", received_at)
+    heads: dict[int, bytes] = {}
+    pack = _NUMBERS.pack
+    origins: list[EncodedObject | None] = []
+    for record in records:
+        if record is None:
+            origins.append(None)
+            continue
+        partition, offset, timestamp = record.partition, record.offset, record.timestamp
+        if timestamp is None or offset > _MAX_INT32 or not EARLIEST <= timestamp <= LATEST:
+            origins.append(EncodedObject(bson.encode(origin(record, received_at))))
+            continue
+        if partition not in heads:
+            heads[partition] = _head(record, len(tail))
+        origins.append(EncodedObject(heads[partition] + pack(offset, b"\ttimestamp", timestamp) + tail))
+    return origins
+
+
+def _head(record: Record, tail: int) -> bytes:
+    """What precedes the offset, in an object that ends with a `tail` of so many bytes."""
+    fields = bson.encode({"topic": record.topic, "partition": record.partition})[4:-1] + b"\x10offset\0"
+    return struct.pack("<i", 4 + len(fields) + _NUMBERS.size + tail) + fields
+
+
+def _to_mongo(fields: Mapping[str, Any], origin: EncodedObject | None) -> dict[str, Any]:
+    document = {"_id": fields["id"], **fields}
+    del document["id"]
+    return document if origin is None else {**document, "kafka": origin}
 
 
 def from_mongo(raw: RawBSONDocument) -> dict[str, Any]:

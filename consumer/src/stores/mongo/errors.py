@@ -2,11 +2,10 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from bson.errors import BSONError
 from pymongo.errors import (
-    BulkWriteError,
     DocumentTooLarge,
     NotPrimaryError,
     OperationFailure,
@@ -91,15 +90,24 @@ def unavailable(error: PyMongoError) -> StorageUnavailable:
     return StorageUnavailable(_cause(error), f"MongoDB: {_short_text(error)}")
 
 
-def verdicts(error: BulkWriteError, count: int) -> list[Verdict]:
+class InsertResponse(NamedTuple):
+    """The number of inserted documents, and the errors of the others by their `index`."""
+
+    inserted: int
+    write_errors: Sequence[Mapping[str, Any]] = ()
+    write_concern_errors: Sequence[Mapping[str, Any]] = ()
+
+
+def verdicts(response: InsertResponse, count: int) -> list[Verdict]:
     """One verdict for each of `count` documents. Raises StorageUnavailable if the response confirms none of them."""
-    details: Mapping[str, Any] = error.details or {}
-    if unconfirmed := details.get("writeConcernErrors"):
-        raise StorageUnavailable("write_concern", f"MongoDB did not confirm the write: {unconfirmed}") from error
-    if not details.get("writeErrors"):
-        raise StorageUnavailable("write_concern", f"MongoDB reports no document that failed: {error}") from error
+    if response.write_concern_errors:
+        raise StorageUnavailable("write_concern", f"MongoDB did not confirm the write: {response.write_concern_errors}")
+    if response.inserted + len(response.write_errors) != count:
+        raise StorageUnavailable(
+            "write_concern", f"MongoDB reports another number of documents than {count}: {response}"
+        )
     results = [STORED] * count
-    for fault in details["writeErrors"]:
+    for fault in response.write_errors:
         results[fault["index"]] = _verdict(fault)
     return results
 

@@ -1,7 +1,7 @@
 """Inserts, fetches and queries documents of one MongoDB collection."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -13,17 +13,18 @@ from pymongo.errors import BulkWriteError, DocumentTooLarge, OperationFailure, P
 
 from src.model.check_result import CheckResult
 from src.model.errors import StorageUnavailable
-from src.model.verdict import STORED, Outcome, Verdict
+from src.model.verdict import Outcome, Verdict
 from src.settings import MongoSettings
-from src.stores.document import Document, StoredMessage
+from src.stores.document import Document, DocumentBatch, StoredMessage
 from src.stores.mongo.check import check
-from src.stores.mongo.client import open_collection
+from src.stores.mongo.client import RESPONSE, open_collection
 from src.stores.mongo.documents import from_mongo, query_to_mongo, sort_to_mongo, to_mongo
 from src.stores.mongo.errors import (
     CAUSES,
     LOGIN_FAILED,
     NOT_ENCODABLE,
     REJECTIONS,
+    InsertResponse,
     rejection_reason,
     translated_errors,
     unavailable,
@@ -45,11 +46,12 @@ class MongoStore:
     def __init__(self, settings: MongoSettings, *, collection: Collection[Any] | None = None) -> None:
         self._settings = settings
         self._uri = settings.uri.reveal()
+        self._next_send = self._insert_command
         self._use(open_collection(settings) if collection is None else collection)
 
-    def insert(self, documents: Sequence[Document]) -> list[Verdict]:
+    def insert(self, batch: DocumentBatch) -> list[Verdict]:
         with self._reconnecting():
-            return self._insert(documents)
+            return self._insert(to_mongo(batch))
 
     def fetch(self, ids: Sequence[str]) -> list[Document]:
         """From the primary: it is the primary that reported the ids as taken."""
@@ -129,11 +131,9 @@ class MongoStore:
     def _primary(self) -> Collection[Any]:
         return self.collection.with_options(read_preference=ReadPreference.PRIMARY)
 
-    def _insert(self, documents: Sequence[Document]) -> list[Verdict]:
+    def _insert(self, documents: Sequence[Mapping[str, Any]]) -> list[Verdict]:
         try:
-            self.collection.insert_many([to_mongo(document) for document in documents], ordered=False)
-        except BulkWriteError as error:
-            return verdicts(error, len(documents))
+            return verdicts(self._send(documents), len(documents))
         except NOT_ENCODABLE as error:
             return self._insert_halves(documents, error, rejection_reason(error))
         except OperationFailure as error:
@@ -142,9 +142,42 @@ class MongoStore:
             return self._insert_halves(documents, error, reason)
         except PyMongoError as error:
             raise unavailable(error) from error
-        return [STORED] * len(documents)
 
-    def _insert_halves(self, documents: Sequence[Document], error: Exception, reason: str) -> list[Verdict]:
+    def _send(self, documents: Sequence[Mapping[str, Any]]) -> InsertResponse:
+        """As one command, in less than half the time of `insert_many`, which splits documents into several commands.
+
+        After an error `insert_many` is used: the error may be that they are too large for one command.
+        """
+        command, self._next_send = self._next_send, self._insert_many
+        response = command(documents)
+        self._next_send = self._insert_command
+        return response
+
+    def _insert_command(self, documents: Sequence[Mapping[str, Any]]) -> InsertResponse:
+        response = self.collection.database.command(
+            {
+                "insert": self.collection.name,
+                "documents": list(documents),
+                "ordered": False,
+                "writeConcern": self.collection.write_concern.document,
+            },
+            codec_options=RESPONSE,
+        )
+        concern_error = response.get("writeConcernError")
+        return InsertResponse(
+            response.get("n", 0), response.get("writeErrors", ()), [concern_error] if concern_error else ()
+        )
+
+    def _insert_many(self, documents: Sequence[Mapping[str, Any]]) -> InsertResponse:
+        try:
+            self.collection.insert_many(documents, ordered=False)
+        except BulkWriteError as error:
+            details: Mapping[str, Any] = error.details or {}
+            errors, concern_errors = details.get("writeErrors", ()), details.get("writeConcernErrors", ())
+            return InsertResponse(details.get("nInserted", 0), errors, concern_errors)
+        return InsertResponse(len(documents))
+
+    def _insert_halves(self, documents: Sequence[Mapping[str, Any]], error: Exception, reason: str) -> list[Verdict]:
         """One document fails the call for all: find it by bisection, and store the others."""
         if len(documents) == 1:
             return [Verdict(Outcome.REJECTED, reason, error)]
