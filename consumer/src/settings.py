@@ -107,8 +107,8 @@ class KafkaSettings(Section, frozen=True):
 
 
 class ConsumerSettings(Section, frozen=True):
-    batch_size: Annotated[int, Meta(ge=1, le=10_000)] = 500
-    """The maximum number of records that are stored in one call."""
+    batch_size: Annotated[int, Meta(ge=1, le=10_000)] = 5000
+    """The maximum number of records that are stored in one call: a batch has as many as have arrived."""
     max_retries: Annotated[int, Meta(ge=0, le=100)] = 3
     """Retries of a message that fails alone, for an unknown reason, before it is dead-lettered."""
     dead_letter_storm_percent: Annotated[int, Meta(ge=1, le=100)] = 80

@@ -397,7 +397,7 @@ class World:
         document = self.database.documents.get(sent.id)
         if document is None or sent.message is None:
             return False
-        return dates_as_text({**document, "kafka": None}) == {**sent.message, "kafka": None}
+        return bool(dates_as_text({**document, "kafka": None}) == {**sent.message, "kafka": None})
 
     def _is_conflict(self, sent: Sent) -> bool:
         """Whether another message has this one's id."""
