@@ -174,7 +174,7 @@ def test_a_record_without_an_original_position_cannot_be_replayed(world: World) 
 
 
 def test_a_discarded_message_gets_a_discard_marker_in_the_partition_of_its_dead_letter(world: World) -> None:
-    selected = [record._replace(partition=3) for record in dead_letters(2)]
+    selected = [replace(record, partition=3) for record in dead_letters(2)]
 
     assert world.discard(selected) == 2
 

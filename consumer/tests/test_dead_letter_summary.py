@@ -7,6 +7,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from src.dead_letters.dead_letter import dead_letter_of
 from src.dead_letters.entries import Entry, Filter, State
@@ -92,7 +93,7 @@ def test_hours_and_days_are_local_on_a_terminal() -> None:
 
 def test_an_unknown_time_or_one_outside_of_the_calendar_is_a_dash() -> None:
     _, _, periods = summarize(
-        oldest_first(dead_lettered(1, time=None), dead_lettered(2, at=1)._replace(timestamp=-(2**62)))
+        oldest_first(dead_lettered(1, time=None), replace(dead_lettered(2, at=1), timestamp=-(2**62)))
     )
 
     assert counts(periods) == {"-": 2}
@@ -101,7 +102,7 @@ def test_an_unknown_time_or_one_outside_of_the_calendar_is_a_dash() -> None:
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 10**13) | st.none()), min_size=1, max_size=20))
 def test_every_message_is_in_one_group_of_each_kind(messages: list[tuple[int, int | None]]) -> None:
     records = [
-        dead_lettered(at, at=at, partition=partition)._replace(timestamp=timestamp)
+        replace(dead_lettered(at, at=at, partition=partition), timestamp=timestamp)
         for at, (partition, timestamp) in enumerate(messages)
     ]
 

@@ -9,6 +9,8 @@ from itertools import chain
 from threading import Event
 from typing import NamedTuple, TextIO
 
+from msgspec.structs import replace
+
 from src.dead_letters.entries import Entry, Filter, State, entry_identity
 from src.dead_letters.reader import DeadLetterReader
 from src.dead_letters.replay import Discarder, Replayer
@@ -71,7 +73,7 @@ class Commands:
     def replay_entries(self, entries: Sequence[Entry], *, value: bytes | None = None, as_json: bool = False) -> int:
         """Replays at least one, with `value` in place of its own if it is given."""
         records = self._dead_letters.records((entry.dead_letter for entry in entries), "replaying")
-        messages = records if value is None else (record._replace(value=value) for record in records)
+        messages = records if value is None else (replace(record, value=value) for record in records)
         with self._producer() as (producer, stop):
             replayed = Replayer(producer, self._settings.dead_letter_topic, stop=stop).replay(messages)
         return self._report("replayed", replayed, len(entries), as_json=as_json)
