@@ -202,7 +202,7 @@ def _row(document: Document) -> tuple[Any, ...]:
         text_or_none(document.get("name")),
         text_or_none(metadata.get("source")) if isinstance(metadata, dict) else None,
         *(StoredMessage.of(document["id"], document.get("kafka")).position or (None, None, None)),
-        msgspec.json.encode(dates_as_text(document)).decode(),
+        msgspec.json.encode(convert_dates(document, dates_as_text)).decode(),
     )
 
 
