@@ -80,6 +80,7 @@ class DataConsumer:
         processor: DataProcessor | None = None,
         registry: CollectorRegistry | None = None,
         clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
         probe_interval: float = PROBE_INTERVAL,
         stop: Event | None = None,
     ) -> None:
@@ -105,6 +106,7 @@ class DataConsumer:
                 ),
                 stop=self._stop,
                 on_retry=lambda cause: self._metrics.retries.labels(cause).inc(),
+                clock=wall_clock,
             )
         )
         self._metrics.healthy.set_function(lambda: not self.readiness_failures())

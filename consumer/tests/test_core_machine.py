@@ -8,9 +8,8 @@ wrong. For a longer search:
 
 import logging
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
-from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, KafkaError, TopicPartition
@@ -28,6 +27,7 @@ from src.pipeline.batch_writer import BatchWriter, Result
 from src.pipeline.dead_letter_writer import DeadLetters
 from src.pipeline.storage_writer import Storage
 from src.storage import DataStorage
+from src.stores.document import DocumentBatch
 from tests.core_world import PARTITIONS, Fault, Kind, Parts, Process, World
 from tests.fake_storage import FakeStore
 from tests.fakes import TOPIC, rejected
@@ -276,25 +276,25 @@ class TakesRejectedForConfirmed(GroupMember):
 
 
 class RejectsInAnOutage(DataStorage):
-    def save_many(self, documents: Sequence[Mapping[str, Any]]) -> list[Verdict]:
+    def save_valid(self, batch: DocumentBatch) -> list[Verdict]:
         try:
-            return super().save_many(documents)
+            return super().save_valid(batch)
         except StorageUnavailable:
-            return [rejected("unavailable")] * len(documents)
+            return [rejected("unavailable")] * len(batch.documents)
 
 
 class AssumesSuccessInAnOutage(DataStorage):
-    def save_many(self, documents: Sequence[Mapping[str, Any]]) -> list[Verdict]:
+    def save_valid(self, batch: DocumentBatch) -> list[Verdict]:
         try:
-            return super().save_many(documents)
+            return super().save_valid(batch)
         except StorageUnavailable:
-            return [STORED] * len(documents)
+            return [STORED] * len(batch.documents)
 
 
 class DoesNotCompare(DataStorage):
-    def save_many(self, documents: Sequence[Mapping[str, Any]]) -> list[Verdict]:
+    def save_valid(self, batch: DocumentBatch) -> list[Verdict]:
         """Takes any document under an id for the same message."""
-        verdicts = super().save_many(documents)
+        verdicts = super().save_valid(batch)
         return [DUPLICATE if verdict.reason == "id_conflict" else verdict for verdict in verdicts]
 
 

@@ -5,8 +5,8 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from chaos.consumer import unprotected
@@ -40,22 +40,23 @@ def build(settings: Settings, options: argparse.Namespace) -> DataConsumer:
         group_member=unprotected.group_member(without),
         storage=CrashingStorage(storage, point, countdown) if point in (STORING, STORED) else storage,
         dead_letters=CrashingDeadLetters(dead_letters, countdown) if point == DEAD_LETTERED else dead_letters,
-        processor=unprotected.processor(without)(_adjustable_clock(options.clock_back, countdown)),
+        processor=unprotected.processor(without)(),
+        wall_clock=_adjustable_clock(options.clock_back, countdown),
     )
 
 
-def _adjustable_clock(seconds: float, countdown: Countdown) -> Callable[[], datetime]:
+def _adjustable_clock(seconds: float, countdown: Countdown) -> Callable[[], float]:
     """A wall clock that SIGUSR1 sets back by this much, which also starts the countdown."""
-    offset = timedelta()
+    offset = 0.0
 
     def set_back(*_: object) -> None:
         nonlocal offset
-        offset = timedelta(seconds=seconds)
+        offset = seconds
         logger.warning("clock set back", extra={"seconds": seconds})
         countdown.start()
 
     signal.signal(signal.SIGUSR1, set_back)
-    return lambda: datetime.now(UTC) - offset
+    return lambda: time.time() - offset
 
 
 def _parser() -> argparse.ArgumentParser:

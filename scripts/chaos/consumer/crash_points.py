@@ -8,6 +8,7 @@ from typing import Any
 from src.consumer import DeadLetters, Storage
 from src.model.record import Rejection
 from src.model.verdict import Verdict
+from src.stores.document import DocumentBatch
 
 STORING, STORED, DEAD_LETTERED = "storing", "stored", "dead-lettered"
 
@@ -37,12 +38,13 @@ class CrashingStorage:
         self._point = point
         self._countdown = countdown
 
-    def save_many(self, documents: Sequence[Mapping[str, Any]]) -> Sequence[Verdict]:
-        crash = len(documents) > 1 and self._countdown()
+    def save_valid(self, batch: DocumentBatch) -> Sequence[Verdict]:
+        size = len(batch.documents)
+        crash = size > 1 and self._countdown()
         if crash and self._point == STORING:
-            self._storage.save_many(documents[: len(documents) // 2])
+            self._storage.save_valid(batch.part(range(size // 2)))
             kill()
-        verdicts = self._storage.save_many(documents)
+        verdicts = self._storage.save_valid(batch)
         if crash:
             kill()
         return verdicts

@@ -1,7 +1,7 @@
 """The consumer's parts, each without one protection: a scenario must fail with it. Not part of the service."""
 
 import uuid
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -18,6 +18,7 @@ from confluent_kafka import (
     TopicPartition,
 )
 from confluent_kafka.admin import AdminClient
+from msgspec.structs import replace
 
 from src.data_processor import DataProcessor
 from src.dead_letters.topic import DeadLetterTopic
@@ -28,6 +29,7 @@ from src.model.record import Record, Rejection
 from src.model.verdict import Outcome, Verdict
 from src.settings import KafkaSettings, Settings
 from src.storage import DataStorage
+from src.stores.document import DocumentBatch
 
 DELAY = 2.0  # seconds
 
@@ -40,10 +42,9 @@ Kind = TypeVar("Kind")
 class WithoutDeduplication(DataStorage):
     """Stores a duplicate again, as it would be with random ids."""
 
-    def save_many(self, documents: Sequence[Mapping[str, Any]]) -> list[Verdict]:
-        verdicts = super().save_many(documents)
-        outcomes = zip(documents, verdicts, strict=True)
-        duplicates = [document for document, verdict in outcomes if verdict.outcome is Outcome.DUPLICATE]
+    def save_valid(self, batch: DocumentBatch) -> list[Verdict]:
+        verdicts = super().save_valid(batch)
+        duplicates = [batch.fields(i) for i, verdict in enumerate(verdicts) if verdict.outcome is Outcome.DUPLICATE]
         if duplicates:
             super().save_many([{**document, "id": str(uuid.uuid4())} for document in duplicates])
         return verdicts
@@ -52,11 +53,11 @@ class WithoutDeduplication(DataStorage):
 class WithoutRetry(DataStorage):
     """Rejects documents while the store is unavailable."""
 
-    def save_many(self, documents: Sequence[Mapping[str, Any]]) -> list[Verdict]:
+    def save_valid(self, batch: DocumentBatch) -> list[Verdict]:
         try:
-            return super().save_many(documents)
+            return super().save_valid(batch)
         except StorageUnavailable as error:
-            return [Verdict(Outcome.REJECTED, "write_error", error)] * len(documents)
+            return [Verdict(Outcome.REJECTED, "write_error", error)] * len(batch.documents)
 
 
 # -- the dead letters
@@ -122,7 +123,7 @@ class WithoutCommitOnRevoke(GroupMember):
 class CommittingFirst(WithoutCommitOnRevoke):
     """Commits what was read before it is stored."""
 
-    def poll(self, limit: int, timeout: float) -> list[Record]:
+    def poll(self, limit: int, timeout: float) -> Sequence[Record]:
         records = super().poll(limit, timeout)
         if records:
             ends = {record.partition: record.offset + 1 for record in records}
@@ -143,6 +144,11 @@ class IgnoringNumbers(Assignment):
 
     def owns(self, record: Record) -> bool:
         return record.partition in self
+
+    def settle(self, records: Iterable[Record]) -> None:
+        super().settle(
+            replace(record, assignment=self[record.partition].number) for record in records if record.partition in self
+        )
 
 
 class WithoutAssignmentNumbers(GroupMember):

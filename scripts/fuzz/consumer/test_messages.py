@@ -14,6 +14,7 @@ import pytest
 from bson.codec_options import CodecOptions
 from hypothesis import example, given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from pymongo import MongoClient
 
 from fuzz.plugin import MONGODB
@@ -173,7 +174,7 @@ def _check_replays(rejection: Rejection, first: DeadLetter) -> None:
     sizes, current = [_size(first)], first
     for _ in range(3):
         headers = replay_headers(current.headers)
-        current = dead_letter_of(rejection._replace(record=rejection.record._replace(headers=headers)))
+        current = dead_letter_of(rejection._replace(record=replace(rejection.record, headers=headers)))
         assert original_headers(current.headers) == original_headers(rejection.record.headers)
         sizes.append(_size(current))
     before = read_replays(rejection.record.headers).times
