@@ -29,7 +29,7 @@ CONFIG: dict[str, Any] = {
     "consumer": {"batch_size": 2, "offset_commit_frequency_ms": 10, "max_retries": 1},
     "metrics": {"port": 0},
 }
-LARGE_BATCHES = {**CONFIG, "consumer": {"offset_commit_frequency_ms": 10}}
+LARGE_BATCHES = {**CONFIG, "consumer": {"offset_commit_frequency_ms": 10, "batch_size": 500}}
 
 
 class World:

@@ -42,7 +42,7 @@ class World:
                     "bootstrap_servers": broker.address,
                     "client": {"session.timeout.ms": 6000, "fetch.wait.max.ms": 20},
                 },
-                "consumer": {"offset_commit_frequency_ms": 20},
+                "consumer": {"offset_commit_frequency_ms": 20, "batch_size": 500},
                 "mongodb": {"uri": f"sqlite:///{folder}/store.db"},
                 "metrics": {"port": 0},
             },
