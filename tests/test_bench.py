@@ -23,7 +23,7 @@ from bench import document, table, wire
 from bench.options import FULL, PARTS, QUICK, Options, parse
 from bench.plots import plots
 from bench.process_tree import ProcessTree
-from bench.programs.counted import counting
+from bench.programs.counted import InstructionCounter
 from bench.results import Row, as_json, failures_noted, percentile
 from bench.stores import AcknowledgingStore, SqliteStore, acknowledging_store
 from local.errors import CannotRun
@@ -270,13 +270,13 @@ def test_a_process_tree_includes_the_children() -> None:
 
 def test_the_count_of_instructions_grows_by_the_same_number_with_each_message() -> None:
     def count(messages: int) -> int:
-        executed: list[int] = []
-        sys.settrace(counting(lambda: executed.append(1)))
+        counter = InstructionCounter()
+        sys.settrace(counter.trace)
         try:
             _pass_over(range(messages))
         finally:
             sys.settrace(None)
-        return len(executed)
+        return counter.result()["test_bench._pass_over"]
 
     assert count(200) - count(100) == count(300) - count(200) >= 100
 

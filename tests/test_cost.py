@@ -1,9 +1,11 @@
 """What a message costs, in Python's instructions: a needless pass over the messages of a batch exceeds the limit.
 
-Unlike CPU time they depend neither on the machine nor on its load, so the limits are close to what was measured.
+Unlike CPU time they depend neither on the machine nor on its load, so a limit is a few instructions above what was
+measured, and the shortest pass takes five. Functions that run once per batch are left out.
 `./scripts/bench.sh --only instructions` shows the current numbers.
 """
 
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -13,7 +15,8 @@ from bench.parts.instructions import PYTHON, per_message, programs
 from bench.suite import workbench
 from bench.workbench import Workbench
 
-LIMITS = {"our consumer": 2_400, "our producer": 460}
+LIMITS = {"our consumer": 2_300, "our producer": 112}
+PER_MESSAGE = 1.0  # instructions; less than that is executed per batch
 
 
 @pytest.fixture(scope="module")
@@ -22,8 +25,12 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workbench]:
         yield found
 
 
+@pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="the limits are for the instructions of Python 3.11")
 @pytest.mark.parametrize("program", LIMITS)
 def test_a_message_costs_no_more_python_instructions_than_it_has_to(bench: Workbench, program: str) -> None:
     _, count = programs(bench)[program]
 
-    assert per_message(lambda messages: count(PYTHON, messages)) <= LIMITS[program]
+    functions = per_message(lambda messages: count(PYTHON, messages))
+
+    found = {name: number for name, number in functions.items() if number >= PER_MESSAGE}
+    assert sum(found.values()) <= LIMITS[program], found

@@ -1,17 +1,19 @@
 """Writes the results into docs/performance.md: the tables between its markers, and the plots beside it."""
 
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
 from bench.results import METRICS, Row
-from bench.table import cell, metrics_of
+from bench.table import cell, metrics_of, profile
 from local.errors import CannotRun
 from local.plan import ROOT
 
 DOCUMENT = ROOT / "docs" / "performance.md"
 IMAGES = ROOT / "docs" / "images"
+COLUMNS = 100
 
 
 def update(about: Mapping[str, Any], rows: Sequence[Row], plots: Mapping[str, str]) -> None:
@@ -51,4 +53,9 @@ def markdown(rows: Sequence[Row]) -> str:
         lines.append([row.contender, *(getattr(row, name) for name in texts), *(cell(row, name) for name in metrics)])
     table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
     notes = dict.fromkeys(f"{row.contender}: {row.note}." for row in rows if row.note)
-    return "\n".join([table, *(f"\n{note}" for note in notes)])
+    profiles = [f"{row.contender}, by function: {profile(row)}." for row in rows if row.profile]
+    return "\n".join([table, *(f"\n{wrapped(text)}" for text in (*notes, *profiles))])
+
+
+def wrapped(text: str) -> str:
+    return "\n".join(textwrap.wrap(text, COLUMNS, break_long_words=False, break_on_hyphens=False))

@@ -43,6 +43,8 @@ class Row:
     guarantee: str = ""
     note: str = ""
     metrics: dict[str, list[float]] = field(default_factory=dict)
+    profile: dict[str, float] = field(default_factory=dict)
+    """Python instructions per message of the functions that execute the most."""
     failed: bool = False
 
     @property
@@ -85,5 +87,6 @@ def as_json(row: Row) -> dict[str, Any]:
     texts = {name: getattr(row, name) for name in ("part", "contender", "setting", "store", "guarantee", "note")}
     return {
         **{name: text for name, text in texts.items() if text},
+        **({"profile": row.profile} if row.profile else {}),
         "metrics": {name: summary(values) for name, values in row.metrics.items()},
     }

@@ -9,6 +9,8 @@ from rich.table import Table
 
 from bench.results import METRICS, Row
 
+SHOWN = 0.5  # instructions per message
+
 
 def show(rows: Sequence[Row], console: Console) -> None:
     for part, group in groupby(rows, key=lambda row: row.part):
@@ -16,6 +18,9 @@ def show(rows: Sequence[Row], console: Console) -> None:
         console.print(table(part, members))
         for note in dict.fromkeys(f"{row.contender}: {row.note}" for row in members if row.note):
             console.print(f"  {note}", highlight=False)
+        for row in members:
+            if row.profile:
+                console.print(f"  {row.contender}, instructions by function: {profile(row)}\n", highlight=False)
 
 
 def table(part: str, rows: Sequence[Row]) -> Table:
@@ -31,6 +36,11 @@ def table(part: str, rows: Sequence[Row]) -> Table:
         numbers = (cell(row, name) for name in metrics)
         result.add_row(row.contender, row.setting, *numbers, *(getattr(row, name) for name in titles))
     return result
+
+
+def profile(row: Row) -> str:
+    """The functions with the most instructions."""
+    return ", ".join(f"{name} {number:,.1f}" for name, number in row.profile.items() if number >= SHOWN)
 
 
 def metrics_of(rows: Sequence[Row]) -> list[str]:

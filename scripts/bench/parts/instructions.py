@@ -3,11 +3,13 @@
 Each program runs with two numbers of messages; the difference is without start and stop.
 """
 
+import json
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from heapq import nlargest
 from pathlib import Path
 
 from bench import consumers
@@ -20,9 +22,10 @@ from local.children import run_program
 from local.errors import CannotRun
 from local.plan import ROOT
 
-SIZES = (1_000, 11_000)
+SIZES = (1_000, 21_000)
 BATCH = 5_000
 TIMEOUT = 900.0  # seconds
+PROFILE = 12  # functions that are shown
 
 Command = Sequence[str]
 
@@ -33,23 +36,24 @@ class Counter:
 
     metric: str
     wrap: Callable[[Command, Path], Command]
-    read: Callable[[str], int]
+    read: Callable[[str], Mapping[str, int]]
+    """By function, where it is known."""
 
 
 PYTHON = Counter(
     "bytecodes",
     lambda command, file: [command[0], "-m", "bench.programs.counted", str(file), *command[2:]],
-    int,
+    json.loads,
 )
 MACHINE = Counter(
     "instructions",
     lambda command, file: ["valgrind", "--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null",
                            f"--log-file={file}", *command],
-    lambda text: int(re.findall(r"I\s+refs:\s+([\d,]+)", text)[0].replace(",", "")),
+    lambda text: {"all": int(re.findall(r"I\s+refs:\s+([\d,]+)", text)[0].replace(",", ""))},
 )  # fmt: skip
 
 
-Count = Callable[[Counter, int], int]
+Count = Callable[[Counter, int], Mapping[str, int]]
 """All instructions of a run with this number of messages."""
 
 
@@ -62,7 +66,10 @@ def run(bench: Workbench) -> list[Row]:
         for counter in [PYTHON, MACHINE] if has_valgrind else [PYTHON]:
             bench.show(f"{row.title}, {counter.metric}")
             with failures_noted(row):
-                row.add(**{counter.metric: per_message(partial(count, counter))})
+                found = per_message(partial(count, counter))
+                row.add(**{counter.metric: sum(found.values())})
+                if counter is PYTHON:
+                    row.profile = dict(nlargest(PROFILE, found.items(), key=lambda item: item[1]))
         rows.append(row)
     return rows
 
@@ -78,13 +85,14 @@ def programs(bench: Workbench) -> dict[str, tuple[str, Count]]:
     }
 
 
-def per_message(count: Callable[[int], int]) -> float:
-    """Without start and stop. Raises CannotRun."""
+def per_message(count: Callable[[int], Mapping[str, int]]) -> dict[str, float]:
+    """By function, without start and stop. Raises CannotRun."""
     small, large = SIZES
-    return (count(large) - count(small)) / (large - small)
+    before, after = count(small), count(large)
+    return {name: (number - before.get(name, 0)) / (large - small) for name, number in after.items()}
 
 
-def _consumer(bench: Workbench, contender: Contender, counter: Counter, messages: int) -> int:
+def _consumer(bench: Workbench, contender: Contender, counter: Counter, messages: int) -> Mapping[str, int]:
     job, folder = bench.job(bench.kafka.filled(messages), bench.acknowledging, BATCH)
     bench.kafka.expect_members(1)
     file = folder / counter.metric
@@ -97,14 +105,14 @@ def _counted(contender: Contender, counter: Counter, file: Path) -> Callable[[Jo
     return lambda job, folder: counter.wrap(contender.command(job, folder), file)
 
 
-def _producer(bench: Workbench, counter: Counter, messages: int) -> int:
+def _producer(bench: Workbench, counter: Counter, messages: int) -> Mapping[str, int]:
     topic, folder = bench.kafka.create_topic(), bench.folder / "runs" / f"produce-{counter.metric}-{messages}"
     settings = settings_file(bench.kafka.address, topic, folder, batch_size=500)
     command = counter.wrap(producer_command(settings, "--count", str(messages)), folder / counter.metric)
     return _run(command, ROOT / "producer", {}, counter, folder / counter.metric)
 
 
-def _bare_produce(bench: Workbench, counter: Counter, messages: int) -> int:
+def _bare_produce(bench: Workbench, counter: Counter, messages: int) -> Mapping[str, int]:
     folder = bench.folder / "runs" / f"bare-produce-{counter.metric}-{messages}"
     folder.mkdir(parents=True, exist_ok=True)
     variables = {
@@ -117,14 +125,14 @@ def _bare_produce(bench: Workbench, counter: Counter, messages: int) -> int:
     return _run(command, ROOT, variables, counter, folder / counter.metric)
 
 
-def _run(command: Command, cwd: Path, variables: dict[str, str], counter: Counter, file: Path) -> int:
+def _run(command: Command, cwd: Path, variables: dict[str, str], counter: Counter, file: Path) -> Mapping[str, int]:
     done = run_program(command, cwd, environment(variables), TIMEOUT)
     if done.returncode:
         raise CannotRun(f"exit code {done.returncode}: {done.stderr.strip()[-300:]}")
     return _read(counter, file)
 
 
-def _read(counter: Counter, file: Path) -> int:
+def _read(counter: Counter, file: Path) -> Mapping[str, int]:
     try:
         return counter.read(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, IndexError) as error:
