@@ -29,10 +29,10 @@ def update(about: Mapping[str, Any], rows: Sequence[Row], plots: Mapping[str, st
 
 def replaced(text: str, part: str, content: str) -> str:
     """The document with this content between the part's markers."""
-    pattern = re.compile(rf"(<!-- bench: {part} -->\n).*?(\n<!-- end -->)", re.DOTALL)
+    pattern = re.compile(rf"(<!-- bench: {part} -->\n).*?(<!-- end -->)", re.DOTALL)
     if not pattern.search(text):
         raise CannotRun(f"{DOCUMENT.name} has no markers for the part {part}")
-    return pattern.sub(lambda match: f"{match[1]}\n{content}\n{match[2]}", text)
+    return pattern.sub(lambda match: f"{match[1]}\n{content}\n\n{match[2]}", text)
 
 
 def machine(about: Mapping[str, Any]) -> str:

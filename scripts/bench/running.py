@@ -19,7 +19,7 @@ from local.children import run_program
 from local.errors import CannotRun
 from local.plan import ALLOCATOR, ROOT
 
-POLL_INTERVAL = 0.02  # seconds
+POLL_INTERVAL = 0.05  # seconds; the acknowledging server says when its last documents arrived
 STALL_TIMEOUT = 90.0  # seconds without progress; a JVM starts slowly
 STOP_TIMEOUT = 20.0
 PROGRAM_TIMEOUT = 300.0

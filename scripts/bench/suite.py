@@ -1,6 +1,7 @@
 """Runs the parts one after the other, and writes the results."""
 
 import json
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -53,7 +54,10 @@ def run(options: Options, arguments: Sequence[str]) -> int:
         document.update(about, rows, plots(rows))
     table.show(rows, Console(width=None if sys.stdout.isatty() else OUTPUT_WIDTH))
     print(f"Results: {folder}")
-    return int(any(row.failed for row in rows))
+    failed = any(row.failed for row in rows)
+    if not failed:
+        shutil.rmtree(folder / "runs")
+    return int(failed)
 
 
 def _require(options: Options) -> None:
@@ -68,8 +72,10 @@ def _require(options: Options) -> None:
 @contextmanager
 def workbench(options: Options, folder: Path) -> Iterator[Workbench]:
     further = [MongoStore(options.mongodb)] if options.mongodb else []
-    with acknowledging_store() as store, kafka(options.kafka, folder) as found, _progress(options) as show:
-        yield Workbench(options, found, store, SqliteStore(folder), further, folder, show)
+    runs = folder / "runs"
+    runs.mkdir(exist_ok=True)
+    with acknowledging_store() as store, kafka(options.kafka, runs) as found, _progress(options) as show:
+        yield Workbench(options, found, store, SqliteStore(runs), further, folder, show)
 
 
 @contextmanager

@@ -45,6 +45,12 @@ class Workbench:
 
     def job(self, topic: str, store: Store, batch: int) -> tuple[Job, Path]:
         """With a new group and collection, and the folder of the job."""
-        name = f"run{next(self._numbers)}"
-        job = Job(self.kafka.address, topic, f"{topic}-{name}", store.uri(name), DATABASE, name, batch)
-        return job, self.folder / "runs" / name
+        number = next(self._numbers)
+        name = f"{topic}-run{number}"
+        job = Job(self.kafka.address, topic, name, store.uri(name), DATABASE, name, batch)
+        return job, self.runs / f"run{number}"
+
+    @property
+    def runs(self) -> Path:
+        """Logs and settings of the processes."""
+        return self.folder / "runs"

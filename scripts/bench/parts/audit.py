@@ -1,5 +1,8 @@
 """The audit: messages compared per second."""
 
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
 from bench import consumers
 from bench.parts.producer import measured_process
 from bench.results import Row, failures_noted
@@ -16,11 +19,11 @@ def run(bench: Workbench) -> list[Row]:
 def _row(bench: Workbench, store: Store) -> Row:
     row, messages = Row("audit", "our audit", f"{bench.sizes.messages:,} messages", store.name), bench.sizes.messages
     bench.show(row.title)
-    with failures_noted(row):
-        small, large = (_Consumed(bench, store, count) for count in (SMALL, messages))
+    with ExitStack() as stored, failures_noted(row):
+        small, large = (stored.enter_context(_consumed(bench, store, count)) for count in (SMALL, messages))
         for number, _ in bench.turns([None]):
             bench.show(f"{row.title}, round {number}")
-            start, done = small.audit(), large.audit()
+            start, done = small(), large()
             row.add(
                 messages_per_second=(messages - SMALL) / (done.seconds - start.seconds),
                 cpu_us=(done.cpu_seconds - start.cpu_seconds) / (messages - SMALL) * 1e6,
@@ -29,17 +32,15 @@ def _row(bench: Workbench, store: Store) -> Row:
     return row
 
 
-class _Consumed:
-    """A topic whose messages our consumer has stored, and committed."""
-
-    def __init__(self, bench: Workbench, store: Store, messages: int) -> None:
-        self._messages = messages
-        self._embedded = bench.kafka.embedded
-        self._job, self._folder = bench.job(bench.kafka.filled(messages), store, 5_000)
-        run_contender(consumers.ours(embedded=self._embedded), self._job, store, messages, self._folder)
-
-    def audit(self) -> SelfMeasured:
-        settings = consumers.settings_file(self._job, self._folder, embedded=self._embedded)
-        return measured_process(
-            command("src.audit", settings, "--json"), ROOT / "consumer", self._folder, self._messages
-        )
+@contextmanager
+def _consumed(bench: Workbench, store: Store, messages: int) -> Iterator[Callable[[], SelfMeasured]]:
+    """Runs the audit of this number of messages, which our consumer has stored and committed."""
+    embedded = bench.kafka.embedded
+    job, folder = bench.job(bench.kafka.filled(messages), store, 5_000)
+    bench.kafka.expect_members(1)
+    try:
+        run_contender(consumers.ours(embedded=embedded), job, store, messages, folder)
+        audit = command("src.audit", consumers.settings_file(job, folder, embedded=embedded), "--json")
+        yield lambda: measured_process(audit, ROOT / "consumer", folder, messages)
+    finally:
+        store.drop(job.collection)

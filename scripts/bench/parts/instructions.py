@@ -106,14 +106,14 @@ def _counted(contender: Contender, counter: Counter, file: Path) -> Callable[[Jo
 
 
 def _producer(bench: Workbench, counter: Counter, messages: int) -> Mapping[str, int]:
-    topic, folder = bench.kafka.create_topic(), bench.folder / "runs" / f"produce-{counter.metric}-{messages}"
+    topic, folder = bench.kafka.create_topic(), bench.runs / f"produce-{counter.metric}-{messages}"
     settings = settings_file(bench.kafka.address, topic, folder, batch_size=500)
     command = counter.wrap(producer_command(settings, "--count", str(messages)), folder / counter.metric)
     return _run(command, ROOT / "producer", {}, counter, folder / counter.metric)
 
 
 def _bare_produce(bench: Workbench, counter: Counter, messages: int) -> Mapping[str, int]:
-    folder = bench.folder / "runs" / f"bare-produce-{counter.metric}-{messages}"
+    folder = bench.runs / f"bare-produce-{counter.metric}-{messages}"
     folder.mkdir(parents=True, exist_ok=True)
     variables = {
         "BENCH_BOOTSTRAP": bench.kafka.address,

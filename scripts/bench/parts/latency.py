@@ -36,7 +36,7 @@ def _latencies(bench: Workbench, rate: int) -> list[float]:
     """A consumer that has its partitions, then a producer that starts as its messages' clock does."""
     store, topic = bench.acknowledging, bench.kafka.create_topic()
     job, folder = bench.job(topic, store, 500)
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     messages = rate * (bench.sizes.latency_seconds + WARM_UP_SECONDS)
     with ExitStack() as running:
         settings = consumers.settings_file(job, folder, embedded=bench.kafka.embedded)

@@ -74,13 +74,13 @@ def _bare(bench: Workbench, topic: str, *, generate: bool) -> Callable[[int], Se
             "BENCH_MESSAGES": str(messages),
             "BENCH_GENERATE": str(int(generate)),
         }
-        return self_measured("bare produce", variables, bench.folder / "runs" / f"produce-{topic}")
+        return self_measured("bare produce", variables, bench.runs / f"produce-{topic}")
 
     return run
 
 
 def _ours(bench: Workbench, topic: str, batch: int, *, from_file: bool = False) -> Callable[[int], SelfMeasured]:
-    folder = bench.folder / "runs" / f"producer-{batch}{'-input' if from_file else ''}"
+    folder = bench.runs / f"producer-{batch}{'-input' if from_file else ''}"
 
     def run(messages: int) -> SelfMeasured:
         settings = settings_file(bench.kafka.address, topic, folder, batch_size=batch)
