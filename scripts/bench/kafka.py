@@ -29,33 +29,37 @@ class Kafka:
         self._folder = folder
         self._prefix = f"bench-{timestamp()}"
         self._topics: list[Names] = []
-        self._filled: dict[int, str] = {}
+        self._filled: dict[tuple[int, int, int], str] = {}
 
     def expect_members(self, count: int) -> None:
         """Consumers of a group that are about to start. Kafka's own delay is 3 s, whatever their number."""
         if self._broker:
             self._broker.delay_rebalances(REBALANCE_DELAY_MS if count > 1 else 0)
 
-    def create_topic(self) -> str:
+    def create_topic(self, partitions: int = PARTITIONS) -> str:
         """An empty topic and its dead-letter topic. Raises CannotRun."""
         name = f"{self._prefix}-{len(self._topics) + 1}"
         names = Names(name, name, name)
         self._topics.append(names)
         if self._broker:
-            self._broker.create_topic(names.topic, PARTITIONS)
+            self._broker.create_topic(names.topic, partitions)
             self._broker.create_topic(names.dead_letter_topic, 1)
         else:
-            Topics(self.address, names).create(PARTITIONS)
+            Topics(self.address, names).create(partitions)
         return name
 
-    def filled(self, messages: int) -> str:
-        """A topic with this number of messages, as our producer sends them. Raises CannotRun."""
-        if messages not in self._filled:
-            topic = self.create_topic()
-            _require_success(produce(self.address, topic, messages, self._folder / f"fill-{topic}"))
-            self._require_all(topic, messages)
-            self._filled[messages] = topic
-        return self._filled[messages]
+    def filled(self, messages: int, *, partitions: int = PARTITIONS, padding: int = 0) -> str:
+        """A topic with this number of messages, as our producer sends them. Raises CannotRun.
+
+        With `padding` each has a further field of this size.
+        """
+        wanted = messages, partitions, padding
+        if wanted not in self._filled:
+            topic = self.create_topic(partitions)
+            _require_success(produce(self.address, topic, messages, self._folder / f"fill-{topic}", padding))
+            self._require_all(topic, messages, partitions)
+            self._filled[wanted] = topic
+        return self._filled[wanted]
 
     def delete_topics(self) -> None:
         if self._topics and not self.embedded:
@@ -64,10 +68,10 @@ class Kafka:
             for deletion in admin.delete_topics(names, operation_timeout=KAFKA_TIMEOUT).values():
                 deletion.exception(2 * KAFKA_TIMEOUT)
 
-    def _require_all(self, topic: str, messages: int) -> None:
+    def _require_all(self, topic: str, messages: int, count: int) -> None:
         """The embedded broker silently drops what is too much for it."""
         reader = Consumer({"bootstrap.servers": self.address, "group.id": topic, "log_level": 0})
-        partitions = [TopicPartition(topic, number) for number in range(PARTITIONS)]
+        partitions = [TopicPartition(topic, number) for number in range(count)]
         ranges = [reader.get_watermark_offsets(partition, timeout=KAFKA_TIMEOUT) for partition in partitions]
         reader.close()
         found = sum(high - low for low, high in filter(None, ranges))

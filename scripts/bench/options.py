@@ -11,6 +11,7 @@ from local.plan import FOLDER
 PARTS: Mapping[str, str] = {
     "consumer": "the consumer by batch size, the limits and the textbook's, into each store",
     "replicas": "one consumer and three",
+    "growth": "the consumer by the size of the messages and the number of partitions; not with --quick",
     "producer": "the producer by batch size, generating and reading a file, and the client alone",
     "latency": "from the creation of a message until it is stored, at 28, 500 and 5,000 messages per second",
     "catch-up": "the consumer with a large backlog: rate and memory",
@@ -18,6 +19,7 @@ PARTS: Mapping[str, str] = {
     "instructions": "instructions per message, which do not depend on the machine's load; only on request",
 }
 ON_REQUEST = frozenset({"instructions"})
+NOT_QUICK = frozenset({"growth"})
 
 _DESCRIPTION = """\
 Measure how fast the services are, and compare them in the same run with the limits of Kafka's client, MongoDB's driver
@@ -61,7 +63,8 @@ class Options:
 
     @property
     def parts(self) -> tuple[str, ...]:
-        return tuple(name for name in PARTS if name in self.only or (not self.only and name not in ON_REQUEST))
+        left_out = ON_REQUEST | NOT_QUICK if self.quick else ON_REQUEST
+        return tuple(name for name in PARTS if (name in self.only if self.only else name not in left_out))
 
     @property
     def sizes(self) -> "Sizes":

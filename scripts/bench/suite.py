@@ -31,6 +31,7 @@ Part = Callable[[Workbench], Sequence[Row]]
 PARTS: Mapping[str, Part] = {
     "consumer": consumer.run,
     "replicas": consumer.replicas,
+    "growth": consumer.growth,
     "producer": producer.run,
     "latency": latency.run,
     "catch-up": consumer.catch_up,

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 from bench import consumers
 from bench.contender import Contender
+from bench.kafka import PARTITIONS
 from bench.peers import PEERS
 from bench.results import Row, failures_noted
 from bench.running import Finished, run_contender, self_measured
-from bench.stores import Store
+from bench.stores import AcknowledgingStore, Store
 from bench.workbench import SMALL, Workbench
 from local.errors import CannotRun
 
@@ -24,6 +25,8 @@ class Entry:
     store: Store
     batch: int
     replicas: int = 1
+    partitions: int = PARTITIONS
+    padding: int = 0
 
     @property
     def start(self) -> tuple[str, str, int]:
@@ -74,6 +77,21 @@ def replicas(bench: Workbench) -> list[Row]:
     return [entry.row for entry in entries]
 
 
+def growth(bench: Workbench) -> list[Row]:
+    """By the size of the messages, and by the number of partitions."""
+    ours, store = consumers.ours(embedded=bench.kafka.embedded), bench.acknowledging
+    entries = [
+        *(Entry(_grown(f"messages {size:,} bytes larger"), ours, store, 500, padding=size) for size in (1_000, 10_000)),
+        *(Entry(_grown(f"partitions: {count}"), ours, store, 500, partitions=count) for count in (1, PARTITIONS, 60)),
+    ]
+    measure(bench, entries, bench.sizes.messages // 10)
+    return [entry.row for entry in entries]
+
+
+def _grown(setting: str) -> Row:
+    return Row("growth", "our consumer", setting, AcknowledgingStore.name)
+
+
 def catch_up(bench: Workbench) -> list[Row]:
     ours = consumers.ours(embedded=bench.kafka.embedded)
     store = bench.further_stores[0] if bench.further_stores else bench.acknowledging
@@ -122,7 +140,8 @@ def _measure(bench: Workbench, entry: Entry, messages: int, start_cpu_seconds: f
 
 
 def _run(bench: Workbench, entry: Entry, messages: int) -> Finished:
-    job, folder = bench.job(bench.kafka.filled(messages), entry.store, entry.batch)
+    topic = bench.kafka.filled(messages, partitions=entry.partitions, padding=entry.padding)
+    job, folder = bench.job(topic, entry.store, entry.batch)
     bench.kafka.expect_members(entry.replicas)
     try:
         return run_contender(entry.contender, job, entry.store, messages, folder, entry.replicas)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.producers import producer_command, settings_file
+from bench.producers import input_file, producer_command, settings_file
 from bench.results import Row, failures_noted
 from bench.running import SelfMeasured, environment, self_measured
 from bench.workbench import Workbench
@@ -84,22 +84,10 @@ def _ours(bench: Workbench, topic: str, batch: int, *, from_file: bool = False) 
 
     def run(messages: int) -> SelfMeasured:
         settings = settings_file(bench.kafka.address, topic, folder, batch_size=batch)
-        arguments = ("--input", str(_lines(folder, messages))) if from_file else ("--count", str(messages))
+        arguments = ("--input", str(input_file(folder, messages))) if from_file else ("--count", str(messages))
         return measured_process(producer_command(settings, *arguments), ROOT / "producer", folder, messages)
 
     return run
-
-
-def _lines(folder: Path, messages: int) -> Path:
-    """A file of messages without ids, as a user's may be: each gets one."""
-    file = folder / f"{messages}.jsonl"
-    if not file.exists():
-        with file.open("w", encoding="utf-8") as lines:
-            lines.writelines(
-                f'{{"name": "item_{number:08d}", "metadata": {{"source": "system-a", "version": "1.0.0"}}}}\n'
-                for number in range(messages)
-            )
-    return file
 
 
 def measured_process(command: Sequence[str], cwd: Path, folder: Path, messages: int) -> SelfMeasured:
