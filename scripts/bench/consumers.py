@@ -31,6 +31,7 @@ def limits() -> list[Contender]:
             "limit of a Python process",
             lambda _job, _folder: program("limit_consumer"),
             batches=(5_000,),
+            share=2.0,
             note="two batches in flight; no checks, no coordinates, no commits",
         ),
         Contender(

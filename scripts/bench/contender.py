@@ -58,7 +58,7 @@ class Contender:
     stores: frozenset[str] = frozenset({"mongodb"})
     """The kinds of stores that it can write to: mongodb, sqlite."""
     share: float = 1.0
-    """Of the messages: a slow contender is measured with fewer."""
+    """Of the messages: a slow contender is measured with fewer, a fast one with more."""
     on_embedded: bool = True
     """Whether it works with the embedded broker."""
     guarantee: str = "none"

@@ -36,10 +36,10 @@ def replaced(text: str, part: str, content: str) -> str:
 
 
 def machine(about: Mapping[str, Any]) -> str:
-    """One sentence for each group of facts, wrapped by the reader's browser."""
-    return (
-        f"{about['date'][:10]}, commit {about['commit']}, {about['cpu']}, {about['cores']} cores,\n"
-        f"{about['kernel']}, Python {about['python']}:\n`{about['command']}`"
+    """When, where and how a table was measured."""
+    return wrapped(
+        f"{about['date'][:10]}, commit {about['commit']}, {about['cpu']}, {about['cores']} cores, {about['kernel']},"
+        f" Python {about['python']}: `{about['command']}`"
     )
 
 
@@ -53,7 +53,7 @@ def markdown(rows: Sequence[Row]) -> str:
         lines.append([row.contender, *(getattr(row, name) for name in texts), *(cell(row, name) for name in metrics)])
     table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
     notes = dict.fromkeys(f"{row.contender}: {row.note}." for row in rows if row.note)
-    profiles = [f"{row.contender}, by function: {profile(row)}." for row in rows if row.profile]
+    profiles = [f"{row.contender}, by function: {profile(row, quote='`')}." for row in rows if row.profile]
     return "\n".join([table, *(f"\n{wrapped(text)}" for text in (*notes, *profiles))])
 
 

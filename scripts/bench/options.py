@@ -93,7 +93,7 @@ class Sizes:
 
 
 FULL = Sizes(rounds=5, starts=3, messages=200_000, catch_up=1_000_000, catch_up_on_embedded=300_000, latency_seconds=60)
-QUICK = Sizes(rounds=1, starts=1, messages=50_000, catch_up=200_000, catch_up_on_embedded=100_000, latency_seconds=5)
+QUICK = Sizes(rounds=1, starts=2, messages=40_000, catch_up=200_000, catch_up_on_embedded=100_000, latency_seconds=5)
 
 
 def parse(arguments: Sequence[str]) -> Options:

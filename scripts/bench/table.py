@@ -38,9 +38,10 @@ def table(part: str, rows: Sequence[Row]) -> Table:
     return result
 
 
-def profile(row: Row) -> str:
+def profile(row: Row, quote: str = "") -> str:
     """The functions with the most instructions."""
-    return ", ".join(f"{name} {number:,.1f}" for name, number in row.profile.items() if number >= SHOWN)
+    shown = {name.replace(".<locals>", ""): number for name, number in row.profile.items() if number >= SHOWN}
+    return ", ".join(f"{quote}{name}{quote} {number:,.1f}" for name, number in shown.items())
 
 
 def metrics_of(rows: Sequence[Row]) -> list[str]:

@@ -14,6 +14,7 @@ from bench.workbench import SMALL, Workbench
 from local.errors import CannotRun
 
 LIMIT_BATCH = 5_000
+LEAST = 5_000  # messages, or the start of a process would be all that is measured
 
 
 @dataclass
@@ -109,7 +110,7 @@ def measure(bench: Workbench, entries: Sequence[Entry], messages: int, rounds: i
         if not entry.row.failed:
             bench.show(f"{entry.row.title}, round {number}")
             with failures_noted(entry.row):
-                _measure(bench, entry, int(messages * entry.contender.share), starts[entry.start])
+                _measure(bench, entry, max(LEAST, int(messages * entry.contender.share)), starts[entry.start])
 
 
 def _starts(bench: Workbench, entries: Sequence[Entry]) -> dict[tuple[str, str, int], float]:

@@ -61,7 +61,7 @@ def run(bench: Workbench) -> list[Row]:
     has_valgrind = shutil.which("valgrind") is not None
     rows = []
     for contender, (setting, count) in programs(bench).items():
-        note = "" if has_valgrind else "machine instructions are not counted: valgrind is not installed"
+        note = "" if has_valgrind or rows else "machine instructions are not counted: valgrind is not installed"
         row = Row("instructions", contender, setting, note=note)
         for counter in [PYTHON, MACHINE] if has_valgrind else [PYTHON]:
             bench.show(f"{row.title}, {counter.metric}")
