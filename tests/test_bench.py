@@ -256,8 +256,8 @@ def test_plots_show_the_medians_and_cut_off_an_outlier() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc")
 def test_a_process_tree_includes_the_children() -> None:
-    work = "sum(range(30_000_000))"
-    parent = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', '{work}; input()']); input()"
+    child = "import sys; sum(range(30_000_000)); sys.stdin.read()"
+    parent = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', '{child}']); sys.stdin.read()"
     process = subprocess.Popen([sys.executable, "-c", parent], stdin=subprocess.PIPE, start_new_session=True)
     tree, deadline = ProcessTree(process.pid), time.monotonic() + 30
     while tree.cpu_seconds < 0.2 and time.monotonic() < deadline:
@@ -267,7 +267,7 @@ def test_a_process_tree_includes_the_children() -> None:
         assert tree.cpu_seconds >= 0.2
         assert 5 * 2**20 < tree.peak_bytes < 500 * 2**20
     finally:
-        process.communicate(b"\n\n")
+        process.communicate()
 
 
 def test_the_count_of_instructions_grows_by_the_same_number_with_each_message() -> None:

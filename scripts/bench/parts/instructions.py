@@ -59,7 +59,7 @@ Count = Callable[[Counter, int], Mapping[str, int]]
 
 def run(bench: Workbench) -> list[Row]:
     has_valgrind = shutil.which("valgrind") is not None
-    rows = []
+    rows: list[Row] = []
     for contender, (setting, count) in programs(bench).items():
         note = "" if has_valgrind or rows else "machine instructions are not counted: valgrind is not installed"
         row = Row("instructions", contender, setting, note=note)
