@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from threading import Thread
 
 from chaos.consumer import unprotected
 from chaos.consumer.crash_points import DEAD_LETTERED, STORED, STORING, Countdown, CrashingDeadLetters, CrashingStorage
@@ -46,16 +47,21 @@ def build(settings: Settings, options: argparse.Namespace) -> DataConsumer:
 
 
 def _adjustable_clock(seconds: float, countdown: Countdown) -> Callable[[], float]:
-    """A wall clock that SIGUSR1 sets back by this much, which also starts the countdown."""
+    """A wall clock that SIGUSR1 sets back by this much, which also starts the countdown.
+
+    A thread waits for the signal: a handler could interrupt the logging of another message, and its own would be lost.
+    """
     offset = 0.0
 
-    def set_back(*_: object) -> None:
+    def set_back_on_signal() -> None:
         nonlocal offset
+        signal.sigwait([signal.SIGUSR1])
         offset = seconds
         logger.warning("clock set back", extra={"seconds": seconds})
         countdown.start()
 
-    signal.signal(signal.SIGUSR1, set_back)
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+    Thread(target=set_back_on_signal, daemon=True).start()
     return lambda: time.time() - offset
 
 
