@@ -74,8 +74,8 @@ class DataProcessor:
     def process_ordinary(self, records: Sequence[Record]) -> list[ValidDocument | None]:
         """The valid documents of ordinary messages; None for each record that is left to `process`.
 
-        The documents are those that `process` and the store's validation return, in a tenth of the time. For a
-        subclass with rules of its own no message is ordinary.
+        The documents are those that `process` and the store's validation return, in a tenth of the time; only the
+        order of their fields may differ. For a subclass with rules of its own no message is ordinary.
         """
         if type(self).process is not DataProcessor.process or type(self).check is not DataProcessor.check:
             return [None] * len(records)

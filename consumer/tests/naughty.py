@@ -101,6 +101,7 @@ INVALID: dict[str, list[bytes | None]] = {
         wrapping(b"[" * 10_000 + b"]" * 10_000),
         wrapping(b"[" * 500 + b"]" * 500),
         wrapping(b'{"a":' * 99 + b"1" + b"}" * 99),
+        b'{"id": "1", "name": "n", "metadata": {}, "created_at": ' + b"[" * 10_000 + b"]" * 10_000 + b"}",
     ],
     "not_an_object": [b"null", b"true", b"1", b"-0.0", b"1.5", b'""', b'"text"', b"[]", b'[{"id":"1"}]', b'"{"'],
     "encoded_twice": [

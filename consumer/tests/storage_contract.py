@@ -56,6 +56,7 @@ INVALID = {
     "101 levels": ("nesting_too_deep", {"x": nested(100)}),
     "10,000 levels": ("nesting_too_deep", {"x": nested(10_000)}),
     "17 MB": ("document_too_large", {"x": "x" * 17_000_000}),
+    "16 MiB with the field kafka": ("document_too_large", {"x": "x" * (16 * 1024 * 1024 - 300)}),
     "bytes": ("not_encodable", {"x": b"x"}),
     "a set": ("not_encodable", {"x": {1}}),
     "a date in a field that is not a date": ("not_encodable", {"x": DAY}),

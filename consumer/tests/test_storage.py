@@ -1,5 +1,6 @@
 """The rules of DataStorage, with a store that responds as the test decides."""
 
+from collections.abc import Sequence
 from itertools import repeat
 
 import pytest
@@ -8,6 +9,7 @@ from src.model.errors import StorageUnavailable
 from src.model.verdict import DUPLICATE_KEY, Outcome, Verdict
 from src.settings import MongoSettings
 from src.storage import DataStorage
+from src.stores.document import Document
 from src.utils.config import ConfigurationError
 from tests.fake_storage import FakeStore
 from tests.storage_contract import StorageContract, message
@@ -96,6 +98,22 @@ def test_a_stored_message_is_a_duplicate_even_if_the_store_would_reject_it_now(
     [response] = storage.save_many([message("1")])
 
     assert response.outcome is Outcome.DUPLICATE
+
+
+class IgnoresCase(FakeStore):
+    """Like a MongoDB collection with a case-insensitive collation: "a" is taken where "A" is stored."""
+
+    def fetch(self, ids: Sequence[str]) -> list[Document]:
+        return super().fetch([each.upper() for each in ids])
+
+
+def test_an_id_that_a_collation_equates_with_another_one_is_not_stored() -> None:
+    store = IgnoresCase()
+    storage = DataStorage(MongoSettings(), store=store)
+    storage.save(message("A"))
+    store.verdicts["a"] = repeat(FAILED)
+
+    assert storage.save_many([message("a")]) == [FAILED]
 
 
 class BecomesUnavailable(FakeStore):

@@ -59,9 +59,9 @@ def _insert(store: Store, batch: DocumentBatch, ids: Sequence[str]) -> _Inserted
         stored_before = {document["id"]: canonical_json(document) for document in found}
     except StorageUnavailable as error:  # the verdicts of the other ids remain valid
         return _Inserted([_deferred(error) if each.outcome in _NOT_STORED else each for each in verdicts], {})
-    for identifier, content in stored_before.items():
-        index = not_stored[identifier]
-        verdicts[index] = _compared(batch.documents[index], identifier, content)
+    for identifier, index in not_stored.items():
+        if identifier in stored_before:  # MongoDB may find others too: a collation may ignore case
+            verdicts[index] = _compared(batch.documents[index], identifier, stored_before[identifier])
     return _Inserted(verdicts, stored_before)
 
 

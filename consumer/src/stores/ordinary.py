@@ -30,7 +30,7 @@ def ordinary_documents(values: Sequence[bytes]) -> list[ValidDocument | None]:
             continue
         try:
             message = _decode_specified(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             documents.append(_simple_document(value))
         else:
             documents.append(message)

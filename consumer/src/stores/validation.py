@@ -11,7 +11,7 @@ from src.model.errors import InvalidMessage
 from src.stores.document import KAFKA_DATE_FIELDS, Document, convert_dates
 
 MAX_DEPTH = 100  # levels, including the document itself
-MAX_BSON_BYTES = 16 * 1024 * 1024
+MAX_BSON_BYTES = 16 * 1024 * 1024 - 512  # room for the field `kafka`, which is added later
 MAX_BSON_PER_JSON_BYTE = 16  # a safe upper bound; 7 in practice
 MIN_INT64, MAX_INT64 = -(2**63), 2**63 - 1
 

@@ -1,5 +1,6 @@
 """Prometheus metrics of the consumer. To add one, declare it here and update it where the loop settles a batch."""
 
+import math
 import socket
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -25,21 +26,18 @@ class BatchHistogram:
     def __init__(self, name: str, documentation: str, *, buckets: Sequence[float], registry: CollectorRegistry) -> None:
         self._name = name
         self._documentation = documentation
-        self._bounds = buckets
-        self._counts = [0] * len(buckets)
-        self._total, self._sum = 0, 0.0
+        self._bounds = (*buckets, math.inf)
+        self._counts, self._sum = [0] * len(self._bounds), 0.0
         registry.register(self)
 
     def observe_all(self, values: Iterable[float]) -> None:
         ordered = sorted(values)
         self._counts = [n + bisect_right(ordered, bound) for n, bound in zip(self._counts, self._bounds, strict=True)]
-        self._total += len(ordered)
         self._sum += sum(ordered)
 
     def collect(self) -> Iterator[HistogramMetricFamily]:
         """Called by the registry. Bucket by bucket, the counts include those of all buckets below."""
         buckets = [(floatToGoString(bound), count) for bound, count in zip(self._bounds, self._counts, strict=True)]
-        buckets.append(("+Inf", self._total))
         yield HistogramMetricFamily(self._name, self._documentation, buckets=buckets, sum_value=self._sum)
 
 
