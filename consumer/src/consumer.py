@@ -1,6 +1,7 @@
 """The consumer: stores or dead-letters every message, and commits its offset only then."""
 
 import argparse
+import gc
 import logging
 import os
 import sys
@@ -318,11 +319,19 @@ def _run(path: Path, stop: Event) -> int:
     disable_created_metrics()
     try:
         with DataConsumer(settings, stop=stop) as consumer:
+            _relax_garbage_collection()
             consumer.run()
     except CannotServe as error:
         logger.error("cannot serve metrics and health", extra={"reason": str(error)})
         return 1
     return 0
+
+
+def _relax_garbage_collection() -> None:
+    """A batch creates thousands of objects and no cycles; searching for cycles at the usual pace costs a tenth of the
+    CPU time, most of it for visiting what exists since the start."""
+    gc.freeze()
+    gc.set_threshold(20_000)
 
 
 def _parser() -> argparse.ArgumentParser:
