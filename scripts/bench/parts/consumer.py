@@ -13,7 +13,7 @@ from bench.stores import AcknowledgingStore, Store
 from bench.workbench import SMALL, Workbench
 from local.errors import CannotRun
 
-LIMIT_BATCH = 5_000
+BATCH = 5_000  # the default of the consumer
 LEAST = 5_000  # messages, or the start of a process would be all that is measured
 
 
@@ -70,7 +70,7 @@ def replicas(bench: Workbench) -> list[Row]:
     """One consumer and three. The partitions are divided among them."""
     ours = consumers.ours(embedded=bench.kafka.embedded)
     entries = [
-        Entry(_row("replicas", ours, store, 500, replicas), ours, store, 500, replicas)
+        Entry(_row("replicas", ours, store, BATCH, replicas), ours, store, BATCH, replicas)
         for store in (bench.acknowledging, bench.sqlite)
         for replicas in (1, 3)
     ]
@@ -82,8 +82,11 @@ def growth(bench: Workbench) -> list[Row]:
     """By the size of the messages, and by the number of partitions."""
     ours, store = consumers.ours(embedded=bench.kafka.embedded), bench.acknowledging
     entries = [
-        *(Entry(_grown(f"messages {size:,} bytes larger"), ours, store, 500, padding=size) for size in (1_000, 10_000)),
-        *(Entry(_grown(f"partitions: {count}"), ours, store, 500, partitions=count) for count in (1, PARTITIONS, 60)),
+        *(
+            Entry(_grown(f"messages {size:,} bytes larger"), ours, store, BATCH, padding=size)
+            for size in (1_000, 10_000)
+        ),
+        *(Entry(_grown(f"partitions: {count}"), ours, store, BATCH, partitions=count) for count in (1, PARTITIONS, 60)),
     ]
     measure(bench, entries, bench.sizes.messages // 10)
     return [entry.row for entry in entries]
@@ -97,7 +100,7 @@ def catch_up(bench: Workbench) -> list[Row]:
     ours = consumers.ours(embedded=bench.kafka.embedded)
     store = bench.further_stores[0] if bench.further_stores else bench.acknowledging
     messages = bench.sizes.catch_up
-    entry = Entry(_row("catch-up", ours, store, 500), ours, store, 500)
+    entry = Entry(_row("catch-up", ours, store, BATCH), ours, store, BATCH)
     entry.row.setting += f", {messages:,} messages"
     measure(bench, [entry], messages, rounds=1)
     return [entry.row]
@@ -165,8 +168,8 @@ def _limits_of_libraries(bench: Workbench) -> list[Row]:
     """Kafka's client alone, and MongoDB's driver alone."""
     stores = [store for store in bench.stores if store.kind == "mongodb"]
     rows = [
-        (Row("consumer", "bare consume", f"batch {LIMIT_BATCH:,}"), stores[0]),
-        *((Row("consumer", "bare insert", f"batch {LIMIT_BATCH:,}", store.name), store) for store in stores),
+        (Row("consumer", "bare consume", f"batch {BATCH:,}"), stores[0]),
+        *((Row("consumer", "bare insert", f"batch {BATCH:,}", store.name), store) for store in stores),
     ]
     rows = [(row, store) for row, store in rows if bench.options.includes(row.contender)]
     for number, (row, store) in bench.turns(rows):
@@ -178,7 +181,7 @@ def _limits_of_libraries(bench: Workbench) -> list[Row]:
 
 def _measure_library(bench: Workbench, row: Row, store: Store) -> None:
     messages = bench.sizes.messages
-    job, folder = bench.job(bench.kafka.filled(messages), store, LIMIT_BATCH)
+    job, folder = bench.job(bench.kafka.filled(messages), store, BATCH)
     store.create(job.collection)
     try:
         done = self_measured(row.contender, {**job.environment, "BENCH_MESSAGES": str(messages)}, folder)

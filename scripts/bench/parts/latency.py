@@ -15,6 +15,7 @@ from local.children import Child
 from local.errors import CannotRun
 from local.plan import ROOT, command
 
+BATCH = 5_000  # the default of the consumer
 RATES = (28, 500, 5_000)  # messages per second; the first is 100,000 per hour
 BATCHES_PER_SECOND = 100  # of the producer, at most
 START_TIMEOUT = 60.0  # seconds
@@ -35,7 +36,7 @@ def run(bench: Workbench) -> list[Row]:
 def _latencies(bench: Workbench, rate: int) -> list[float]:
     """A consumer that has its partitions, then a producer that starts as its messages' clock does."""
     store, topic = bench.acknowledging, bench.kafka.create_topic()
-    job, folder = bench.job(topic, store, 500)
+    job, folder = bench.job(topic, store, BATCH)
     folder.mkdir(parents=True, exist_ok=True)
     messages = rate * (bench.sizes.latency_seconds + WARM_UP_SECONDS)
     with ExitStack() as running:
