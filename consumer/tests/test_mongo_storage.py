@@ -1,6 +1,8 @@
 """MongoDB: the contract on a real server, and rare responses of a server from a stub of a collection."""
 
 import logging
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from itertools import chain
@@ -393,6 +395,19 @@ def test_origins_are_encoded_as_the_driver_would(records: list[Record], received
 
     assert [each.raw for each in encoded if each] == [encode(origin_of(each, received_at)) for each in records]
     assert encode({"kafka": encoded}) == encode({"kafka": [origin_of(each, received_at) for each in records]})
+
+
+def test_the_driver_without_its_c_code_encodes_the_same() -> None:
+    program = """if True:
+        import sys
+        sys.modules["bson._cbson"] = None
+        import bson
+        from src.stores.mongo.documents import EncodedObject
+        encoded = bson.encode({"a": EncodedObject(bson.encode({"b": 1}))})
+        sys.exit(bson.has_c() or encoded != bson.encode({"a": {"b": 1}}))
+    """
+
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
 def test_the_dates_are_those_of_the_years_1_to_9999() -> None:

@@ -19,6 +19,7 @@ _NUMBERS = struct.Struct("<i11sq")
 """The offset of a message, the type and name of its timestamp, and the timestamp."""
 
 
+@Mapping.register  # for the driver without its C code
 class EncodedObject(Struct, gc=False):
     """An object that is encoded already: like RawBSONDocument, but created in a fifth of its time."""
 
