@@ -11,7 +11,7 @@ from src.model.errors import StorageUnavailable
 from src.model.record import Record, Rejection
 from src.model.verdict import Verdict
 from src.pipeline.retry import WriterStopped
-from src.stores.document import Document
+from src.stores.document import Document, ValidDocument
 from tests.fake_storage import FakeStore
 from tests.fakes import FakeDeadLetters, deferred, failed, record, rejected
 from tests.writer_world import UNTIL_STOPPED, FakeOwnership, WriterWorld, offsets, with_id
@@ -132,6 +132,20 @@ def test_a_message_whose_processing_fails_unexpectedly_is_retried_and_then_dead_
     assert sorted(world.stored) == ["0-3", "a"]
     assert world.dead_lettered == [(2, "processing_failed", 3)]
     assert isinstance(world.dead_letters.rejections[0].error, ZeroDivisionError)
+
+
+class FailsForABatch(DataProcessor):
+    def process_ordinary(self, records: Sequence[Record]) -> list[ValidDocument | None]:
+        raise ZeroDivisionError("unexpected")
+
+
+def test_messages_whose_batch_fails_unexpectedly_are_processed_one_by_one() -> None:
+    world = WriterWorld(processor=FailsForABatch())
+
+    world.writer.write([record(1), record(2, b"{"), record(3)])
+
+    assert world.stored == ["0-1", "0-3"]
+    assert world.dead_lettered == [(2, "not_json", 1)]
 
 
 def test_only_dead_letters_that_kafka_has_not_confirmed_are_sent_again(world: WriterWorld) -> None:

@@ -33,7 +33,7 @@ from src.stores.document import EARLIEST, LATEST, DocumentBatch
 from src.stores.document import origin as origin_of
 from src.stores.mongo.documents import encoded_origins
 from src.stores.mongo.indexes import INDEXES
-from src.stores.mongo.store import MongoStore
+from src.stores.mongo.store import MAX_COMMAND_BYTES, MongoStore
 from src.stores.query import UnsupportedQuery
 from src.utils.config import ConfigurationError
 from tests.mongodb_server import mongodb_database, mongodb_uri
@@ -342,6 +342,18 @@ def test_after_a_failed_command_the_driver_splits_the_documents_once() -> None:
     collection._error = None
     for identifier in ("1", "2", "3"):
         store.insert(batch(identifier))
+
+    assert collection.calls == ["insert_many", "insert", "insert"]
+
+
+def test_large_messages_are_split_by_the_driver() -> None:
+    collection = StubCollection()
+    store = store_on(collection)
+    large = Record("t", 0, 0, None, b"x" * (MAX_COMMAND_BYTES // 2 + 1))
+
+    store.insert(batch("1", "2")._replace(records=[large, large]))
+    store.insert(batch("3")._replace(records=[large]))
+    store.insert(batch("4"))
 
     assert collection.calls == ["insert_many", "insert", "insert"]
 

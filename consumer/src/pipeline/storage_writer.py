@@ -106,7 +106,7 @@ class StorageWriter:
 
         Omits records that are neither stored nor still assigned to this consumer: their new owner settles them.
         """
-        batch = Batch(records, self._processor.process_ordinary(records), int(self._clock() * 1000))
+        batch = Batch(records, self._process_ordinary(records), int(self._clock() * 1000))
         self._process_and_store(batch, range(len(records)))
         omitted = set()
         while batch.failed:
@@ -117,6 +117,13 @@ class StorageWriter:
                 omitted.add(index)
         omitted |= {index for index in batch.rejections if not self._ownership.owns(records[index])}
         return batch.without(omitted) if omitted else batch
+
+    def _process_ordinary(self, records: Sequence[Record]) -> list[ValidDocument | None]:
+        try:
+            return self._processor.process_ordinary(records)
+        except Exception as error:  # one message must not stop the batch: each is processed separately
+            logger.exception("processing failed", extra={"reason": type(error).__name__})
+            return [None] * len(records)
 
     def _process_and_store(self, batch: Batch, indexes: Sequence[int]) -> None:
         batch.pending = [

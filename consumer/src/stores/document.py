@@ -47,6 +47,11 @@ class DocumentBatch(NamedTuple):
     def ids(self) -> list[str]:
         return [each.id if isinstance(each, SpecifiedMessage) else each["id"] for each in self.documents]
 
+    @property
+    def message_bytes(self) -> int:
+        """The size of the messages that the documents were made from."""
+        return sum([len(record.value or b"") for record in self.records if record is not None])
+
     def fields(self, index: int) -> dict[str, Any]:
         """A document with its origin in the field `kafka`."""
         fields = fields_of(self.documents[index])

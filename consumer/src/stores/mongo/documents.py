@@ -50,14 +50,14 @@ def encoded_origins(records: Sequence[Record | None], received_at: int) -> list[
     Of the messages of a partition that are received at the same time, only offset and timestamp differ.
     """
     tail = b"\treceived_at\0" + struct.pack("<qx", received_at)
-    heads: dict[int, bytes] = {}
+    heads: dict[tuple[str, int], bytes] = {}
     pack = _NUMBERS.pack
     origins: list[EncodedObject | None] = []
     for record in records:
         if record is None:
             origins.append(None)
             continue
-        partition, offset, timestamp = record.partition, record.offset, record.timestamp
+        partition, offset, timestamp = (record.topic, record.partition), record.offset, record.timestamp
         if timestamp is None or offset > _MAX_INT32 or not EARLIEST <= timestamp <= LATEST:
             origins.append(EncodedObject(bson.encode(origin(record, received_at))))
             continue

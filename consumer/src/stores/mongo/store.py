@@ -37,6 +37,8 @@ from src.utils.config import ConfigurationError
 
 logger = logging.getLogger(__name__)
 
+MAX_COMMAND_BYTES = 8 * 1024 * 1024  # of JSON; BSON of more than 16 MiB is too large for one command
+
 PAGE = 10_000  # documents of a scan in one call
 
 
@@ -50,6 +52,8 @@ class MongoStore:
         self._use(open_collection(settings) if collection is None else collection)
 
     def insert(self, batch: DocumentBatch) -> list[Verdict]:
+        if batch.message_bytes > MAX_COMMAND_BYTES:
+            self._next_send = self._insert_many
         with self._reconnecting():
             return self._insert(to_mongo(batch))
 
@@ -146,7 +150,7 @@ class MongoStore:
     def _send(self, documents: Sequence[Mapping[str, Any]]) -> InsertResponse:
         """As one command, in less than half the time of `insert_many`, which splits documents into several commands.
 
-        After an error `insert_many` is used: the error may be that they are too large for one command.
+        After an error `insert_many` is used: a server may take fewer documents in one command.
         """
         command, self._next_send = self._next_send, self._insert_many
         response = command(documents)
@@ -154,12 +158,13 @@ class MongoStore:
         return response
 
     def _insert_command(self, documents: Sequence[Mapping[str, Any]]) -> InsertResponse:
+        concern = self.collection.write_concern.document  # as insert_many sends it: timeout_ms includes wtimeout
         response = self.collection.database.command(
             {
                 "insert": self.collection.name,
                 "documents": list(documents),
                 "ordered": False,
-                "writeConcern": self.collection.write_concern.document,
+                "writeConcern": {name: value for name, value in concern.items() if name != "wtimeout"},
             },
             codec_options=RESPONSE,
         )
