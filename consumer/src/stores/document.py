@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from operator import attrgetter
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
@@ -50,7 +51,7 @@ class DocumentBatch(NamedTuple):
     @property
     def message_bytes(self) -> int:
         """The size of the messages that the documents were made from."""
-        return sum([len(record.value or b"") for record in self.records if record is not None])
+        return sum(map(len, filter(None, map(attrgetter("value"), filter(None, self.records)))))
 
     def fields(self, index: int) -> dict[str, Any]:
         """A document with its origin in the field `kafka`."""
