@@ -21,7 +21,7 @@ from src.data_processor import DataProcessor
 from src.dead_letters.topic import DeadLetterTopic
 from src.kafka.group_member import GroupMember
 from src.model.errors import DeadLetterError, DeadLetterStorm, InvalidMessage
-from src.model.record import Record
+from src.model.record import Record, total_bytes
 from src.pipeline import dead_letter_writer, result_metrics, storage_writer
 from src.pipeline.batch_writer import PROBE_INTERVAL, BatchWriter, Result, WriterOptions
 from src.pipeline.writer_thread import WriterThread
@@ -36,6 +36,7 @@ from src.utils.shutdown import ended_by_signals, stopping_on_signals
 
 logger = logging.getLogger("consumer")
 
+MAX_BATCH_BYTES = 16 * 1024 * 1024  # of values; fewer messages than batch_size are read at a time if they are large
 POLL_TIMEOUT = 0.1  # seconds that the loop waits for a message, or for a batch while the writer is full
 PAUSE_DELAY = 1.0  # seconds that the writer is full before fetching is paused, which drops prefetched messages
 DRAIN_TIMEOUT = 3.0  # seconds to settle the batches in flight before partitions are revoked
@@ -111,6 +112,7 @@ class DataConsumer:
             )
         )
         self._metrics.healthy.set_function(lambda: not self.readiness_failures())
+        self._limit = settings.consumer.batch_size
         self._waiting: deque[Sequence[Record]] = deque()
         self._paused = False
         self._full_since: float | None = None
@@ -192,10 +194,16 @@ class DataConsumer:
         elif self._paused and not self._writer.full:
             self._resume()
         self._show_paused()
-        if records := self._member.poll(self._settings.consumer.batch_size, POLL_TIMEOUT):
+        if records := self._member.poll(self._limit, POLL_TIMEOUT):
             self._waiting.append(records)
+            self._limit = self._next_limit(records)
         if self._waiting and not self._writer.full:
             self._submit(self._waiting.popleft())
+
+    def _next_limit(self, records: Sequence[Record]) -> int:
+        """How many messages of the size of these are a batch."""
+        fitting = MAX_BATCH_BYTES * len(records) // max(1, total_bytes(records))
+        return max(1, min(fitting, self._settings.consumer.batch_size))
 
     def _submit(self, records: Sequence[Record]) -> None:
         self._full_since = None

@@ -14,7 +14,7 @@ import pytest
 from confluent_kafka import KafkaError
 from prometheus_client import CollectorRegistry
 
-from src.consumer import DataConsumer, main
+from src.consumer import MAX_BATCH_BYTES, DataConsumer, main
 from src.data_processor import DataProcessor
 from src.kafka.group_member import GroupMember
 from src.model.errors import SourceError
@@ -201,6 +201,18 @@ def test_what_was_dead_lettered_in_a_storm_is_committed_on_revocation_and_no_mor
 
     assert world.committed == len(world.dead_letters.rejections)
     assert len(world.dead_letters.rejections) < 2000
+
+
+def test_batches_of_large_messages_have_fewer_of_them() -> None:
+    large = [json.dumps({"id": str(number), "text": "x" * (MAX_BATCH_BYTES // 4)}).encode() for number in range(12)]
+    world = World(*large[:6], config=LARGE_BATCHES)
+
+    with world.running():
+        world.wait(lambda: world.committed == 6)
+        world.produce(*large[6:])
+        world.wait(lambda: world.committed == 12)
+
+    assert [len(ids) for ids in world.store.inserts] == [6, 3, 3]
 
 
 def test_with_a_limit_of_100_any_share_is_dead_lettered() -> None:

@@ -1,6 +1,7 @@
 """A Kafka message, and the reason why one is dead-lettered."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from operator import attrgetter
 from typing import NamedTuple
 
 from msgspec import Struct
@@ -31,6 +32,11 @@ class Record(Struct, frozen=True, gc=False):  # created in a quarter of the time
     @property
     def position(self) -> MessagePosition:
         return MessagePosition(self.topic, self.partition, self.offset)
+
+
+def total_bytes(records: Iterable[Record]) -> int:
+    """The size of their values."""
+    return sum(map(len, filter(None, map(attrgetter("value"), records))))
 
 
 class Rejection(NamedTuple):

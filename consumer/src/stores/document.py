@@ -3,7 +3,6 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from operator import attrgetter
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
@@ -11,7 +10,7 @@ from msgspec import Meta, Struct
 
 from src.model.errors import InvalidMessage
 from src.model.position import MessagePosition
-from src.model.record import Record
+from src.model.record import Record, total_bytes
 from src.utils.text import utc_text
 
 Document = Mapping[str, Any]
@@ -51,7 +50,7 @@ class DocumentBatch(NamedTuple):
     @property
     def message_bytes(self) -> int:
         """The size of the messages that the documents were made from."""
-        return sum(map(len, filter(None, map(attrgetter("value"), filter(None, self.records)))))
+        return total_bytes(filter(None, self.records))
 
     def fields(self, index: int) -> dict[str, Any]:
         """A document with its origin in the field `kafka`."""

@@ -6,11 +6,25 @@ from chaos.plan import SESSION_TIMEOUT
 from chaos.scenarios.scenario import scenario
 from chaos.trial import Trial
 
+BACKLOG_BATCH = 5_000  # the default of the service; in other scenarios batches are small, so that there are many
+
 
 @scenario("commit-after-store")
 def consumer_killed_mid_batch(trial: Trial) -> None:
     """A consumer is killed when half of a batch is stored."""
     _kill_at(trial, "storing")
+
+
+@scenario("commit-after-store")
+def consumer_killed_in_backlog(trial: Trial) -> None:
+    """A consumer with a backlog is killed when half of a batch of thousands is stored."""
+    trial.start_producer(seconds=2)
+    trial.wait_until_produced()
+    options = ["--kill-at", f"storing:{trial.random.randint(1, 2)}"]
+    victim = trial.processes.start_consumer(batch_size=BACKLOG_BATCH, options=options)
+    trial.wait_until_killed(victim)
+    trial.healed()
+    trial.processes.start_consumer(batch_size=BACKLOG_BATCH)
 
 
 @scenario("deduplication")
