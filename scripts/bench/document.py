@@ -36,10 +36,11 @@ def replaced(text: str, part: str, content: str) -> str:
 
 
 def machine(about: Mapping[str, Any]) -> str:
-    """When, where and how a table was measured."""
+    """When, where and how a table was measured. Options that do not change the numbers are left out."""
+    command = re.sub(r" --(document|quiet|folder \S+)", "", about["command"])
     return wrapped(
         f"{about['date'][:10]}, commit {about['commit']}, {about['cpu']}, {about['cores']} cores, {about['kernel']},"
-        f" Python {about['python']}: `{about['command']}`"
+        f" Python {about['python']}: `{command}`"
     )
 
 

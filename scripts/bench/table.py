@@ -53,5 +53,5 @@ def cell(row: Row, metric: str) -> str:
     values, digits = row.metrics.get(metric), METRICS[metric].digits
     if not values:
         return ""
-    middle = f"{row.median(metric):,.{digits}f}"
-    return middle if len(values) == 1 else f"{middle} ({min(values):,.{digits}f}..{max(values):,.{digits}f})"
+    middle, least, most = (f"{value:,.{digits}f}" for value in (row.median(metric), min(values), max(values)))
+    return middle if least == most else f"{middle} ({least}..{most})"
