@@ -129,7 +129,7 @@ def test_the_documents_of_a_command_are_found_in_both_of_its_forms(documents: li
 
 def test_by_default_every_part_runs_but_those_on_request() -> None:
     assert parse([]).parts == tuple(name for name in PARTS if name != "instructions")
-    assert set(parse([]).parts) - set(parse(["--quick"]).parts) == {"growth"}
+    assert set(parse([]).parts) - set(parse(["--quick"]).parts) == {"replicas", "growth"}
     assert parse(["--quick", "--only", "growth"]).parts == ("growth",)
     assert parse(["--only", "instructions,audit"]).parts == ("audit", "instructions")
 

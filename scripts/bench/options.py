@@ -10,7 +10,7 @@ from local.plan import FOLDER
 
 PARTS: Mapping[str, str] = {
     "consumer": "the consumer by batch size, the limits and the textbook's, into each store",
-    "replicas": "one consumer and three",
+    "replicas": "one consumer and three; not with --quick",
     "growth": "the consumer by the size of the messages and the number of partitions; not with --quick",
     "producer": "the producer by batch size, generating and reading a file, and the client alone",
     "latency": "from the creation of a message until it is stored, at 28, 500 and 5,000 messages per second",
@@ -19,7 +19,7 @@ PARTS: Mapping[str, str] = {
     "instructions": "instructions per message, which do not depend on the machine's load; only on request",
 }
 ON_REQUEST = frozenset({"instructions"})
-NOT_QUICK = frozenset({"growth"})
+NOT_QUICK = frozenset({"replicas", "growth"})
 
 _DESCRIPTION = """\
 Measure how fast the services are, and compare them in the same run with the limits of Kafka's client, MongoDB's driver
@@ -93,7 +93,7 @@ class Sizes:
 
 
 FULL = Sizes(rounds=5, starts=3, messages=200_000, catch_up=1_000_000, catch_up_on_embedded=300_000, latency_seconds=60)
-QUICK = Sizes(rounds=1, starts=2, messages=40_000, catch_up=200_000, catch_up_on_embedded=100_000, latency_seconds=5)
+QUICK = Sizes(rounds=1, starts=1, messages=40_000, catch_up=200_000, catch_up_on_embedded=100_000, latency_seconds=5)
 
 
 def parse(arguments: Sequence[str]) -> Options:
