@@ -18,7 +18,7 @@ def test_make_help_lists_every_target() -> None:
     listed = subprocess.run(recipe, shell=True, cwd=ROOT, text=True, capture_output=True, check=True).stdout
 
     assert [line.split()[1] for line in listed.splitlines()] == list(RECIPES)
-    assert list(RECIPES) == ["help", "run", "check", "test", "chaos", "up", "down"]
+    assert list(RECIPES) == ["help", "run", "check", "test", "chaos", "bench", "up", "down"]
 
 
 @pytest.mark.parametrize("target", [name for name in RECIPES if name != "help"])
