@@ -1,16 +1,14 @@
 """`python -m chaos`: the program behind scripts/chaos.sh."""
 
-import signal
 import sys
 from collections.abc import Callable, Sequence
-from types import FrameType
 
 from chaos import scenarios
 from chaos.options import Options, parse, selected
 from chaos.scenarios.scenario import Scenario
 from chaos.suite import run
 from local.errors import exit_code
-from local.signals import stop_signals
+from local.signals import interrupt, stop_signals
 
 
 def main(arguments: Sequence[str], run: Callable[[Options, Sequence[Scenario]], int] = run) -> int:
@@ -28,15 +26,8 @@ def _main(arguments: Sequence[str], run: Callable[[Options, Sequence[Scenario]],
             print(f"{scenario.name}\n  {scenario.description}\n  protections: {', '.join(scenario.protections)}")
         return 0
 
-    with stop_signals(_interrupt):
+    with stop_signals(interrupt):
         return run(options, chosen if options.only else scenarios.ALL)
-
-
-def _interrupt(number: int, _frame: FrameType | None) -> None:
-    """So that servers and processes are stopped. For SIGHUP once: a terminal that is closed may send it twice."""
-    if number == signal.SIGHUP:
-        signal.signal(number, signal.SIG_IGN)
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -29,6 +29,13 @@ def stop_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[N
             signal.signal(number, previous)
 
 
+def interrupt(number: int, _frame: FrameType | None) -> None:
+    """So that servers and processes are stopped. For SIGHUP once: a terminal that is closed may send it twice."""
+    if number == signal.SIGHUP:
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
 def _discard_output(streams: Sequence[int]) -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in streams:
