@@ -108,8 +108,8 @@ def _save_repeated_ids(store: Store, batch: DocumentBatch, ids: Sequence[str]) -
         firsts = _insert_firsts(store, batch, ids, undecided, may_raise=not verdicts)
         for index in undecided:
             first = firsts[ids[index]]
-            later = first.verdict_for(batch.documents[index], ids[index]) if index != first.number else None
-            verdict = first.verdict if index == first.number else later
+            is_first = index == first.number
+            verdict = first.verdict if is_first else first.verdict_for(batch.documents[index], ids[index])
             if verdict is not None:
                 verdicts[index] = verdict
     return [verdicts[index] for index in range(len(ids))]
