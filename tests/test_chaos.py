@@ -4,7 +4,7 @@ import json
 import signal
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from pymongo.errors import PyMongoError
 
-from chaos import scenarios, verdict
+from chaos import faults, scenarios, verdict
 from chaos.__main__ import main
+from chaos.clusters import PAUSE_ATTEMPTS, pause
 from chaos.load import Load, mixed, plain, rejected_by_store, two_versions
 from chaos.measurements import Growth, OffsetHistory
 from chaos.options import Options, parse, selected
@@ -466,3 +467,47 @@ def test_the_soak_runs_only_on_request() -> None:
 
     assert "soak" not in requested[0]
     assert requested[1] == ["soak"]
+
+
+# -- faults
+
+
+class Pauses:
+    """The first attempts to pause fail."""
+
+    def __init__(self, failing: int, text: str = "OCI runtime pause failed: unable to freeze") -> None:
+        self.attempts = 0
+        self._failing = failing
+        self._text = text
+
+    def __call__(self) -> None:
+        self.attempts += 1
+        if self.attempts <= self._failing:
+            raise CannotRun(self._text)
+
+
+@pytest.mark.parametrize(
+    ("pauses", "attempts"),
+    [
+        (Pauses(PAUSE_ATTEMPTS - 1), PAUSE_ATTEMPTS),
+        (Pauses(PAUSE_ATTEMPTS), PAUSE_ATTEMPTS),
+        (Pauses(1, "no such container"), 1),
+    ],
+)
+def test_a_container_that_cannot_be_frozen_is_tried_again(pauses: Pauses, attempts: int) -> None:
+    with suppress(CannotRun):
+        pause(pauses)
+
+    assert pauses.attempts == attempts
+
+
+def not_paused() -> None:
+    raise CannotRun("is not paused")
+
+
+@pytest.mark.parametrize(("failing", "error"), [(1, "cannot pause"), (0, "is not paused")])
+def test_the_first_error_of_a_fault_is_raised(failing: int, error: str) -> None:
+    server = Server("MongoDB", {"pause": Pauses(failing, "cannot pause"), "resume": not_paused}, lambda: None)
+
+    with pytest.raises(CannotRun, match=error), faults.frozen(server):
+        pass

@@ -18,6 +18,7 @@ from local.connectivity import host_port, kafka_addresses, require_kafka_reachab
 from local.errors import CannotRun
 from local.plan import ROOT
 
+PAUSE_ATTEMPTS = 5
 COMMAND_TIMEOUT = 600.0  # seconds; the first `up` builds images
 REBALANCE_DELAY_MS = 1000  # consumers that start together join the embedded broker's group at once
 COMPOSE_FILES = ("docker-compose.yml", "scripts/chaos/compose.yml")
@@ -101,8 +102,21 @@ def _in_containers() -> Iterator[Cluster]:
 
 
 def _container_actions(compose: "partial[str]", service: str) -> dict[str, Action]:
-    commands = {"kill": "kill", "stop": "stop", "start": "start", "pause": "pause", "resume": "unpause"}
-    return {action: partial(compose, command, service) for action, command in commands.items()}
+    commands = {"kill": "kill", "stop": "stop", "start": "start", "resume": "unpause"}
+    actions: dict[str, Action] = {action: partial(compose, command, service) for action, command in commands.items()}
+    return {**actions, "pause": partial(pause, partial(compose, "pause", service))}
+
+
+def pause(once: Action) -> None:
+    """Docker cannot freeze a container in which a process is just starting, such as that of a health check."""
+    for attempt in range(1, PAUSE_ATTEMPTS + 1):
+        try:
+            once()
+        except CannotRun as error:
+            if "unable to freeze" not in str(error) or attempt == PAUSE_ATTEMPTS:
+                raise
+        else:
+            return
 
 
 def _compose(environment: Mapping[str, str], *arguments: str) -> str:

@@ -3,24 +3,28 @@
 import resource
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 
 from chaos.proxy import Proxy
 from chaos.servers import Server
 from local.children import Child
+from local.errors import CannotRun
 
 Fault = AbstractContextManager[None]
 
 
 @contextmanager
 def _between(begin: Callable[[], object], end: Callable[[], object]) -> Iterator[None]:
-    """Ended too if `begin` fails halfway."""
+    """Ended too if `begin` fails halfway. An error of the end does not hide the one before it."""
     try:
         begin()
         yield
-    finally:
-        end()
+    except BaseException:
+        with suppress(CannotRun):
+            end()
+        raise
+    end()
 
 
 def killed(server: Server) -> Fault:
