@@ -25,7 +25,7 @@ class Metrics(http.server.BaseHTTPRequestHandler):
 server = http.server.HTTPServer(("127.0.0.1", 0), Metrics)
 print("starting")
 print(json.dumps({"message": "serving metrics and health", "port": server.server_address[1]}), flush=True)
-print(json.dumps({"message": "partitions assigned", "partitions": [2], "assigned": [0, 2]}), flush=True)
+print(json.dumps({"message": "partitions assigned", "partitions": ["t[2]"], "assigned": ["t[0]", "t[2]"]}), flush=True)
 server.serve_forever()
 """
 FAILS = "import sys; sys.exit('the setting is wrong')"

@@ -15,13 +15,16 @@ from enum import Enum, auto
 from threading import Event, Lock
 from typing import Any, NamedTuple, TypeVar, cast
 
-from confluent_kafka import KafkaError, TopicPartition
+from confluent_kafka import KafkaError
+from confluent_kafka import TopicPartition as PartitionOffset
 from prometheus_client import CollectorRegistry
 
 from src.data_processor import DataProcessor
 from src.kafka.assignment import Assignment
 from src.kafka.group_member import GroupMember
+from src.kafka.messages import event_partition, partition_of
 from src.model.errors import DeadLetterError, StorageUnavailable
+from src.model.position import TopicPartition
 from src.model.record import Record, Rejection
 from src.model.verdict import Verdict
 from src.pipeline.batch_writer import BatchWriter, Result, WriterOptions
@@ -32,11 +35,11 @@ from src.settings import ConsumerSettings, KafkaSettings
 from src.storage import DataStorage
 from src.stores.document import Document, dates_as_text
 from src.utils.metrics import ConsumerMetrics
-from tests.fake_kafka import CommitResult, FakeAdmin, FakeConsumer, FakeMessage, FakeTopic
+from tests.fake_kafka import CommitResult, FakeAdmin, FakeBroker, FakeConsumer, FakeMessage
 from tests.fake_storage import FakeStore
-from tests.fakes import DEADLINE, TOPIC, deferred, failed, rejected
+from tests.fakes import DEADLINE, P0, P1, deferred, failed, rejected
 
-PARTITIONS = range(3)
+PARTITIONS = (P0, P1, TopicPartition("other-topic", 0))
 COMMIT_INTERVAL = 1.0  # seconds, and the lag's
 MAX_RETRIES = 1
 STORM_PERCENT = 60
@@ -44,7 +47,7 @@ STORM_WINDOW = 6
 ROUNDS = 60  # within which everything is settled once there are no more faults
 
 T = TypeVar("T")
-Position = tuple[int, int]
+Position = tuple[TopicPartition, int]
 """A partition and an offset."""
 
 
@@ -290,27 +293,27 @@ class World:
 
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
-        self.sent: dict[int, list[Sent]] = {partition: [] for partition in PARTITIONS}
-        self.topic = FakeTopic({partition: [] for partition in PARTITIONS})
+        self.sent: dict[TopicPartition, list[Sent]] = {partition: [] for partition in PARTITIONS}
+        self.broker = FakeBroker({partition: [] for partition in PARTITIONS})
         self.database = Database()
         self.dead_letters: list[Rejection] = []
-        self.owners: dict[int, Process | None] = dict.fromkeys(PARTITIONS)
+        self.owners: dict[TopicPartition, Process | None] = dict.fromkeys(PARTITIONS)
         self.processes = [Process(self), Process(self)]
 
     # -- called by tests
 
-    def send(self, partition: int, kind: Kind) -> None:
+    def send(self, partition: TopicPartition, kind: Kind) -> None:
         sent = self._new_message(kind)
         self.sent[partition].append(sent)
-        self.topic.logs[partition].append(sent.value)
+        self.broker.logs[partition].append(sent.value)
 
-    def assign(self, partition: int, process: "Process") -> None:
+    def assign(self, partition: TopicPartition, process: "Process") -> None:
         """The group assigns a free partition to a member, which learns of it in its next poll."""
         if self.owners[partition] is None and not process.removed:
             self.owners[partition] = process
             process.client.events.append(lambda: process.on_assign([partition]))
 
-    def revoke(self, partition: int, drain_steps: int) -> None:
+    def revoke(self, partition: TopicPartition, drain_steps: int) -> None:
         """The group revokes the partition; it is free once its owner has released it."""
         if owner := self.owners[partition]:
             owner.client.events.append(lambda: owner.on_revoke([partition], drain_steps))
@@ -327,24 +330,24 @@ class World:
         process.kill()
         self.processes[self.processes.index(process)] = Process(self)
 
-    def expire(self, partition: int) -> None:
+    def expire(self, partition: TopicPartition) -> None:
         """Retention deletes all messages of the partition."""
-        self.topic.earliest[partition] = self.topic.high_watermark(partition)
+        self.broker.earliest[partition] = self.broker.high_watermark(partition)
 
-    def release(self, process: "Process", partitions: Collection[int] = PARTITIONS) -> None:
+    def release(self, process: "Process", partitions: Collection[TopicPartition] = PARTITIONS) -> None:
         self.owners |= {p: None for p in partitions if self.owners[p] is process}
 
     def settle_everything(self) -> None:
         """Without further faults everything is settled and committed in a bounded number of iterations."""
         for _ in range(ROUNDS):
-            for partition in PARTITIONS:
-                self.assign(partition, self.processes[partition % len(self.processes)])
+            for index, partition in enumerate(PARTITIONS):
+                self.assign(partition, self.processes[index % len(self.processes)])
             for process in self.processes:
                 process.clear_faults()
                 process.iterate(10, 50)
             if all(self._is_committed(partition) for partition in PARTITIONS):
                 return
-        raise AssertionError(f"not settled: {self.topic.committed} of {self.topic.logs}")
+        raise AssertionError(f"not settled: {self.broker.committed} of {self.broker.logs}")
 
     def kill(self) -> None:
         for process in self.processes:
@@ -352,14 +355,14 @@ class World:
 
     # -- the invariant
 
-    def check_commit(self, offsets: Mapping[int, int], fetched: Collection[Position]) -> None:
+    def check_commit(self, offsets: Mapping[TopicPartition, int], fetched: Collection[Position]) -> None:
         """Every message before a committed offset must be stored or dead-lettered: those that are still in the topic,
         and those that the committing member had fetched before they were deleted."""
         dead_letters = {_position(rejection) for rejection in self.dead_letters}
         for partition, offset in offsets.items():
             for before in range(offset):
                 sent = self.sent[partition][before]
-                deleted = before < self.topic.low_watermark(partition) and (partition, before) not in fetched
+                deleted = before < self.broker.low_watermark(partition) and (partition, before) not in fetched
                 no_message = sent.kind == Kind.MARKER.name
                 assert deleted or no_message or self._is_stored(sent) or (partition, before) in dead_letters, (
                     f"{partition}:{offset} is committed, and {before} ({sent.kind}) is neither stored nor dead-lettered"
@@ -367,10 +370,10 @@ class World:
 
     def check_results(self) -> None:
         """Nothing is stored twice, or stored and dead-lettered; nothing is dead-lettered without reason."""
-        stored = [(document["kafka"]["partition"], document["kafka"]["offset"]) for document in self._documents]
+        stored = [_stored_position(document["kafka"]) for document in self._documents]
         assert len(stored) == len(set(stored)), "two documents from one message"
         for rejection in self.dead_letters:
-            sent = self.sent[rejection.record.partition][rejection.record.offset]
+            sent = self.sent[rejection.record.topic_partition][rejection.record.offset]
             assert _position(rejection) not in stored, f"{_position(rejection)} is stored and dead-lettered"
             assert sent.kind in ("POISON", "REJECTED", "HOPELESS") or self._is_conflict(sent), (
                 f"{_position(rejection)} is dead-lettered without a reason: {rejection.reason}"
@@ -403,16 +406,16 @@ class World:
         """Whether another message has this one's id."""
         return sent.id in self.database.documents and not self._is_stored(sent)
 
-    def _is_committed(self, partition: int) -> bool:
-        end = self.topic.high_watermark(partition)
-        return self.topic.offsets.get(partition, 0) == end or self.topic.low_watermark(partition) == end
+    def _is_committed(self, partition: TopicPartition) -> bool:
+        end = self.broker.high_watermark(partition)
+        return self.broker.offsets.get(partition, 0) == end or self.broker.low_watermark(partition) == end
 
 
 class CheckedClient(FakeConsumer):
     """A client that checks commits against the invariant, and injects faults into them."""
 
     def __init__(self, world: World, settings: Mapping[str, Any]) -> None:
-        super().__init__(world.topic, settings)
+        super().__init__(world.broker, settings)
         self.world = world
         self.faults = Faults()
         self.removed = self.losing = False
@@ -422,7 +425,7 @@ class CheckedClient(FakeConsumer):
         """Whether the first message is returned before the callbacks run, and may be stale after them."""
         self.responding = True
         """Whether the next poll passes on the responses to commits."""
-        self.fetched: dict[int, set[Position]] = {}
+        self.fetched: dict[TopicPartition, set[Position]] = {}
         """What was returned of each partition since it was assigned."""
         self._response: list[CommitResult] | None = None
 
@@ -436,19 +439,20 @@ class CheckedClient(FakeConsumer):
         self.budget -= len(messages)
         for message in messages:
             if message.error() is None:
-                self.fetched[message.partition()].add((message.partition(), message.offset() or 0))
+                partition = event_partition(cast(Any, message))
+                self.fetched[partition].add((partition, message.offset() or 0))
         return messages
 
-    def commit(self, offsets: Sequence[TopicPartition], *, asynchronous: bool) -> Any:
+    def commit(self, offsets: Sequence[PartitionOffset], *, asynchronous: bool) -> Any:
         if not asynchronous:
             return self.commit_results(offsets)
         assert self._response is None, "two commits at a time"
         self._response = self.commit_results(offsets)
         return None
 
-    def commit_results(self, offsets: Sequence[TopicPartition]) -> list[CommitResult]:
+    def commit_results(self, offsets: Sequence[PartitionOffset]) -> list[CommitResult]:
         """A member that was removed from the group is rejected."""
-        due = {position.partition: position.offset for position in offsets}
+        due = {partition_of(position): position.offset for position in offsets}
         assert due, "an empty commit"
         assert due.keys() <= self.assigned.keys(), "a commit for a partition that is another's"
         assert not self.losing, "a commit for a partition that is lost"
@@ -456,10 +460,10 @@ class CheckedClient(FakeConsumer):
         fault = Fault.UNAVAILABLE if self.removed else self.faults.next()
         confirmed = {None: len(offsets), Fault.HALF: 1}.get(fault, 0)
         committed = offsets if fault is Fault.ANSWER_LOST else offsets[:confirmed]
-        self.world.topic.committed |= {p.partition: (p.offset, p.metadata or "") for p in committed}
+        self.world.broker.committed |= {partition_of(p): (p.offset, p.metadata or "") for p in committed}
         return [
             CommitResult(
-                p.partition, p.offset, None if index < confirmed else KafkaError(KafkaError.ILLEGAL_GENERATION)
+                p.topic, p.partition, p.offset, None if index < confirmed else KafkaError(KafkaError.ILLEGAL_GENERATION)
             )
             for index, p in enumerate(offsets)
         ]
@@ -577,7 +581,7 @@ class Process:
         due = assignment.due()
         for partition in () if self.removed else self.client.assigned:
             position = assignment.position(partition)
-            known = position in (None, self._world.topic.offsets.get(partition))
+            known = position in (None, self._world.broker.offsets.get(partition))
             assert known or partition in due, f"{partition}:{position} is settled, and neither committed nor due"
 
     def plan_faults(self, store: Sequence[Fault], dead_letters: Sequence[Fault], commits: Sequence[Fault]) -> None:
@@ -596,20 +600,20 @@ class Process:
         self.client.removed = True
         self.client.events = deque([self._on_lost])
 
-    def on_assign(self, partitions: Sequence[int]) -> None:
+    def on_assign(self, partitions: Sequence[TopicPartition]) -> None:
         self.client.fetched |= {partition: set() for partition in partitions}
-        self.client._on_assign(self.client, _topic_partitions(partitions))
+        self.client._on_assign(self.client, _at(partitions))
 
-    def on_revoke(self, partitions: Sequence[int], drain_steps: int) -> None:
+    def on_revoke(self, partitions: Sequence[TopicPartition], drain_steps: int) -> None:
         self._thread.drain_steps = drain_steps
         if assigned := [partition for partition in partitions if partition in self.client.assigned]:
-            self.client._on_revoke(self.client, _topic_partitions(assigned))
+            self.client._on_revoke(self.client, _at(assigned))
         self._world.release(self, partitions)
 
     def _on_lost(self) -> None:
         self.client.losing = True
         if self.client.assigned:
-            self.client._on_lost(self.client, _topic_partitions(self.client.assigned))
+            self.client._on_lost(self.client, _at(self.client.assigned))
         self.client.losing = self.client.removed = False
 
     def _settle(self, results: Sequence[Result]) -> None:
@@ -619,9 +623,13 @@ class Process:
                 self.member.commit_soon()
 
 
-def _topic_partitions(partitions: Collection[int]) -> list[TopicPartition]:
-    return [TopicPartition(TOPIC, partition) for partition in partitions]
+def _at(partitions: Collection[TopicPartition]) -> list[PartitionOffset]:
+    return [PartitionOffset(*partition) for partition in partitions]
 
 
 def _position(rejection: Rejection) -> Position:
-    return rejection.record.partition, rejection.record.offset
+    return rejection.record.topic_partition, rejection.record.offset
+
+
+def _stored_position(kafka: Mapping[str, Any]) -> Position:
+    return TopicPartition(kafka["topic"], kafka["partition"]), kafka["offset"]

@@ -1,4 +1,4 @@
-"""A topic and a consumer group in memory, behind the interface of confluent_kafka's Consumer.
+"""A broker and a consumer group in memory, behind the interface of confluent_kafka's Consumer.
 
 It passes the same contract as real brokers (`group_member_contract.py`). Tests decide when the group rebalances;
 callbacks run inside `poll`, `consume` and `close`, as librdkafka runs them.
@@ -11,20 +11,28 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, OFFSET_INVALID, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, OFFSET_INVALID, KafkaError, KafkaException, TopicCollection
+from confluent_kafka import TopicPartition as PartitionOffset
 from confluent_kafka.admin import AclOperation
 
+from src.kafka.messages import partition_of
 from src.kafka.topic_monitor import NO_ID
-from tests.fakes import TOPIC
+from src.model.position import TopicPartition
+from tests.fakes import P0
 
-RebalanceCallback = Callable[[Any, list[TopicPartition]], None]
+RebalanceCallback = Callable[[Any, list[PartitionOffset]], None]
 
 
 class FakeMessage:
     """A message, or an event of the client in place of one."""
 
     def __init__(
-        self, offset: int | None, partition: int = 0, *, value: bytes | None = b"{}", error: KafkaError | None = None
+        self,
+        offset: int | None,
+        partition: TopicPartition = P0,
+        *,
+        value: bytes | None = b"{}",
+        error: KafkaError | None = None,
     ) -> None:
         self._offset = offset
         self._partition = partition
@@ -35,10 +43,10 @@ class FakeMessage:
         return self._error
 
     def topic(self) -> str:
-        return TOPIC
+        return self._partition.topic
 
     def partition(self) -> int:
-        return self._partition
+        return self._partition.partition
 
     def offset(self) -> int | None:
         return self._offset
@@ -59,74 +67,74 @@ class FakeMessage:
 class CommitResult(NamedTuple):
     """A TopicPartition with an error, which tests cannot give the real one."""
 
+    topic: str
     partition: int
     offset: int
     error: KafkaError | None = None
 
 
 @dataclass
-class FakeTopic:
-    """What the broker has: `logs` by partition, in which None stands for a transaction marker."""
+class FakeBroker:
+    """What it has: `logs` by partition, in which None stands for a transaction marker."""
 
-    logs: dict[int, list[bytes | None]]
-    earliest: dict[int, int] = field(default_factory=dict)
-    committed: dict[int, tuple[int, str]] = field(default_factory=dict)
+    logs: dict[TopicPartition, list[bytes | None]]
+    earliest: dict[TopicPartition, int] = field(default_factory=dict)
+    committed: dict[TopicPartition, tuple[int, str]] = field(default_factory=dict)
     """The group's offsets, with their metadata."""
 
-    def high_watermark(self, partition: int) -> int:
+    def high_watermark(self, partition: TopicPartition) -> int:
         return len(self.logs[partition])
 
-    def low_watermark(self, partition: int) -> int:
+    def low_watermark(self, partition: TopicPartition) -> int:
         return self.earliest.get(partition, 0)
 
     @property
-    def offsets(self) -> dict[int, int]:
+    def offsets(self) -> dict[TopicPartition, int]:
         return {partition: offset for partition, (offset, _) in self.committed.items()}
 
 
 class FakeConsumer:
     """One client of the group. `events` are run by the next poll or consume, in order."""
 
-    def __init__(self, topic: FakeTopic, settings: Mapping[str, Any]) -> None:
+    def __init__(self, broker: FakeBroker, settings: Mapping[str, Any]) -> None:
         self.settings = settings
         self.events: deque[Callable[[], None]] = deque()
-        self.assigned: dict[int, int] = {}
+        self.assigned: dict[TopicPartition, int] = {}
         """The partitions that it fetches, and its positions."""
-        self.paused: set[int] = set()
+        self.paused: set[TopicPartition] = set()
         self.polls = 0
         self.rejections = 0
         """How many commits are rejected from now on."""
         self.error: KafkaError | None = None
         """Returned by the next poll in place of a message."""
         self.closed = False
-        self._topic = topic
-        self._reported_ends: dict[int, int] = {}
-        self._out_of_range: set[int] = set()
+        self._broker = broker
+        self._reported_ends: dict[TopicPartition, int] = {}
+        self._out_of_range: set[TopicPartition] = set()
 
     # -- called by tests
 
-    def assign(self, *partitions: int) -> None:
+    def assign(self, *partitions: TopicPartition) -> None:
         self.events.append(lambda: self._on_assign(self, _at(partitions)))
 
-    def revoke(self, *partitions: int) -> None:
+    def revoke(self, *partitions: TopicPartition) -> None:
         self.events.append(lambda: self._on_revoke(self, _at(partitions)))
 
-    def lose(self, *partitions: int) -> None:
+    def lose(self, *partitions: TopicPartition) -> None:
         self.events.append(lambda: self._on_lost(self, _at(partitions)))
 
     def report_statistics(self, *, connected: bool = True) -> None:
         """As librdkafka does now and then: the client is in its group, and at the ends of the partitions."""
-        partitions = {
-            str(number): {
-                "lo_offset": self._topic.low_watermark(number),
-                "ls_offset": self._topic.high_watermark(number),
+        topics: dict[str, Any] = {}
+        for partition in self._broker.logs:
+            topics.setdefault(partition.topic, {"partitions": {}})["partitions"][str(partition.partition)] = {
+                "lo_offset": self._broker.low_watermark(partition),
+                "ls_offset": self._broker.high_watermark(partition),
             }
-            for number in self._topic.logs
-        }
         state = "UP" if connected else "DOWN"
         statistics = {
             "brokers": {"broker/1": {"state": state, "nodeid": 1}},
-            "topics": {TOPIC: {"partitions": partitions}},
+            "topics": topics,
             "cgrp": {"join_state": "steady"},
         }
         self.settings["stats_cb"](json.dumps(statistics))
@@ -151,38 +159,37 @@ class FakeConsumer:
         self._run_events()
         return self.fetch(limit)
 
-    def commit(self, offsets: Sequence[TopicPartition], *, asynchronous: bool) -> Any:
+    def commit(self, offsets: Sequence[PartitionOffset], *, asynchronous: bool) -> Any:
         results = self.commit_results(offsets)
         if asynchronous:
             self.events.append(lambda: self.settings["on_commit"](None, results))
         return results
 
-    def committed(self, partitions: Sequence[TopicPartition], *, timeout: float) -> list[TopicPartition]:
+    def committed(self, partitions: Sequence[PartitionOffset], *, timeout: float) -> list[PartitionOffset]:
         nothing = (OFFSET_INVALID, "")
-        return [
-            TopicPartition(TOPIC, p.partition, *self._topic.committed.get(p.partition, nothing)) for p in partitions
-        ]
+        return [_with(p, *self._broker.committed.get(partition_of(p), nothing)) for p in partitions]
 
-    def offsets_for_times(self, partitions: Sequence[TopicPartition], *, timeout: float) -> list[TopicPartition]:
-        look_up = {OFFSET_BEGINNING: self._topic.low_watermark, OFFSET_END: self._topic.high_watermark}
-        return [TopicPartition(TOPIC, p.partition, look_up[p.offset](p.partition)) for p in partitions]
+    def offsets_for_times(self, partitions: Sequence[PartitionOffset], *, timeout: float) -> list[PartitionOffset]:
+        look_up = {OFFSET_BEGINNING: self._broker.low_watermark, OFFSET_END: self._broker.high_watermark}
+        return [_with(p, look_up[p.offset](partition_of(p))) for p in partitions]
 
-    def incremental_assign(self, positions: Sequence[TopicPartition]) -> None:
+    def incremental_assign(self, positions: Sequence[PartitionOffset]) -> None:
         for position in positions:
-            low = self._topic.low_watermark(position.partition)
-            self.assigned[position.partition] = low if position.offset < 0 else position.offset
-            self._reported_ends.pop(position.partition, None)
-            self._out_of_range.discard(position.partition)
+            partition = partition_of(position)
+            low = self._broker.low_watermark(partition)
+            self.assigned[partition] = low if position.offset < 0 else position.offset
+            self._reported_ends.pop(partition, None)
+            self._out_of_range.discard(partition)
 
-    def incremental_unassign(self, positions: Sequence[TopicPartition]) -> None:
+    def incremental_unassign(self, positions: Sequence[PartitionOffset]) -> None:
         for position in positions:
-            self.assigned.pop(position.partition, None)
+            self.assigned.pop(partition_of(position), None)
 
-    def pause(self, positions: Sequence[TopicPartition]) -> None:
-        self.paused |= {position.partition for position in positions}
+    def pause(self, positions: Sequence[PartitionOffset]) -> None:
+        self.paused |= {partition_of(position) for position in positions}
 
-    def resume(self, positions: Sequence[TopicPartition]) -> None:
-        self.paused -= {position.partition for position in positions}
+    def resume(self, positions: Sequence[PartitionOffset]) -> None:
+        self.paused -= {partition_of(position) for position in positions}
 
     def close(self) -> None:
         if self.assigned:
@@ -201,18 +208,18 @@ class FakeConsumer:
                 messages.append(message)
         return messages
 
-    def commit_results(self, offsets: Sequence[TopicPartition]) -> list[CommitResult]:
+    def commit_results(self, offsets: Sequence[PartitionOffset]) -> list[CommitResult]:
         if self.rejections:
             self.rejections -= 1
             error = KafkaError(KafkaError.REBALANCE_IN_PROGRESS)
-            return [CommitResult(p.partition, p.offset, error) for p in offsets]
-        self._topic.committed |= {p.partition: (p.offset, p.metadata or "") for p in offsets}
-        return [CommitResult(p.partition, p.offset) for p in offsets]
+            return [CommitResult(p.topic, p.partition, p.offset, error) for p in offsets]
+        self._broker.committed |= {partition_of(p): (p.offset, p.metadata or "") for p in offsets}
+        return [CommitResult(p.topic, p.partition, p.offset) for p in offsets]
 
-    def _next(self, partition: int) -> FakeMessage | None:
+    def _next(self, partition: TopicPartition) -> FakeMessage | None:
         """The next message, or event; None where there is nothing to report."""
-        position, log = self.assigned[partition], self._topic.logs[partition]
-        if not self._topic.low_watermark(partition) <= position <= len(log):
+        position, log = self.assigned[partition], self._broker.logs[partition]
+        if not self._broker.low_watermark(partition) <= position <= len(log):
             self._out_of_range.add(partition)
             return FakeMessage(position, partition, error=KafkaError(KafkaError._AUTO_OFFSET_RESET, "out of range"))
         while position < len(log) and log[position] is None:
@@ -232,25 +239,28 @@ class FakeConsumer:
 
 
 class FakeAdmin:
-    """An admin client that receives this topic id (by default none, as from old brokers) or an error."""
+    """An admin client that receives this id for each topic (by default none, as from old brokers) or an error."""
 
     def __init__(self, topic_id: str = NO_ID) -> None:
         self.topic_id = topic_id
         self.operations: Sequence[AclOperation] | None = None
-        """The authorized operations on the topic; None as from old brokers."""
+        """The authorized operations on each topic; None as from old brokers."""
         self.error: int | None = None
         self.credentials: tuple[str, str] | None = None
 
     def set_sasl_credentials(self, username: str, password: str, /) -> None:
         self.credentials = username, password
 
-    def describe_topics(self, *_topics: object, **_options: object) -> Mapping[str, Future[Any]]:
+    def describe_topics(self, topics: TopicCollection, **_options: object) -> Mapping[str, Future[Any]]:
+        return {name: self._response() for name in topics.topic_names}
+
+    def _response(self) -> Future[Any]:
         response: Future[Any] = Future()
         if self.error is None:
             response.set_result(_Description(self.topic_id, self.operations))
         else:
             response.set_exception(KafkaException(KafkaError(self.error)))
-        return {TOPIC: response}
+        return response
 
 
 class _Description(NamedTuple):
@@ -258,5 +268,10 @@ class _Description(NamedTuple):
     authorized_operations: Sequence[AclOperation] | None
 
 
-def _at(partitions: Iterable[int]) -> list[TopicPartition]:
-    return [TopicPartition(TOPIC, partition) for partition in partitions]
+def _at(partitions: Iterable[TopicPartition]) -> list[PartitionOffset]:
+    return [PartitionOffset(*partition) for partition in partitions]
+
+
+def _with(position: PartitionOffset, *offset: Any) -> PartitionOffset:
+    """The same partition, with an offset and metadata."""
+    return PartitionOffset(position.topic, position.partition, *offset)

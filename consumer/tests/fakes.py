@@ -4,10 +4,12 @@ import json
 from collections.abc import Sequence
 
 from src.model.errors import DeadLetterError
+from src.model.position import TopicPartition
 from src.model.record import Record, Rejection
 from src.model.verdict import Outcome, Verdict
 
 TOPIC = "data-topic"
+P0, P1 = TopicPartition(TOPIC, 0), TopicPartition(TOPIC, 1)
 DEADLINE = 10.0  # seconds after which a test has failed
 
 

@@ -11,7 +11,7 @@ from src.kafka.assignment import Assignment, Start
 from src.kafka.committer import OffsetCommitter
 from src.utils.logging import RepeatedWarnings
 from src.utils.metrics import ConsumerMetrics
-from tests.fakes import TOPIC, record
+from tests.fakes import P0, TOPIC, record
 
 
 class SlowClient:
@@ -37,14 +37,13 @@ def test_nothing_more_is_dead_lettered_during_the_last_commit_of_a_partition() -
         cast(Consumer, client),
         assignment,
         metrics,
-        topic=TOPIC,
-        topic_id=lambda: None,
+        topic_id=lambda _topic: None,
         interval=1.0,
     )
-    assignment.assign({0: Start()})
+    assignment.assign({P0: Start()})
     assignment.settle(assignment.track([record(0)]))
 
-    committer.revoke([0])
+    committer.revoke([P0])
 
     assert client.committed == [(0, 1)]
     assert client.owned_meanwhile is False
@@ -54,7 +53,7 @@ def test_a_commit_that_is_rejected_again_and_again_is_logged_once_a_minute(caplo
     assignment = Assignment()
     metrics = ConsumerMetrics(CollectorRegistry(), version="1", dead_letter_reasons=())
     client = cast(Consumer, SlowClient(assignment))
-    committer = OffsetCommitter(client, assignment, metrics, topic=TOPIC, topic_id=lambda: None, interval=1.0)
+    committer = OffsetCommitter(client, assignment, metrics, topic_id=lambda _topic: None, interval=1.0)
     now = 0.0
     repeated = RepeatedWarnings(lambda: now)
 

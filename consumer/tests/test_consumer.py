@@ -21,9 +21,9 @@ from src.model.errors import SourceError
 from src.pipeline.batch_writer import PROBE_INTERVAL
 from src.storage import DataStorage
 from src.utils.config import ConfigurationError
-from tests.fake_kafka import FakeAdmin, FakeConsumer, FakeTopic
+from tests.fake_kafka import FakeAdmin, FakeBroker, FakeConsumer
 from tests.fake_storage import FakeStore
-from tests.fakes import DEADLINE, TOPIC, FakeDeadLetters
+from tests.fakes import DEADLINE, P0, TOPIC, FakeDeadLetters
 
 CONFIG: dict[str, Any] = {
     "consumer": {"batch_size": 2, "offset_commit_frequency_ms": 10, "max_retries": 1},
@@ -43,7 +43,7 @@ class World:
         probe_interval: float = PROBE_INTERVAL,
     ) -> None:
         self.hours_passed = 0
-        self.topic = FakeTopic({0: list(values)}, committed={0: (0, "")})
+        self.broker = FakeBroker({P0: list(values)}, committed={P0: (0, "")})
         self.store = store or FakeStore()
         self.dead_letters = FakeDeadLetters()
         self.registry = CollectorRegistry()
@@ -60,18 +60,18 @@ class World:
             stop=self.stop,
         )
         self.client.report_statistics()
-        self.client.assign(0)
+        self.client.assign(P0)
 
     @property
     def committed(self) -> int:
         """The group's offset."""
-        return self.topic.offsets[0]
+        return self.broker.offsets[P0]
 
     def produce(self, *values: bytes | None) -> None:
-        self.topic.logs[0] += values
+        self.broker.logs[P0] += values
 
     def _new_client(self, settings: dict[str, Any]) -> Any:
-        self.client = FakeConsumer(self.topic, settings)
+        self.client = FakeConsumer(self.broker, settings)
         return self.client
 
     @contextmanager
@@ -194,7 +194,7 @@ def test_what_was_dead_lettered_in_a_storm_is_committed_on_revocation_and_no_mor
 
     with world.running():
         world.wait(lambda: len(world.dead_letters.rejections) > 1000)
-        world.client.revoke(0)
+        world.client.revoke(P0)
         world.wait(
             lambda: world.metric("consumer_assigned_partitions") == 0 and not world.consumer.readiness_failures()
         )
@@ -246,7 +246,7 @@ def test_settled_messages_are_committed_on_revocation() -> None:
 
     with world.running():
         world.wait(lambda: world.metric("consumer_messages_total", result="stored") == 2)
-        world.client.revoke(0)
+        world.client.revoke(P0)
         world.wait(lambda: world.committed == 2)
 
     assert world.metric("consumer_assigned_partitions") == 0
@@ -259,7 +259,7 @@ def test_a_batch_in_flight_is_settled_and_committed_before_its_partition_is_revo
 
     with world.running():
         world.wait(lambda: world.store.inserts)
-        world.client.revoke(0)
+        world.client.revoke(P0)
         world.store.gate.set()
         world.wait(lambda: world.committed == 1)
 
@@ -270,7 +270,7 @@ def test_nothing_is_committed_for_a_partition_that_was_lost() -> None:
 
     with world.running():
         world.wait(lambda: world.store.inserts)
-        world.client.lose(0)
+        world.client.lose(P0)
         world.wait(lambda: world.metric("consumer_rebalances_total", event="lost") == 1)
         world.store.gate.set()
         world.wait(lambda: world.metric("consumer_messages_total", result="stored") == 1)
@@ -285,7 +285,7 @@ def test_the_lag_is_shown_while_the_partition_is_assigned() -> None:
     with world.running():
         world.wait(lambda: world.metric("consumer_lag_messages", topic=TOPIC, partition="0") == 3)
         world.store.gate.set()
-        world.client.revoke(0)
+        world.client.revoke(P0)
         world.wait(lambda: world.metric("consumer_lag_messages", topic=TOPIC, partition="0") is None)
 
 
@@ -415,15 +415,15 @@ def test_live_fails_when_the_loop_has_stalled() -> None:
 
 def test_a_partition_whose_offset_no_longer_exists_is_shown_as_paused() -> None:
     world = World()
-    world.topic.committed[0] = (5, "")
+    world.broker.committed[P0] = (5, "")
 
     world.until(lambda: world.metric("consumer_paused", reason="offset_gap") == 1)
 
 
 def test_skipped_offsets_are_counted_and_the_position_behind_them_is_committed() -> None:
     world = World(*messages(9), config={**CONFIG, "consumer": {**CONFIG["consumer"], "on_offset_gap": "earliest"}})
-    world.topic.committed[0] = (5, "")
-    world.topic.earliest[0] = 9
+    world.broker.committed[P0] = (5, "")
+    world.broker.earliest[P0] = 9
 
     world.until(lambda: world.committed == 9)
 

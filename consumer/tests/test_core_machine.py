@@ -12,7 +12,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 
 import pytest
-from confluent_kafka import Consumer, KafkaError, TopicPartition
+from confluent_kafka import Consumer, KafkaError
+from confluent_kafka import TopicPartition as PartitionOffset
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
@@ -20,7 +21,9 @@ from msgspec.structs import replace
 
 from src.kafka.assignment import Assignment
 from src.kafka.group_member import GroupMember
+from src.kafka.messages import partition_of
 from src.model.errors import DeadLetterError, StorageUnavailable
+from src.model.position import TopicPartition
 from src.model.record import Record, Rejection
 from src.model.verdict import DUPLICATE, STORED, Verdict
 from src.pipeline.batch_writer import BatchWriter, Result
@@ -30,7 +33,7 @@ from src.storage import DataStorage
 from src.stores.document import DocumentBatch
 from tests.core_world import PARTITIONS, Fault, Kind, Parts, Process, World
 from tests.fake_storage import FakeStore
-from tests.fakes import TOPIC, rejected
+from tests.fakes import rejected
 
 COMMON = settings(
     deadline=None,
@@ -64,15 +67,15 @@ class CoreMachine(RuleBasedStateMachine):
         return self.world.processes[number]
 
     @initialize(sent=messages)
-    def start(self, sent: list[tuple[int, Kind]]) -> None:
+    def start(self, sent: list[tuple[TopicPartition, Kind]]) -> None:
         self.send(sent)
-        for partition in PARTITIONS:
-            self.assign(partition, partition % 2)
+        for index, partition in enumerate(PARTITIONS):
+            self.assign(partition, index % 2)
         for process in self.world.processes:
             process.step(1)
 
     @rule(sent=messages)
-    def send(self, sent: list[tuple[int, Kind]]) -> None:
+    def send(self, sent: list[tuple[TopicPartition, Kind]]) -> None:
         for partition, kind in sent:
             self.world.send(partition, kind)
 
@@ -106,11 +109,11 @@ class CoreMachine(RuleBasedStateMachine):
     # -- the group
 
     @rule(partition=partitions, number=processes)
-    def assign(self, partition: int, number: int) -> None:
+    def assign(self, partition: TopicPartition, number: int) -> None:
         self.world.assign(partition, self.process(number))
 
     @rule(partition=partitions, drain_steps=steps)
-    def revoke(self, partition: int, drain_steps: int) -> None:
+    def revoke(self, partition: TopicPartition, drain_steps: int) -> None:
         self.world.revoke(partition, drain_steps)
 
     @rule(number=processes)
@@ -138,11 +141,11 @@ class CoreMachine(RuleBasedStateMachine):
         process.iterate(*after)
 
     @rule(partition=partitions)
-    def expire(self, partition: int) -> None:
+    def expire(self, partition: TopicPartition) -> None:
         self.world.expire(partition)
 
     @rule(number=processes, partition=partitions)
-    def expire_behind_records_in_flight(self, number: int, partition: int) -> None:
+    def expire_behind_records_in_flight(self, number: int, partition: TopicPartition) -> None:
         """The gap is found, and offsets are committed, before the records in front of it are settled."""
         process = self.process(number)
         process.poll(2)
@@ -216,10 +219,20 @@ class SettlesWhatItTracks(Assignment):
         return tracked
 
 
+class IgnoresTopics(Assignment):
+    """Treats partitions of the same number as one."""
+
+    def settle(self, records: Iterable[Record]) -> None:
+        numbers = {partition: state.number or 0 for partition, state in self._states.items()}
+        for record in list(records):
+            for partition in [each for each in numbers if each.partition == record.partition]:
+                super().settle([replace(record, topic=partition.topic, assignment=numbers[partition])])
+
+
 class IgnoresNumbers(Assignment):
     def settle(self, records: Iterable[Record]) -> None:
         numbers = {partition: state.number or 0 for partition, state in self._states.items()}
-        super().settle(replace(record, assignment=numbers.get(record.partition, 0)) for record in records)
+        super().settle(replace(record, assignment=numbers.get(record.topic_partition, 0)) for record in records)
 
 
 class TrustsThePosition(Assignment):
@@ -237,13 +250,13 @@ class NeverAdvances(Assignment):
 
 
 class ForgetsWhatCameBeforeAGap(Assignment):
-    def skip_to(self, partition: int, offset: int) -> None:
+    def skip_to(self, partition: TopicPartition, offset: int) -> None:
         super().skip_to(partition, offset)
         self._states[partition].in_flight.clear()
 
 
 class SkipsUnsettled(Assignment):
-    def due(self, partitions: Collection[int] | None = None) -> dict[int, int]:
+    def due(self, partitions: Collection[TopicPartition] | None = None) -> dict[TopicPartition, int]:
         return {
             partition: state.settled
             for partition, state in self._states.items()
@@ -252,27 +265,27 @@ class SkipsUnsettled(Assignment):
 
 
 class CommitsWhatIsLost(GroupMember):
-    def _on_lost(self, client: Consumer, positions: list[TopicPartition]) -> None:
+    def _on_lost(self, client: Consumer, positions: list[PartitionOffset]) -> None:
         self._on_revoke(client, positions)
 
 
 class KeepsWhatIsLost(GroupMember):
-    def _on_lost(self, client: Consumer, positions: list[TopicPartition]) -> None:
+    def _on_lost(self, client: Consumer, positions: list[PartitionOffset]) -> None:
         """Expects them to be assigned again."""
         client.incremental_unassign(positions)
 
 
 class CommitsWhatIsInFlight(GroupMember):
-    def _on_revoke(self, client: Consumer, positions: list[TopicPartition]) -> None:
+    def _on_revoke(self, client: Consumer, positions: list[PartitionOffset]) -> None:
         for position in positions:
-            for offsets in list(self.assignment[position.partition].in_flight.values()):
-                self.assignment[position.partition].settle(offsets)
+            for offsets in list(self.assignment[partition_of(position)].in_flight.values()):
+                self.assignment[partition_of(position)].settle(offsets)
         super()._on_revoke(client, positions)
 
 
 class TakesRejectedForConfirmed(GroupMember):
-    def _on_commit(self, error: KafkaError | None, positions: list[TopicPartition]) -> None:
-        super()._on_commit(None, [TopicPartition(TOPIC, p.partition, p.offset) for p in positions])
+    def _on_commit(self, error: KafkaError | None, positions: list[PartitionOffset]) -> None:
+        super()._on_commit(None, [PartitionOffset(p.topic, p.partition, p.offset) for p in positions])
 
 
 class RejectsInAnOutage(DataStorage):
@@ -325,6 +338,7 @@ class DoesNotWaitForDeadLetters:
 VIOLATION = "neither stored nor dead-lettered"
 MUTANTS = {
     "commits what it tracks": (Parts(assignment=SettlesWhatItTracks), VIOLATION),
+    "takes partitions of several topics for one": (Parts(assignment=IgnoresTopics), VIOLATION),
     "settles by results of an older assignment": (Parts(assignment=IgnoresNumbers), f"{VIOLATION}|not settled"),
     "commits what was read": (Parts(assignment=TrustsThePosition), VIOLATION),
     "waits for a message where there is only a marker": (Parts(assignment=NeverAdvances), "not settled"),

@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
+from src.model.position import TopicPartition
 from src.settings import KafkaSettings
-from tests.fake_kafka import FakeAdmin, FakeConsumer, FakeTopic
+from tests.fake_kafka import FakeAdmin, FakeBroker, FakeConsumer
+from tests.fakes import P0, P1, TOPIC
 from tests.group_member_contract import Group, GroupMemberContract, Member
 
 
@@ -15,24 +17,24 @@ class FakeGroup(Group):
 
     def __init__(self) -> None:
         super().__init__()
-        self._topic = FakeTopic({0: [], 1: []})
+        self._broker = FakeBroker({P0: [], P1: []})
 
     def produce(self, values: Sequence[bytes], partition: int = 0) -> None:
-        self._topic.logs[partition] += values
+        self._broker.logs[TopicPartition(TOPIC, partition)] += values
 
     def commit(self, offset: int, partition: int = 0, topic_id: str = "") -> None:
-        self._topic.committed[partition] = (offset, topic_id)
+        self._broker.committed[TopicPartition(TOPIC, partition)] = (offset, topic_id)
 
     def new_member(self, **options: Any) -> Member:
         clients: list[FakeConsumer] = []
 
         def new_client(settings: Mapping[str, Any]) -> FakeConsumer:
-            clients.append(FakeConsumer(self._topic, settings))
+            clients.append(FakeConsumer(self._broker, settings))
             return clients[0]
 
         member = Member(KafkaSettings(), client=new_client, admin=lambda _settings: FakeAdmin(), **options)
         clients[0].report_statistics()
-        clients[0].assign(*self._topic.logs)
+        clients[0].assign(*self._broker.logs)
         return member
 
 

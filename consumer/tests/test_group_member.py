@@ -12,7 +12,7 @@ from local.raw_producer import RawRecord, produce_raw
 from src.model.record import Record
 from src.utils.config import ConfigurationError
 from tests.fake_kafka import FakeAdmin
-from tests.fakes import TOPIC
+from tests.fakes import P0, TOPIC
 from tests.group_member_contract import GroupMemberContract, GroupOnServers, Member
 
 OFFSET_COMMIT = 8  # Kafka's number of the request
@@ -67,7 +67,7 @@ def test_a_batch_that_the_client_cannot_decode_stops_its_partition_before_it(
     group.until(lambda: member.assignment.gaps and len(member.records) == 2)
 
     assert member.values == {b"before", b"other"}
-    assert member.assignment.gaps[0].startswith(f"{TOPIC}[0]: offset 1 cannot be read: ")
+    assert member.assignment.gaps[P0].startswith(f"{TOPIC}[0]: offset 1 cannot be read: ")
 
 
 def test_two_members_share_the_partitions(group: EmbeddedGroup) -> None:
@@ -139,9 +139,9 @@ def test_a_recreated_topic_is_not_read_from_the_middle(group: EmbeddedGroup) -> 
     group.until(lambda: member.assignment.gaps)
 
     assert member.assignment.gaps == {
-        0: "data-topic[0]: the topic was deleted and recreated; see consumer.on_offset_gap"
+        P0: "data-topic[0]: the topic was deleted and recreated; see consumer.on_offset_gap"
     }
-    assert 0 not in member.assignment.due()
+    assert P0 not in member.assignment.due()
     assert member.records == []
 
 
@@ -156,7 +156,7 @@ def test_the_topic_id_is_committed_with_the_offset_and_recognized(group: Embedde
 
     member = group.join(admin=responding(NEW))
 
-    group.until(lambda: 0 in member.assignment.gaps)
+    group.until(lambda: P0 in member.assignment.gaps)
 
 
 def test_a_broker_that_is_unavailable_is_a_readiness_failure_until_it_recovers(group: EmbeddedGroup) -> None:

@@ -13,10 +13,11 @@ from confluent_kafka.admin import AclOperation
 from src.kafka.group_member import Timing
 from src.kafka.topic_monitor import NO_ID, REQUEST_INTERVAL, UNKNOWN_ID
 from src.model.errors import SourceError
+from src.model.position import TopicPartition
 from src.settings import KafkaSettings
 from src.utils.secret import ClientSettings, Secret
 from tests.fake_kafka import FakeAdmin, FakeMessage
-from tests.fakes import DEADLINE
+from tests.fakes import DEADLINE, P0, P1
 from tests.group_member_contract import Member
 from tests.scripted_client import ScriptedClient
 
@@ -76,14 +77,14 @@ def test_a_fatal_error_of_the_client_ends_the_run() -> None:
 
 def test_a_commit_that_the_client_itself_rejects_stays_due() -> None:
     world = World()
-    world.client.earliest[0] = 5
-    world.client.assign(0)
+    world.client.earliest[P0] = 5
+    world.client.assign(P0)
     world.client.failing = True
 
     world.now = 1.0
     world.member.commit_if_due()
 
-    assert world.assignment.due() == {0: 5}
+    assert world.assignment.due() == {P0: 5}
     world.client.failing = False
     world.now = 2.0
     world.member.commit_if_due()
@@ -93,22 +94,22 @@ def test_a_commit_that_the_client_itself_rejects_stays_due() -> None:
 
 def test_there_is_one_commit_at_a_time() -> None:
     world = World()
-    world.client.earliest = {0: 5, 1: 7}
-    world.client.assign(0)
+    world.client.earliest = {P0: 5, P1: 7}
+    world.client.assign(P0)
     world.now = 1.0
     world.member.commit_if_due()
     answer = world.client.script.popleft()
-    world.client.assign(1)
+    world.client.assign(P1)
 
     world.now = 2.0
     world.member.commit_if_due()
 
-    assert world.client.group == {0: (5, UNKNOWN_ID)}
+    assert world.client.group == {P0: (5, UNKNOWN_ID)}
     world.client.script.append(answer)
     world.poll()
     world.now = 3.0
     world.member.commit_if_due()
-    assert world.client.group == {0: (5, UNKNOWN_ID), 1: (7, UNKNOWN_ID)}
+    assert world.client.group == {P0: (5, UNKNOWN_ID), P1: (7, UNKNOWN_ID)}
 
 
 def test_a_topic_that_does_not_exist_is_a_readiness_failure_and_not_fatal() -> None:
@@ -121,20 +122,20 @@ def test_a_topic_that_does_not_exist_is_a_readiness_failure_and_not_fatal() -> N
     assert world.member.readiness_failures() == ["topic data-topic: no such topic"]
 
 
-def unauthorized(partition: int = 0) -> FakeMessage:
+def unauthorized(partition: TopicPartition = P0) -> FakeMessage:
     return FakeMessage(None, partition, error=KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED, "not authorized"))
 
 
 def test_a_revoked_permission_is_named_until_it_is_granted_again() -> None:
     world = World()
-    world.client.assign(0, 1)
+    world.client.assign(P0, P1)
     world.report()
     world.admin.error = KafkaError.TOPIC_AUTHORIZATION_FAILED
-    world.client.script.extend([unauthorized(0), unauthorized(1)])
+    world.client.script.extend([unauthorized(P0), unauthorized(P1)])
     world.poll()
     world.poll()
 
-    world.client.revoke(0, 1)  # the group assigns nothing of a topic that this user cannot see
+    world.client.revoke(P0, P1)  # the group assigns nothing of a topic that this user cannot see
     world.client.assign()
     world.now += REQUEST_INTERVAL
     world.poll()
@@ -151,7 +152,7 @@ def test_a_revoked_permission_is_named_until_it_is_granted_again() -> None:
 
 def test_an_idle_topic_is_ready_again_once_it_may_be_read() -> None:
     world = World()
-    world.client.assign(0)
+    world.client.assign(P0)
     world.report()
     world.admin.operations = [AclOperation.DESCRIBE]
     world.client.script.append(unauthorized())
@@ -169,7 +170,7 @@ def test_an_idle_topic_is_ready_again_once_it_may_be_read() -> None:
 
 def test_the_end_of_a_partition_ends_its_error_where_the_broker_lists_no_operations() -> None:
     world = World()
-    world.client.assign(0)
+    world.client.assign(P0)
     world.report()
     world.client.script.append(unauthorized())
     world.poll()
@@ -184,7 +185,7 @@ def test_the_end_of_a_partition_ends_its_error_where_the_broker_lists_no_operati
 def test_a_missing_permission_on_the_group_is_named() -> None:
     world = World()
     error = KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED, "JoinGroup failed: not authorized")
-    world.client.script.append(FakeMessage(None, -1, error=error))
+    world.client.script.append(FakeMessage(None, TopicPartition("", -1), error=error))
     world.report()
 
     world.poll()
@@ -258,7 +259,7 @@ def test_a_member_that_waits_for_its_group_is_not_ready() -> None:
 def test_a_client_that_has_lost_its_membership_is_replaced() -> None:
     world = World()
     lost = world.client
-    lost.assign(0, 1)
+    lost.assign(P0, P1)
     world.now = 1.0
     world.member.commit_if_due()
     lost.script.clear()  # no response arrives
@@ -266,7 +267,7 @@ def test_a_client_that_has_lost_its_membership_is_replaced() -> None:
     for moment in (1.0, 120.0):  # not yet twice max.poll.interval.ms
         world.now = moment
         world.poll()
-    assert (len(world.clients), sorted(world.assignment.partitions)) == (1, [0, 1])
+    assert (len(world.clients), sorted(world.assignment.partitions)) == (1, [P0, P1])
 
     world.now = 121.0
     world.poll()
@@ -274,16 +275,16 @@ def test_a_client_that_has_lost_its_membership_is_replaced() -> None:
     assert (len(world.clients), world.assignment.partitions) == (2, ())
     assert world.metric("consumer_rebalances_total", event="lost") == 1
     assert world.metric("consumer_assigned_partitions") == 0
-    lost.assign(0)  # it rejoins its group after all, and is ignored
+    lost.assign(P0)  # it rejoins its group after all, and is ignored
     lost.settings["error_cb"](KafkaError(KafkaError._FATAL, "producer fenced", fatal=True))
     world.poll()
     assert world.assignment.partitions == ()
-    world.client.earliest[0] = 0
-    world.client.assign(0)
+    world.client.earliest[P0] = 0
+    world.client.assign(P0)
     world.now = 130.0
     world.member.commit_if_due()
-    assert world.assignment[0].number == 2
-    assert world.client.group == {0: (0, UNKNOWN_ID)}
+    assert world.assignment[P0].number == 2
+    assert world.client.group == {P0: (0, UNKNOWN_ID)}
 
 
 class BlockedClient(ScriptedClient):

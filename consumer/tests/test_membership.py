@@ -14,7 +14,7 @@ TIMEOUT = 120.0
 
 
 def view(join_state: str = "init", broker: str = "UP") -> ClusterStatistics:
-    seen = ClusterStatistics("b:9092", "data-topic")
+    seen = ClusterStatistics("b:9092")
     brokers = {"b:9092/1": {"state": broker, "nodeid": 1}}
     seen.update(json.dumps({"brokers": brokers, "topics": {}, "cgrp": {"join_state": join_state}}))
     return seen

@@ -10,11 +10,12 @@ from prometheus_client import CollectorRegistry
 
 from src.kafka.group_member import LAG_INTERVAL, GroupMember
 from src.kafka.topic_monitor import NO_ID, REQUEST_INTERVAL, UNKNOWN_ID
+from src.model.position import TopicPartition
 from src.model.record import Record
 from src.settings import ConsumerSettings, KafkaSettings
 from src.utils.metrics import ConsumerMetrics
 from tests.fake_kafka import FakeAdmin, FakeMessage
-from tests.fakes import TOPIC
+from tests.fakes import P0, P1, TOPIC
 from tests.scripted_client import ScriptedClient
 
 COMMIT_INTERVAL = 1.0
@@ -28,7 +29,10 @@ class World:
     """A member of a group that has committed `committed`, on a scripted client; the test is its loop and writer."""
 
     def __init__(
-        self, on_offset_gap: str, committed: dict[int, tuple[int, str]], commit_interval: float = COMMIT_INTERVAL
+        self,
+        on_offset_gap: str,
+        committed: dict[TopicPartition, tuple[int, str]],
+        commit_interval: float = COMMIT_INTERVAL,
     ) -> None:
         self.now = 0.0
         self.admin = FakeAdmin(OLD)
@@ -68,7 +72,7 @@ class World:
             self.assignment.settle(records)
         self.in_flight.clear()
 
-    def commit(self) -> dict[int, tuple[int, str]]:
+    def commit(self) -> dict[TopicPartition, tuple[int, str]]:
         """The group's committed offsets after everything due is committed."""
         self.now += LAG_INTERVAL
         self.member.update_lag_if_due()
@@ -89,23 +93,23 @@ class World:
 
 def reading(on_offset_gap: str = "stop", *, topic_id: str = "", commit_interval: float = COMMIT_INTERVAL) -> World:
     """A world in the middle of partition 0."""
-    world = World(on_offset_gap, {0: (5000, topic_id)}, commit_interval)
-    world.client.earliest[0] = 0
-    world.client.assign(0)
+    world = World(on_offset_gap, {P0: (5000, topic_id)}, commit_interval)
+    world.client.earliest[P0] = 0
+    world.client.assign(P0)
     return world
 
 
 def at_a_gap(on_offset_gap: str, *, earliest: int) -> World:
     """A world with 5000 to 5499 in flight that finds no message behind them; the earliest is at `earliest`."""
     world = reading(on_offset_gap)
-    world.client.earliest[0] = earliest
+    world.client.earliest[P0] = earliest
     world.arrive(*messages(5000, 5500), FakeMessage(5500, error=GONE))
     world.poll()
     world.poll()
     return world
 
 
-def messages(first: int, end: int, partition: int = 0) -> list[FakeMessage]:
+def messages(first: int, end: int, partition: TopicPartition = P0) -> list[FakeMessage]:
     return [FakeMessage(offset, partition) for offset in range(first, end)]
 
 
@@ -114,7 +118,7 @@ def messages(first: int, end: int, partition: int = 0) -> list[FakeMessage]:
 
 def test_records_before_a_gap_are_settled_and_the_gap_is_counted() -> None:
     world = reading("earliest")
-    world.client.earliest[0] = 9000
+    world.client.earliest[P0] = 9000
     world.arrive(*messages(5000, 5500), FakeMessage(5500, error=GONE))
 
     before = world.poll()
@@ -123,9 +127,9 @@ def test_records_before_a_gap_are_settled_and_the_gap_is_counted() -> None:
     assert before == list(range(5000, 5500))
     assert world.client.starts == [5000, 9000]
     assert world.metric("consumer_skipped_offsets_total") == 3500
-    assert world.assignment.due() == {0: 5000}
+    assert world.assignment.due() == {P0: 5000}
     world.settle()
-    assert world.commit() == {0: (9000, OLD)}
+    assert world.commit() == {P0: (9000, OLD)}
 
 
 def test_records_behind_a_gap_are_not_committed_before_those_in_front_of_it() -> None:
@@ -136,7 +140,7 @@ def test_records_behind_a_gap_are_not_committed_before_those_in_front_of_it() ->
     before, behind = world.in_flight
     world.assignment.settle(behind)
 
-    assert world.assignment.due() == {0: 5000}
+    assert world.assignment.due() == {P0: 5000}
     assert all(world.assignment.owns(record) for record in before)
 
 
@@ -145,20 +149,20 @@ def test_records_before_the_gap_of_a_stopped_partition_are_settled_and_committed
 
     world.settle()
 
-    assert world.assignment.gaps == {0: GAP}
-    assert world.client.paused == {0}
-    assert world.commit() == {0: (5500, OLD)}
+    assert world.assignment.gaps == {P0: GAP}
+    assert world.client.paused == {P0}
+    assert world.commit() == {P0: (5500, OLD)}
 
 
 def test_a_gap_is_handled_only_after_the_records_fetched_with_it_are_in_flight() -> None:
     world = reading("earliest")
-    world.client.earliest[0] = 9000
-    world.arrive(*messages(5000, 5500), FakeMessage(5500, error=GONE), lambda: world.client.revoke(0))
+    world.client.earliest[P0] = 9000
+    world.arrive(*messages(5000, 5500), FakeMessage(5500, error=GONE), lambda: world.client.revoke(P0))
 
     world.poll()
     world.poll()
 
-    assert world.client.group == {0: (5000, "")}
+    assert world.client.group == {P0: (5000, "")}
 
 
 def test_a_topic_shorter_than_the_committed_offset_is_read_again_under_a_new_number() -> None:
@@ -170,12 +174,12 @@ def test_a_topic_shorter_than_the_committed_offset_is_read_again_under_a_new_num
     world.assignment.settle(before)
 
     assert world.client.starts == [5000, 0]
-    assert world.assignment.due() == {0: 0}
+    assert world.assignment.due() == {P0: 0}
 
 
 def test_a_gap_of_a_revoked_partition_is_ignored() -> None:
     world = reading("stop")
-    world.client.revoke(0)
+    world.client.revoke(P0)
     world.arrive(FakeMessage(5500, error=GONE))
 
     world.poll()
@@ -187,7 +191,7 @@ def test_a_gap_of_a_revoked_partition_is_ignored() -> None:
 
 def test_a_gap_is_forgotten_with_its_partition() -> None:
     world = reading("stop")
-    world.arrive(FakeMessage(5500, error=GONE), lambda: world.client.revoke(0))
+    world.arrive(FakeMessage(5500, error=GONE), lambda: world.client.revoke(P0))
 
     world.poll()
     world.poll()
@@ -203,7 +207,7 @@ def test_a_gap_is_reported_though_the_watermarks_are_unknown() -> None:
     world.poll()
     world.poll()
 
-    assert world.assignment.gaps == {0: GAP}
+    assert world.assignment.gaps == {P0: GAP}
 
 
 def test_the_policy_earliest_works_though_the_watermarks_are_unknown() -> None:
@@ -255,10 +259,10 @@ def test_records_fetched_before_the_topic_was_recreated_are_not_committed_for_th
     read = world.poll()
 
     assert read == list(range(100))
-    assert world.assignment.due() == {0: 0}
-    assert world.commit() == {0: (0, NEW)}
+    assert world.assignment.due() == {P0: 0}
+    assert world.commit() == {P0: (0, NEW)}
     world.settle()
-    assert world.commit() == {0: (100, NEW)}
+    assert world.commit() == {P0: (100, NEW)}
 
 
 def test_a_recreated_topic_is_stopped_and_records_of_the_old_one_no_longer_count() -> None:
@@ -269,8 +273,8 @@ def test_a_recreated_topic_is_stopped_and_records_of_the_old_one_no_longer_count
     world.recreate_topic(NEW)
     world.settle()
 
-    assert world.assignment.gaps == {0: RECREATED}
-    assert world.commit() == {0: (5000, OLD)}
+    assert world.assignment.gaps == {P0: RECREATED}
+    assert world.commit() == {P0: (5000, OLD)}
 
 
 def test_an_offset_that_was_deleted_with_its_topic_is_not_a_gap_in_the_new_one() -> None:
@@ -285,13 +289,13 @@ def test_an_offset_that_was_deleted_with_its_topic_is_not_a_gap_in_the_new_one()
     world.settle()
 
     assert world.client.starts == [5000, 0]
-    assert world.commit() == {0: (10, NEW)}
+    assert world.commit() == {P0: (10, NEW)}
     world.recreate_topic(NEW)
     assert world.client.starts == [5000, 0]
 
 
 def test_hundreds_of_partitions_of_a_recreated_topic_restart_at_the_earliest() -> None:
-    partitions = range(1200)
+    partitions = [TopicPartition(TOPIC, number) for number in range(1200)]
     world = World("earliest", dict.fromkeys(partitions, (5000, OLD)))
     world.client.earliest = dict.fromkeys(partitions, 0)
     world.admin.topic_id = NEW
@@ -304,18 +308,18 @@ def test_hundreds_of_partitions_of_a_recreated_topic_restart_at_the_earliest() -
 
 def test_a_new_partition_gets_the_current_topic_id() -> None:
     world = World("stop", {})
-    world.client.earliest = {0: 0, 1: 0}
-    world.client.assign(0)
+    world.client.earliest = {P0: 0, P1: 0}
+    world.client.assign(P0)
     world.poll()
-    world.client.revoke(0)
+    world.client.revoke(P0)
     world.admin.topic_id = NEW
 
-    world.client.assign(1)
-    world.arrive(*messages(0, 10, partition=1))
+    world.client.assign(P1)
+    world.arrive(*messages(0, 10, partition=P1))
     world.poll()
     world.settle()
 
-    assert world.commit()[1] == (10, NEW)
+    assert world.commit()[P1] == (10, NEW)
     assert world.assignment.gaps == {}
 
 
@@ -328,7 +332,7 @@ def test_commit_metadata_of_another_program_is_not_a_topic_id() -> None:
     world.arrive(FakeMessage(5000))
     world.poll()
     world.settle()
-    assert world.commit() == {0: (5001, OLD)}
+    assert world.commit() == {P0: (5001, OLD)}
 
 
 # -- no committed offset
@@ -336,27 +340,27 @@ def test_commit_metadata_of_another_program_is_not_a_topic_id() -> None:
 
 def test_the_start_of_a_new_partition_is_committed() -> None:
     world = World("stop", {})
-    world.client.earliest[0] = 700
+    world.client.earliest[P0] = 700
 
-    world.client.assign(0)
+    world.client.assign(P0)
 
     assert world.client.starts == [700]
-    assert world.commit() == {0: (700, OLD)}
+    assert world.commit() == {P0: (700, OLD)}
 
 
 def test_a_start_behind_deleted_messages_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     world = World("stop", {})
-    world.client.earliest = {0: 700, 1: 0}
+    world.client.earliest = {P0: 700, P1: 0}
 
-    world.client.assign(0, 1)
+    world.client.assign(P0, P1)
 
     line = next(line for line in caplog.records if line.message == "no committed offset, reading from the earliest")
-    assert vars(line)["earliest"] == {0: 700}
+    assert vars(line)["earliest"] == {"data-topic[0]": 700}
 
 
 def test_a_partition_without_a_committed_offset_starts_at_the_earliest_though_that_is_unknown() -> None:
     world = World("stop", {})
-    world.client.assign(0)
+    world.client.assign(P0)
     world.arrive(FakeMessage(None, error=GONE))
 
     world.poll()
@@ -367,16 +371,16 @@ def test_a_partition_without_a_committed_offset_starts_at_the_earliest_though_th
 
 
 def test_without_a_response_the_client_fetches_the_committed_offsets_itself() -> None:
-    world = World("stop", {0: (5000, OLD)})
+    world = World("stop", {P0: (5000, OLD)})
     world.client.failing = True
 
-    world.client.assign(0)
+    world.client.assign(P0)
     world.arrive(FakeMessage(5000))
 
     assert world.client.starts == [OFFSET_INVALID]
     assert world.poll() == [5000]
     world.settle()
-    assert world.assignment.due() == {0: 5001}
+    assert world.assignment.due() == {P0: 5001}
 
 
 # -- offsets without a message
@@ -391,19 +395,19 @@ def test_offsets_without_messages_are_committed_once_nothing_is_in_flight() -> N
     world.arrive(*messages(5000, 5010), end_at(5011))
     world.poll()
 
-    assert world.commit() == {0: (5000, "")}
+    assert world.commit() == {P0: (5000, "")}
     world.settle()
-    assert world.commit() == {0: (5011, OLD)}
+    assert world.commit() == {P0: (5011, OLD)}
 
 
 def test_an_end_of_partition_from_before_a_revocation_no_longer_counts() -> None:
     world = reading()
     world.arrive(*messages(5000, 5010), end_at(5011))
     world.poll()
-    world.arrive(lambda: world.client.revoke(0), lambda: world.client.assign(0))
+    world.arrive(lambda: world.client.revoke(P0), lambda: world.client.assign(P0))
     world.poll()
 
-    assert world.commit() == {0: (5000, "")}
+    assert world.commit() == {P0: (5000, "")}
 
 
 def test_fetched_messages_that_were_not_returned_are_not_committed_on_revocation() -> None:
@@ -412,10 +416,10 @@ def test_fetched_messages_that_were_not_returned_are_not_committed_on_revocation
     world.poll()
     world.settle()
 
-    world.arrive(*messages(5001, 5010), lambda: world.client.revoke(0))
+    world.arrive(*messages(5001, 5010), lambda: world.client.revoke(P0))
     world.poll()
 
-    assert world.client.group == {0: (5001, OLD)}
+    assert world.client.group == {P0: (5001, OLD)}
 
 
 def test_the_lag_is_updated_though_commits_are_rare() -> None:
@@ -428,7 +432,7 @@ def test_the_lag_is_updated_though_commits_are_rare() -> None:
     world.commit()
 
     assert world.metric("consumer_lag_messages", topic=TOPIC, partition="0") == 0
-    assert world.client.group == {0: (5000, "")}
+    assert world.client.group == {P0: (5000, "")}
 
 
 # -- unreadable messages
@@ -444,20 +448,20 @@ def test_an_unreadable_message_stops_its_partition_before_it() -> None:
 
     assert read == list(range(5000, 5005))
     assert world.assignment.gaps == {
-        0: "data-topic[0]: offset 5005 cannot be read: MessageSet at offset 5005 failed CRC32C check"
+        P0: "data-topic[0]: offset 5005 cannot be read: MessageSet at offset 5005 failed CRC32C check"
     }
-    assert world.commit() == {0: (5005, OLD)}
+    assert world.commit() == {P0: (5005, OLD)}
 
 
 # -- errors from Kafka
 
 
 def test_the_error_of_a_partition_lasts_until_a_record_of_it_arrives() -> None:
-    world = World("stop", {0: (0, ""), 1: (0, "")})
-    world.client.assign(0, 1)
+    world = World("stop", {P0: (0, ""), P1: (0, "")})
+    world.client.assign(P0, P1)
     world.client.settings["stats_cb"](json.dumps({"brokers": {"b/1": {"state": "UP", "nodeid": 1}}, "topics": {}}))
     error = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED, "not authorized")
-    world.arrive(FakeMessage(0, error=error), FakeMessage(0, partition=1))
+    world.arrive(FakeMessage(0, error=error), FakeMessage(0, partition=P1))
     world.poll()
 
     still = world.member.readiness_failures()
@@ -475,10 +479,10 @@ def test_the_error_of_a_partition_lasts_until_a_record_of_it_arrives() -> None:
 def test_an_offset_that_another_program_committed_is_logged_and_counted(
     metadata: str, topic_id: str, warned: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    world = World("stop", {0: (203, metadata)})
+    world = World("stop", {P0: (203, metadata)})
     world.admin.topic_id = topic_id
 
-    world.client.assign(0)
+    world.client.assign(P0)
 
     assert ("offset committed by another program" in caplog.messages) is warned
     assert world.metric("consumer_foreign_offset_commits_total") == warned
@@ -486,8 +490,8 @@ def test_an_offset_that_another_program_committed_is_logged_and_counted(
 
 def test_a_partition_without_a_commit_is_not_one_of_another_program(caplog: pytest.LogCaptureFixture) -> None:
     world = World("stop", {})
-    world.client.earliest[0] = 0
+    world.client.earliest[P0] = 0
 
-    world.client.assign(0)
+    world.client.assign(P0)
 
     assert "offset committed by another program" not in caplog.messages

@@ -50,7 +50,7 @@ class World:
     def __init__(self) -> None:
         self.now = 0.0
         self.admin = FakeAdmin()
-        self.monitor = TopicMonitor(self.admin, TOPIC, clock=lambda: self.now, renew_timeout=0.0)
+        self.monitor = TopicMonitor(self.admin, lambda: [TOPIC], clock=lambda: self.now, renew_timeout=0.0)
 
 
 @pytest.fixture
@@ -60,12 +60,12 @@ def world() -> World:
 
 def test_the_id_is_requested_in_the_background_and_kept_when_the_response_arrives(world: World) -> None:
     world.monitor.refresh()
-    before = world.monitor.topic_id
+    before = world.monitor.topic_id(TOPIC)
     world.admin.respond("one")
 
     world.monitor.refresh()
 
-    assert (before, world.monitor.topic_id) == (None, "one")
+    assert (before, world.monitor.topic_id(TOPIC)) == (None, "one")
 
 
 def test_the_next_request_is_sent_only_after_the_interval(world: World) -> None:
@@ -80,7 +80,7 @@ def test_the_next_request_is_sent_only_after_the_interval(world: World) -> None:
     world.admin.respond("two")
     world.monitor.refresh()
 
-    assert world.monitor.topic_id == "two"
+    assert world.monitor.topic_id(TOPIC) == "two"
 
 
 def test_renew_accepts_only_the_response_to_a_new_request(world: World) -> None:
@@ -90,7 +90,7 @@ def test_renew_accepts_only_the_response_to_a_new_request(world: World) -> None:
 
     world.monitor.renew()
 
-    assert world.monitor.topic_id == "two"
+    assert world.monitor.topic_id(TOPIC) == "two"
 
 
 def test_renew_forgets_the_previous_id_until_a_response_arrives(world: World) -> None:
@@ -100,10 +100,10 @@ def test_renew_forgets_the_previous_id_until_a_response_arrives(world: World) ->
 
     world.monitor.renew()
 
-    assert world.monitor.topic_id is None
+    assert world.monitor.topic_id(TOPIC) is None
     world.admin.respond("two")
     world.monitor.refresh()
-    assert world.monitor.topic_id == "two"
+    assert world.monitor.topic_id(TOPIC) == "two"
 
 
 @pytest.mark.parametrize("topic_id", [None, NO_ID])
@@ -113,7 +113,7 @@ def test_a_response_without_an_id_leaves_it_unknown(world: World, topic_id: str 
 
     world.monitor.refresh()
 
-    assert world.monitor.topic_id is None
+    assert world.monitor.topic_id(TOPIC) is None
 
 
 @pytest.mark.parametrize("text", ["", "metadata of a program", "D0fVE1F4Q4+FZpq1G40TZQ=", None])
@@ -136,7 +136,7 @@ def test_an_error_of_the_broker_keeps_the_previous_id(world: World) -> None:
     world.admin.fail()
     world.monitor.refresh()
 
-    assert world.monitor.topic_id == "one"
+    assert world.monitor.topic_id(TOPIC) == "one"
 
 
 @pytest.mark.parametrize(
@@ -150,19 +150,19 @@ def test_a_topic_that_cannot_be_described_is_a_failure_until_it_can_be(world: Wo
     world.monitor.refresh()
     world.admin.fail(code)
     world.monitor.refresh()
-    assert text in (world.monitor.failure or "")
+    assert text in (world.monitor.failures.get(TOPIC, ""))
 
     world.now += REQUEST_INTERVAL
     world.monitor.refresh()
     world.admin.fail(KafkaError._TIMED_OUT)
     world.monitor.refresh()
-    assert text in (world.monitor.failure or "")
+    assert text in (world.monitor.failures.get(TOPIC, ""))
 
     world.now += REQUEST_INTERVAL
     world.monitor.refresh()
     world.admin.authorize(AclOperation.READ, AclOperation.DESCRIBE)
     world.monitor.refresh()
-    assert (world.monitor.failure, world.monitor.readable) == (None, True)
+    assert (world.monitor.failures, TOPIC in world.monitor.readable) == ({}, True)
 
 
 def test_a_topic_that_may_be_described_but_not_read_is_a_failure(world: World) -> None:
@@ -171,8 +171,8 @@ def test_a_topic_that_may_be_described_but_not_read_is_a_failure(world: World) -
     world.admin.authorize(AclOperation.DESCRIBE)
     world.monitor.refresh()
 
-    assert world.monitor.failure == "topic data-topic: not authorized to read it"
-    assert not world.monitor.readable
+    assert world.monitor.failures == {TOPIC: "topic data-topic: not authorized to read it"}
+    assert TOPIC not in world.monitor.readable
 
 
 def test_without_a_list_of_authorized_operations_there_is_no_failure(world: World) -> None:
@@ -181,18 +181,18 @@ def test_without_a_list_of_authorized_operations_there_is_no_failure(world: Worl
     world.admin.authorize()
     world.monitor.refresh()
 
-    assert (world.monitor.failure, world.monitor.readable) == (None, False)
+    assert (world.monitor.failures, TOPIC in world.monitor.readable) == ({}, False)
 
 
 def test_after_an_error_of_the_client_only_the_response_to_a_new_request_counts(world: World) -> None:
     world.monitor.refresh()
     old = world.admin.questions[-1]
 
-    world.monitor.invalidate()
+    world.monitor.invalidate(TOPIC)
     old.set_result(Description("one", [AclOperation.READ]))
     world.monitor.refresh()
 
-    assert not world.monitor.readable
+    assert TOPIC not in world.monitor.readable
     world.admin.authorize(AclOperation.READ)
     world.monitor.refresh()
-    assert world.monitor.readable
+    assert TOPIC in world.monitor.readable

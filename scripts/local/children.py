@@ -59,7 +59,7 @@ class Child:
 
     @property
     def partitions(self) -> tuple[int, ...]:
-        """The partitions assigned to a consumer, from its log; its metrics have them seconds later."""
+        """The partitions assigned to a consumer, from its log (`topic[0]`); its metrics have them seconds later."""
         self._read_log()
         return self._partitions if self.exit_code is None else ()
 
@@ -114,7 +114,8 @@ class Child:
         self._log_position += len(complete)
         for event in map(parse_event, complete.splitlines()):
             self._port = self._port or event.get("port")
-            self._partitions = tuple(event.get("assigned", self._partitions))
+            if "assigned" in event:
+                self._partitions = tuple(int(each[each.rindex("[") + 1 : -1]) for each in event["assigned"])
 
 
 def parse_event(line: bytes) -> dict[str, Any]:

@@ -6,9 +6,15 @@ The invariant: an offset is committed only when every message before it is store
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import attrgetter
 from typing import NamedTuple
 
+from src.model.position import TopicPartition
 from src.model.record import Record
+
+_ASSIGNED = attrgetter("topic", "partition", "assignment")
+_OFFSET = attrgetter("offset")
 
 
 class Start(NamedTuple):
@@ -73,52 +79,53 @@ class Assignment:
     """
 
     def __init__(self) -> None:
-        self._states: dict[int, PartitionState] = {}
+        self._states: dict[TopicPartition, PartitionState] = {}
         self._number = 0
 
-    def __contains__(self, partition: int) -> bool:
+    def __contains__(self, partition: TopicPartition) -> bool:
         return partition in self._states
 
-    def __getitem__(self, partition: int) -> PartitionState:
+    def __getitem__(self, partition: TopicPartition) -> PartitionState:
         return self._states[partition]
 
     @property
-    def partitions(self) -> Sequence[int]:
+    def partitions(self) -> Sequence[TopicPartition]:
         return tuple(self._states)
 
     @property
-    def readable(self) -> Mapping[int, int]:
+    def readable(self) -> Mapping[TopicPartition, int]:
         """The partitions that are not stopped at a gap, each with the number for its records; 0 is never owned."""
         return {partition: state.number or 0 for partition, state in self._states.items() if state.gap is None}
 
     @property
-    def gaps(self) -> Mapping[int, str]:
+    def gaps(self) -> Mapping[TopicPartition, str]:
         """The stopped partitions, each with the reason."""
         return {partition: state.gap for partition, state in tuple(self._states.items()) if state.gap is not None}
 
     @property
-    def errors(self) -> Sequence[str]:
-        return [state.error for state in tuple(self._states.values()) if state.error is not None]
+    def errors(self) -> Mapping[TopicPartition, str]:
+        """What Kafka returned in place of messages."""
+        return {partition: state.error for partition, state in tuple(self._states.items()) if state.error is not None}
 
-    def clear_errors(self, partitions: Iterable[int]) -> None:
+    def clear_errors(self, partitions: Iterable[TopicPartition]) -> None:
         for partition in partitions:
             self._states[partition].error = None
 
     # -- assigned and revoked partitions
 
-    def assign(self, starts: Mapping[int, Start]) -> None:
+    def assign(self, starts: Mapping[TopicPartition, Start]) -> None:
         """Add partitions, or replace their state. Their records get a new number; older ones are ignored."""
         self._number += 1
         for partition, start in starts.items():
             self._states[partition] = PartitionState(self._number, start.committed, start.committed, start.topic_id)
 
-    def revoke(self, partitions: Iterable[int]) -> None:
+    def revoke(self, partitions: Iterable[TopicPartition]) -> None:
         """Remove partitions. Their new owner reads again what was not committed."""
         for partition in partitions:
             self._states.pop(partition, None)
 
     def owns(self, record: Record) -> bool:
-        state = self._states.get(record.partition)
+        state = self._states.get(record.topic_partition)
         return state is not None and state.number == record.assignment
 
     # -- records in flight
@@ -142,12 +149,12 @@ class Assignment:
             if state.eof_offset is not None and state.number is not None and not state.in_flight:
                 state.settled = max(state.eof_offset, state.settled or 0)
 
-    def skip_to(self, partition: int, offset: int) -> None:
+    def skip_to(self, partition: TopicPartition, offset: int) -> None:
         """Continue at this offset, after a gap that has been logged. It is due, so that the gap is logged only once."""
         state = self._states[partition]
         state.settled, state.committed = offset, None
 
-    def discard(self, partitions: Iterable[int]) -> None:
+    def discard(self, partitions: Iterable[TopicPartition]) -> None:
         """Forget the offsets of these partitions: they must not be committed for the recreated topic."""
         for partition in partitions:
             state = self._states[partition]
@@ -156,12 +163,12 @@ class Assignment:
 
     # -- offsets to commit
 
-    def position(self, partition: int) -> int | None:
+    def position(self, partition: TopicPartition) -> int | None:
         """The next offset to be settled; None while it is unknown."""
         state = self._states.get(partition)
         return None if state is None else state.committable
 
-    def due(self, partitions: Collection[int] | None = None) -> dict[int, int]:
+    def due(self, partitions: Collection[TopicPartition] | None = None) -> dict[TopicPartition, int]:
         """The offsets that may be committed and are not committed yet, for these partitions or for all."""
         return {
             partition: state.committable
@@ -171,29 +178,29 @@ class Assignment:
             and state.committable != state.committed
         }
 
-    def confirm(self, offsets: Mapping[int, int]) -> None:
+    def confirm(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Record that Kafka has committed these offsets."""
         for partition, offset in offsets.items():
             if partition in self._states:
                 self._states[partition].committed = offset
                 self._states[partition].commit_rejected = False
 
-    def reject(self, partitions: Iterable[int]) -> None:
+    def reject(self, partitions: Iterable[TopicPartition]) -> None:
         """Kafka has rejected a commit for these, which stays due."""
         for partition in partitions:
             if partition in self._states:
                 self._states[partition].commit_rejected = True
 
     def commits_rejected(self, record: Record) -> bool:
-        state = self._states.get(record.partition)
+        state = self._states.get(record.topic_partition)
         return state is not None and state.commit_rejected
 
     def _owned_offsets(self, records: Iterable[Record]) -> Iterator[tuple[PartitionState, list[int]]]:
         """Per partition, and without a call per record, because this runs twice for every message."""
-        offsets: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
-        for record in records:
-            offsets[record.partition, record.assignment].append(record.offset)
-        for (partition, number), numbers in offsets.items():
-            state = self._states.get(partition)
+        offsets: defaultdict[tuple[str, int, int], list[int]] = defaultdict(list)
+        for assigned, run in groupby(records, _ASSIGNED):
+            offsets[assigned].extend(map(_OFFSET, run))
+        for (topic, partition, number), numbers in offsets.items():
+            state = self._states.get(TopicPartition(topic, partition))
             if state is not None and state.number == number:
                 yield state, numbers

@@ -2,40 +2,43 @@
 
 from collections.abc import Collection, Iterable, Mapping
 
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer
+from confluent_kafka import TopicPartition as PartitionOffset
+
+from src.model.position import TopicPartition
 
 
 class Fetcher:
     """Used by the thread that polls, also inside rebalance callbacks. Raises KafkaException."""
 
-    def __init__(self, client: Consumer, topic: str, *, paused: bool) -> None:
+    def __init__(self, client: Consumer, *, paused: bool) -> None:
         self._client = client
-        self._topic = topic
         self.paused = paused
         """Whether all partitions are paused, including those that are assigned later."""
 
-    def start(self, offsets: Mapping[int, int]) -> None:
+    def start(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Fetch these partitions from these offsets."""
-        positions = [TopicPartition(self._topic, partition, offset) for partition, offset in offsets.items()]
+        positions = [PartitionOffset(*partition, offset) for partition, offset in offsets.items()]
         self._client.incremental_assign(positions)
         if positions:  # explicitly: a pause before the assignment is ignored, and an older one outlives it
             (self._client.pause if self.paused else self._client.resume)(positions)
 
-    def stop(self, partitions: Collection[int]) -> None:
+    def stop(self, partitions: Collection[TopicPartition]) -> None:
         """Unassign these partitions, and drop their messages that were fetched and not returned yet."""
-        self._client.incremental_unassign(self._at(partitions))
+        self._client.incremental_unassign(_at(partitions))
 
-    def pause_one(self, partition: int) -> None:
+    def pause_one(self, partition: TopicPartition) -> None:
         """Pause this partition only, whatever happens to the others."""
-        self._client.pause(self._at([partition]))
+        self._client.pause(_at([partition]))
 
-    def pause(self, partitions: Iterable[int]) -> None:
+    def pause(self, partitions: Iterable[TopicPartition]) -> None:
         self.paused = True
-        self._client.pause(self._at(partitions))
+        self._client.pause(_at(partitions))
 
-    def resume(self, partitions: Iterable[int]) -> None:
+    def resume(self, partitions: Iterable[TopicPartition]) -> None:
         self.paused = False
-        self._client.resume(self._at(partitions))
+        self._client.resume(_at(partitions))
 
-    def _at(self, partitions: Iterable[int]) -> list[TopicPartition]:
-        return [TopicPartition(self._topic, partition) for partition in partitions]
+
+def _at(partitions: Iterable[TopicPartition]) -> list[PartitionOffset]:
+    return [PartitionOffset(*partition) for partition in partitions]

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from threading import Thread
 from typing import Any, NamedTuple, Self, cast
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message
+from confluent_kafka import TopicPartition as PartitionOffset
 from confluent_kafka.admin import AdminClient
 
 from src.kafka.assignment import Assignment, OutOfRange
@@ -20,13 +21,14 @@ from src.kafka.lag import LOOKUP_INTERVAL, LagMonitor
 from src.kafka.member_settings import member_settings
 from src.kafka.membership import CLOSE_TIMEOUT, MembershipWatchdog, close_in_background
 from src.kafka.message_headers import check_client
-from src.kafka.messages import partition_of, reason, records_of
+from src.kafka.messages import event_partition, partition_of, reason, records_of
 from src.kafka.offset_reset import OffsetReset
 from src.kafka.read_errors import ReadErrors
 from src.kafka.sasl import SaslCredentials
 from src.kafka.statistics import ClusterStatistics
 from src.kafka.topic_monitor import TopicMonitor
 from src.model.errors import ConsumerError, SourceError
+from src.model.position import TopicPartition
 from src.model.record import Record
 from src.settings import ConsumerSettings, KafkaSettings
 from src.utils.config import ConfigurationError
@@ -90,7 +92,7 @@ class GroupMember:
         try:
             # its errors are not logged: the consumer client reports them too
             self._topic_monitor = TopicMonitor(
-                admin({**kafka.client_settings, "log_level": 2}), kafka.topic, clock=clock
+                admin({**kafka.client_settings, "log_level": 2}), lambda: [kafka.topic], clock=clock
             )
             self._errors = ReadErrors(kafka, self.assignment, self._topic_monitor)
             self._open()
@@ -193,7 +195,7 @@ class GroupMember:
 
     def _open(self) -> None:
         """Create a client, and the objects that use it."""
-        self._statistics = statistics = ClusterStatistics(self._kafka.servers, self._topic)
+        self._statistics = statistics = ClusterStatistics(self._kafka.servers)
         self._client = client = self._new_client(
             {
                 **member_settings(self._kafka),
@@ -203,23 +205,21 @@ class GroupMember:
                 "stats_cb": statistics.update,
             }
         )
-        assignment, metrics, topic = self.assignment, self._metrics, self._topic
-        self._fetcher = fetcher = Fetcher(client, topic, paused=self._paused)
+        assignment, metrics = self.assignment, self._metrics
+        self._fetcher = fetcher = Fetcher(client, paused=self._paused)
         self._offset_reset = OffsetReset(
             client,
             assignment,
             fetcher,
             self._topic_monitor,
             metrics,
-            topic=topic,
             on_offset_gap=self._consumer.on_offset_gap,
         )
         self._committer = OffsetCommitter(
             client,
             assignment,
             metrics,
-            topic=topic,
-            topic_id=lambda: self._topic_monitor.topic_id,
+            topic_id=self._topic_monitor.topic_id,
             interval=self._consumer.offset_commit_frequency_ms / 1000,
             clock=self._clock,
         )
@@ -228,7 +228,6 @@ class GroupMember:
             assignment,
             statistics,
             metrics,
-            topic=topic,
             lookup_interval=self._timing.lookup_interval,
             clock=self._clock,
         )
@@ -267,18 +266,19 @@ class GroupMember:
             records += self._read(messages[start:index])
             start = index + 1
             event = messages[index]
-            self._on_error_event(cast(KafkaError, event.error()), partition_of(event), event.offset())
+            self._on_error_event(cast(KafkaError, event.error()), event_partition(event), event.offset())
         records += self._read(messages[start:])
         if records:
-            self._errors.on_records()
+            self._errors.on_records(records)
         return records
 
     def _read(self, messages: Sequence[Message]) -> list[Record]:
-        records = records_of(self._topic, messages, self.assignment.readable)
-        self.assignment.clear_errors({record.partition for record in records})
+        records = records_of(messages, self.assignment.readable)
+        if self.assignment.errors:
+            self.assignment.clear_errors({record.topic_partition for record in records})
         return records
 
-    def _on_error_event(self, error: KafkaError, partition: int, offset: int | None) -> None:
+    def _on_error_event(self, error: KafkaError, partition: TopicPartition, offset: int | None) -> None:
         """Handle an event that the client returned in place of a message."""
         code = error.code()
         if code == KafkaError._PARTITION_EOF:
@@ -292,60 +292,63 @@ class GroupMember:
                 self.assignment[partition].out_of_range = OutOfRange(offset)
         elif code in _UNREADABLE and partition in self.assignment:  # the client may skip the message
             text = f"offset {offset} cannot be read: {error.str()}"
-            logger.error("unreadable message", extra={"topic": self._topic, "partition": partition, "reason": text})
+            logger.error("unreadable message", extra={**partition._asdict(), "reason": text})
             self._offset_reset.stop(partition, text)
         else:
             self._errors.record(error, partition)
-            logger.warning("Kafka returned an error", extra={"topic": self._topic, "reason": error.str()})
+            logger.warning("Kafka returned an error", extra={"topic": partition.topic, "reason": error.str()})
 
-    def _is_read(self, partition: int) -> bool:
+    def _is_read(self, partition: TopicPartition) -> bool:
         return partition in self.assignment and self.assignment[partition].gap is None
 
     # -- rebalances
 
-    def _on_assign(self, _client: Consumer, positions: list[TopicPartition]) -> None:
+    def _on_assign(self, _client: Consumer, positions: list[PartitionOffset]) -> None:
         with self._deferring_errors():
             self._statistics.joined = True
-            partitions = _numbers(positions)
+            partitions = _partitions(positions)
             self._errors.on_assign(partitions)
             self._offset_reset.start(partitions)
             self._report("assigned", partitions)
 
-    def _on_revoke(self, _client: Consumer, positions: list[TopicPartition]) -> None:
-        partitions = _numbers(positions)
+    def _on_revoke(self, _client: Consumer, positions: list[PartitionOffset]) -> None:
+        partitions = _partitions(positions)
         with self._deferring_errors():
             self._before_revoke()
             self._committer.revoke(partitions)
             self._report("revoked", partitions)
         self._release(partitions)
 
-    def _on_lost(self, _client: Consumer, positions: list[TopicPartition]) -> None:
+    def _on_lost(self, _client: Consumer, positions: list[PartitionOffset]) -> None:
         """The partitions may already belong to another member: nothing may be committed for them."""
-        partitions = _numbers(positions)
+        partitions = _partitions(positions)
         self._statistics.joined = False
         self._lose(partitions)
         self._release(partitions)
 
-    def _lose(self, partitions: Sequence[int]) -> None:
+    def _lose(self, partitions: Sequence[TopicPartition]) -> None:
         self.assignment.revoke(partitions)
         self._lag.forget(partitions)
         self._report("lost", partitions)
 
-    def _release(self, partitions: Sequence[int]) -> None:
+    def _release(self, partitions: Sequence[TopicPartition]) -> None:
         self.assignment.revoke(partitions)
         self._lag.forget(partitions)
         with self._deferring_errors():
             self._fetcher.stop(partitions)
 
-    def _report(self, event: str, partitions: Sequence[int]) -> None:
-        assigned = sorted(self.assignment.partitions)
-        logger.info(f"partitions {event}", extra={"partitions": sorted(partitions), "assigned": assigned})
+    def _report(self, event: str, partitions: Sequence[TopicPartition]) -> None:
+        assigned = [str(partition) for partition in sorted(self.assignment.partitions)]
+        logger.info(
+            f"partitions {event}",
+            extra={"partitions": [str(each) for each in sorted(partitions)], "assigned": assigned},
+        )
         self._metrics.rebalances[event].inc()
         self._metrics.assigned_partitions.set(len(assigned))
 
     # -- callbacks and failures
 
-    def _on_commit(self, error: KafkaError | None, positions: list[TopicPartition]) -> None:
+    def _on_commit(self, error: KafkaError | None, positions: list[PartitionOffset]) -> None:
         self._committer.on_commit(error, positions)
 
     def _on_error(self, error: KafkaError) -> None:
@@ -378,5 +381,5 @@ class GroupMember:
             raise SourceError(reason(failure)) from failure
 
 
-def _numbers(positions: Sequence[TopicPartition]) -> list[int]:
-    return [position.partition for position in positions]
+def _partitions(positions: Sequence[PartitionOffset]) -> list[TopicPartition]:
+    return [partition_of(position) for position in positions]

@@ -8,6 +8,7 @@ from confluent_kafka import Consumer
 from src.kafka.assignment import Assignment
 from src.kafka.offset_lookup import OffsetLookup
 from src.kafka.statistics import ClusterStatistics
+from src.model.position import TopicPartition
 from src.utils.metrics import ConsumerMetrics
 
 LOOKUP_INTERVAL = 10.0  # seconds between two look-ups of the high watermarks while nothing is fetched
@@ -23,15 +24,13 @@ class LagMonitor:
         statistics: ClusterStatistics,
         metrics: ConsumerMetrics,
         *,
-        topic: str,
         lookup_interval: float = LOOKUP_INTERVAL,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._assignment = assignment
         self._statistics = statistics
         self._metrics = metrics
-        self._topic = topic
-        self._lookup = OffsetLookup(client, topic)
+        self._lookup = OffsetLookup(client)
         self._lookup_interval = lookup_interval
         self._clock = clock
         self._last_lookup = 0.0
@@ -49,15 +48,15 @@ class LagMonitor:
         for partition in self._assignment.partitions:
             lag = self._lag(partition)
             if lag is None:
-                self._metrics.forget_lag(self._topic, partition)
+                self._metrics.forget_lag(*partition)
             else:
-                self._metrics.lag.labels(self._topic, partition).set(lag)
+                self._metrics.lag.labels(*partition).set(lag)
 
-    def forget(self, partitions: Iterable[int]) -> None:
+    def forget(self, partitions: Iterable[TopicPartition]) -> None:
         for partition in partitions:
-            self._metrics.forget_lag(self._topic, partition)
+            self._metrics.forget_lag(*partition)
 
-    def _lag(self, partition: int) -> int | None:
+    def _lag(self, partition: TopicPartition) -> int | None:
         low, high = self._statistics.watermarks(partition)
         position = self._assignment.position(partition)
         reached = low if position is None else position

@@ -1,19 +1,32 @@
 """Conversions of the Kafka client's messages and errors."""
 
 from collections.abc import Iterable, Mapping
+from itertools import groupby
+from operator import methodcaller
 from typing import Any, cast
 
 from confluent_kafka import KafkaError, Message
+from confluent_kafka import TopicPartition as PartitionOffset
 
 from src.kafka.message_headers import MessageHeaders
+from src.model.position import TopicPartition
 from src.model.record import Record
 
+_TOPIC = methodcaller("topic")
 
-def records_of(topic: str, messages: Iterable[Any], assignments: Mapping[int, int]) -> list[Record]:
-    """The records of Messages that are not errors or events, for partitions with a number in `assignments`.
 
-    One loop without functions of its own, because it runs for every message.
-    """
+def records_of(messages: Iterable[Any], assignments: Mapping[TopicPartition, int]) -> list[Record]:
+    """The records of Messages that are not errors or events, for partitions with a number in `assignments`."""
+    records: list[Record] = []
+    for topic, run in groupby(messages, _TOPIC):
+        records += _records_of_topic(
+            topic, run, {p: number for (name, p), number in assignments.items() if name == topic}
+        )
+    return records
+
+
+def _records_of_topic(topic: str, messages: Iterable[Any], assignments: Mapping[int, int]) -> list[Record]:
+    """One loop without functions of its own, because it runs for every message."""
     return [
         Record(
             topic,
@@ -32,12 +45,17 @@ def records_of(topic: str, messages: Iterable[Any], assignments: Mapping[int, in
 
 def record_of(message: Message) -> Record:
     """The record of a message that is not an error or event."""
-    [record] = records_of(cast(str, message.topic()), [message], {partition_of(message): 0})
+    [record] = records_of([message], {event_partition(message): 0})
     return record
 
 
-def partition_of(message: Message) -> int:
-    return cast(int, message.partition())
+def event_partition(event: Message) -> TopicPartition:
+    """Of a message, or of an event, which may belong to no topic."""
+    return TopicPartition(event.topic() or "", cast(int, event.partition()))
+
+
+def partition_of(position: PartitionOffset) -> TopicPartition:
+    return TopicPartition(position.topic, position.partition)
 
 
 def reason(error: Exception) -> str:

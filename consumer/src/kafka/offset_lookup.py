@@ -3,10 +3,12 @@
 import logging
 from collections.abc import Collection
 
-from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, OFFSET_INVALID, Consumer, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, OFFSET_INVALID, Consumer, KafkaException
+from confluent_kafka import TopicPartition as PartitionOffset
 
-from src.kafka.messages import reason
+from src.kafka.messages import partition_of, reason
 from src.kafka.statistics import Watermarks
+from src.model.position import TopicPartition
 
 logger = logging.getLogger(__name__)
 
@@ -18,16 +20,15 @@ LATEST_TIMEOUT = 1.0  # seconds
 class OffsetLookup:
     """Used by the thread that polls, which waits for the responses."""
 
-    def __init__(self, client: Consumer, topic: str) -> None:
+    def __init__(self, client: Consumer) -> None:
         self._client = client
-        self._topic = topic
 
-    def committed(self, partitions: Collection[int]) -> list[TopicPartition]:
+    def committed(self, partitions: Collection[TopicPartition]) -> list[PartitionOffset]:
         """The group's offsets with their metadata; OFFSET_BEGINNING where it has committed none.
 
         Without a response they are OFFSET_INVALID: the client then fetches them itself.
         """
-        asked = self._at(OFFSET_INVALID, partitions)
+        asked = _at(OFFSET_INVALID, partitions)
         try:
             results = self._client.committed(asked, timeout=COMMITTED_TIMEOUT) if asked else []
         except KafkaException as error:
@@ -38,26 +39,27 @@ class OffsetLookup:
                 result.offset = OFFSET_BEGINNING
         return results
 
-    def earliest(self, partitions: Collection[int]) -> dict[int, int]:
+    def earliest(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
         """The offset of each partition's oldest message."""
         return self._offsets(OFFSET_BEGINNING, partitions, EARLIEST_TIMEOUT)
 
-    def latest(self, partitions: Collection[int]) -> dict[int, int]:
+    def latest(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
         """The offset after each partition's newest message."""
         return self._offsets(OFFSET_END, partitions, LATEST_TIMEOUT)
 
-    def watermarks(self, partitions: Collection[int]) -> dict[int, Watermarks]:
+    def watermarks(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, Watermarks]:
         earliest, latest = self.earliest(partitions), self.latest(partitions)
         return {partition: Watermarks(earliest.get(partition), latest.get(partition)) for partition in partitions}
 
-    def _offsets(self, which: int, partitions: Collection[int], timeout: float) -> dict[int, int]:
+    def _offsets(self, which: int, partitions: Collection[TopicPartition], timeout: float) -> dict[TopicPartition, int]:
         if not partitions:
             return {}
         try:
-            results = self._client.offsets_for_times(self._at(which, partitions), timeout=timeout)
+            results = self._client.offsets_for_times(_at(which, partitions), timeout=timeout)
         except KafkaException:
             return {}
-        return {result.partition: result.offset for result in results if not result.error}
+        return {partition_of(result): result.offset for result in results if not result.error}
 
-    def _at(self, offset: int, partitions: Collection[int]) -> list[TopicPartition]:
-        return [TopicPartition(self._topic, partition, offset) for partition in partitions]
+
+def _at(offset: int, partitions: Collection[TopicPartition]) -> list[PartitionOffset]:
+    return [PartitionOffset(*partition, offset) for partition in partitions]

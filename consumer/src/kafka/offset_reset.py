@@ -7,13 +7,16 @@ topic, is stopped until an operator intervenes; with `earliest` it is read from 
 import logging
 from collections.abc import Collection, Iterable, Sequence
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer
+from confluent_kafka import TopicPartition as PartitionOffset
 
 from src.kafka.assignment import Assignment, Start
 from src.kafka.fetcher import Fetcher
+from src.kafka.messages import partition_of
 from src.kafka.offset_lookup import OffsetLookup
 from src.kafka.statistics import Watermarks
 from src.kafka.topic_monitor import UNKNOWN_ID, TopicMonitor, is_topic_id
+from src.model.position import TopicPartition
 from src.utils.metrics import ConsumerMetrics
 
 logger = logging.getLogger(__name__)
@@ -41,18 +44,16 @@ class OffsetReset:
         topic_monitor: TopicMonitor,
         metrics: ConsumerMetrics,
         *,
-        topic: str,
         on_offset_gap: str,
     ) -> None:
         self._assignment = assignment
         self._fetcher = fetcher
         self._topic_monitor = topic_monitor
         self._metrics = metrics
-        self._topic = topic
         self._on_offset_gap = on_offset_gap
-        self._lookup = OffsetLookup(client, topic)
+        self._lookup = OffsetLookup(client)
 
-    def start(self, partitions: Sequence[int]) -> None:
+    def start(self, partitions: Sequence[TopicPartition]) -> None:
         """Read newly assigned partitions from their committed offsets, or from their oldest messages."""
         starts = self._lookup.committed(partitions)
         self._start(starts)
@@ -70,43 +71,45 @@ class OffsetReset:
         for partition in missing:
             self._handle_out_of_range(partition)
 
-    def stop(self, partition: int, reason: str) -> None:
+    def stop(self, partition: TopicPartition, reason: str) -> None:
         """Stop the partition until an operator intervenes; the others continue."""
-        self._assignment[partition].gap = f"{self._topic}[{partition}]: {reason}"
+        self._assignment[partition].gap = f"{partition}: {reason}"
         self._fetcher.pause_one(partition)
 
-    def _start(self, starts: Sequence[TopicPartition]) -> None:
-        uncommitted = [start.partition for start in starts if start.offset == OFFSET_BEGINNING]
+    def _start(self, starts: Sequence[PartitionOffset]) -> None:
+        by_partition = {partition_of(start): start for start in starts}
+        uncommitted = [each for each, start in by_partition.items() if start.offset == OFFSET_BEGINNING]
         earliest = self._lookup.earliest(uncommitted)
-        self._fetcher.start({start.partition: earliest.get(start.partition, start.offset) for start in starts})
-        self._assignment.assign({start.partition: _known(start) for start in starts})
+        self._fetcher.start({each: earliest.get(each, start.offset) for each, start in by_partition.items()})
+        self._assignment.assign({each: _known(start) for each, start in by_partition.items()})
         for partition, offset in earliest.items():
             self._assignment.skip_to(partition, offset)
-        if later := {partition: offset for partition, offset in earliest.items() if offset > 0}:
+        if later := {str(partition): offset for partition, offset in earliest.items() if offset > 0}:
             logger.warning(
                 "no committed offset, reading from the earliest", extra={"earliest": later, "reason": _NO_COMMIT}
             )
 
-    def _report_foreign_commits(self, starts: Sequence[TopicPartition]) -> None:
+    def _report_foreign_commits(self, starts: Sequence[PartitionOffset]) -> None:
         """The metadata of every commit of this service is the topic's id, as far as it was known."""
-        foreign = {each.partition: each.offset for each in starts if each.offset >= 0 and not _is_own(each.metadata)}
-        if foreign and self._topic_monitor.topic_id is not None:
+        foreign = {
+            str(partition_of(each)): each.offset
+            for each in starts
+            if each.offset >= 0 and not _is_own(each.metadata) and self._topic_monitor.topic_id(each.topic) is not None
+        }
+        if foreign:
             self._metrics.foreign_commits.inc(len(foreign))
             logger.warning("offset committed by another program", extra={"offsets": foreign, "reason": _FOREIGN_COMMIT})
 
-    def _restart(self, partitions: Collection[int]) -> None:
+    def _restart(self, partitions: Collection[TopicPartition]) -> None:
         """Read from the oldest messages, under a new assignment number: records with the old one are ignored."""
         self._fetcher.stop(partitions)
-        self._start([TopicPartition(self._topic, partition, OFFSET_BEGINNING) for partition in partitions])
+        self._start([PartitionOffset(*partition, OFFSET_BEGINNING) for partition in partitions])
 
     # -- the topic was recreated
 
-    def _compare_topic_id(self, partitions: Iterable[int]) -> None:
+    def _compare_topic_id(self, partitions: Iterable[TopicPartition]) -> None:
         """A recreated topic has other messages at the same offsets."""
-        current = self._topic_monitor.topic_id
-        if current is None:
-            return
-        recreated = [partition for partition in partitions if self._belongs_to_another_topic(partition, current)]
+        recreated = [partition for partition in partitions if self._belongs_to_another_topic(partition)]
         if not recreated:
             return
         for partition, watermarks in self._lookup.watermarks(recreated).items():
@@ -119,19 +122,21 @@ class OffsetReset:
                 self.stop(partition, _RECREATED)
             self._assignment.discard(recreated)
 
-    def _belongs_to_another_topic(self, partition: int, current: str) -> bool:
-        state = self._assignment[partition]
+    def _belongs_to_another_topic(self, partition: TopicPartition) -> bool:
+        state, current = self._assignment[partition], self._topic_monitor.topic_id(partition.topic)
+        if current is None:
+            return False
         if state.gap is None and state.topic_id is None:
             state.topic_id = current
         return state.gap is None and state.topic_id != current
 
     # -- a position no longer exists
 
-    def _out_of_range(self) -> Sequence[int]:
+    def _out_of_range(self) -> Sequence[TopicPartition]:
         assignment = self._assignment
         return [partition for partition in assignment.partitions if assignment[partition].out_of_range is not None]
 
-    def _handle_out_of_range(self, partition: int) -> None:
+    def _handle_out_of_range(self, partition: TopicPartition) -> None:
         state = self._assignment[partition]
         missing, state.out_of_range = state.out_of_range, None
         if missing is None:
@@ -149,22 +154,22 @@ class OffsetReset:
         else:
             self._skip(partition, missing.offset, watermarks.low)
 
-    def _skip(self, partition: int, missing: int, earliest: int) -> None:
+    def _skip(self, partition: TopicPartition, missing: int, earliest: int) -> None:
         """Records from before the gap are still settled."""
         self._fetcher.stop([partition])
         self._fetcher.start({partition: earliest})
         self._assignment.skip_to(partition, earliest)
         self._metrics.skipped_offsets.inc(earliest - missing)
         logger.warning(
-            "offsets skipped", extra={"partition": partition, "offsets": earliest - missing, "position": earliest}
+            "offsets skipped",
+            extra={**partition._asdict(), "offsets": earliest - missing, "position": earliest},
         )
 
-    def _report(self, partition: int, missing: int | None, watermarks: Watermarks, text: str) -> None:
+    def _report(self, partition: TopicPartition, missing: int | None, watermarks: Watermarks, text: str) -> None:
         logger.error(
             "committed offset no longer exists",
             extra={
-                "topic": self._topic,
-                "partition": partition,
+                **partition._asdict(),
                 "missing_offset": missing,
                 **watermarks._asdict(),
                 "reason": text,
@@ -177,7 +182,7 @@ def _is_own(metadata: str | None) -> bool:
     return metadata == UNKNOWN_ID or is_topic_id(metadata)
 
 
-def _known(start: TopicPartition) -> Start:
+def _known(start: PartitionOffset) -> Start:
     return Start(
         committed=start.offset if start.offset >= 0 else None,
         topic_id=start.metadata if is_topic_id(start.metadata) else None,

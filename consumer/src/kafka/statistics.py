@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import msgspec
 
+from src.model.position import TopicPartition
+
 DEFAULT_SERVERS = "kafka:9092"
 
 
@@ -45,13 +47,12 @@ _decode = msgspec.json.Decoder(_Statistics).decode
 class ClusterStatistics:
     """Updated by the client's callbacks; safe to read from any thread."""
 
-    def __init__(self, servers: str, topic: str) -> None:
+    def __init__(self, servers: str) -> None:
         self._servers = servers
-        self._topic = topic
         self._connected = False
         self._last_error = "not connected yet"
-        self._watermarks: Mapping[int, Watermarks] = {}
-        self._latest: Mapping[int, int] = {}
+        self._watermarks: Mapping[TopicPartition, Watermarks] = {}
+        self._latest: Mapping[TopicPartition, int] = {}
         self.joined = False
         self.in_group = False
         """As of the last statistics; `joined` stays true during a rebalance."""
@@ -61,11 +62,11 @@ class ClusterStatistics:
         """Why no broker can be reached; None while one is connected."""
         return None if self._connected else f"broker {self._servers}: {self._last_error}"
 
-    def watermarks(self, partition: int) -> Watermarks:
+    def watermarks(self, partition: TopicPartition) -> Watermarks:
         low, high = self._watermarks.get(partition, Watermarks(None, None))
         return Watermarks(low, max(high or 0, self._latest[partition]) if partition in self._latest else high)
 
-    def set_latest(self, offsets: Mapping[int, int]) -> None:
+    def set_latest(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Set looked-up high watermarks: those of the statistics do not change while nothing is fetched."""
         self._latest = offsets
 
@@ -90,12 +91,11 @@ class ClusterStatistics:
         self._connected = any(broker.state == "UP" for broker in statistics.brokers.values() if broker.nodeid >= 0)
         self.in_group = statistics.cgrp is not None and statistics.cgrp.join_state == "steady"
         self.joined = self.joined or self.in_group
-        topic = statistics.topics.get(self._topic)
-        if topic is not None:
-            self._watermarks = {
-                int(number): Watermarks(_known(partition.lo_offset), _known(partition.ls_offset))
-                for number, partition in topic.partitions.items()
-            }
+        self._watermarks = {
+            TopicPartition(name, int(number)): Watermarks(_known(partition.lo_offset), _known(partition.ls_offset))
+            for name, topic in statistics.topics.items()
+            for number, partition in topic.partitions.items()
+        }
 
 
 def _known(offset: int) -> int | None:

@@ -1,9 +1,9 @@
-"""Monitors the topic's id, by which a recreated topic is recognized, and whether the topic can be read."""
+"""Monitors the ids of topics, by which a recreated topic is recognized, and whether the topics can be read."""
 
 import re
 import time
-from collections.abc import Callable
-from concurrent.futures import Future
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import Future, wait
 from typing import Any, Protocol, TypeGuard
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
@@ -40,45 +40,47 @@ class Admin(Protocol):
 
 
 class TopicMonitor:
-    """Describes the topic in the background at intervals; the attributes are those of the last response."""
+    """Describes the topics in the background at intervals; its answers are those of the last response."""
 
     def __init__(
         self,
         admin: Admin,
-        topic: str,
+        topics: Callable[[], Collection[str]],
         *,
         clock: Callable[[], float] = time.monotonic,
         renew_timeout: float = RENEW_TIMEOUT,
     ) -> None:
-        self.topic_id: str | None = None
-        """None where the broker has no topic ids."""
-        self.failure: str | None = None
-        """Why the topic cannot be read, for as long as that lasts."""
-        self.readable = False
-        """Whether a response confirmed it; False also if the broker does not list authorized operations."""
+        self.failures: Mapping[str, str] = {}
+        """By topic, why it cannot be read, for as long as that lasts. Replaced as a whole: safe from any thread."""
+        self.readable: Collection[str] = frozenset()
+        """The topics that a response confirmed to be; none if the broker does not list authorized operations."""
+        self._ids: dict[str, str] = {}
         self._admin = admin
-        self._topic = topic
+        self._topics = topics
         self._clock = clock
         self._renew_timeout = renew_timeout
         self._last_request = -REQUEST_INTERVAL
-        self._response: Future[Any] | None = None
+        self._responses: dict[str, Future[Any]] = {}
+
+    def topic_id(self, topic: str) -> str | None:
+        """None while it is unknown, and where the broker has no topic ids."""
+        return self._ids.get(topic)
 
     def refresh(self) -> None:
-        """Process a response that has arrived, and send a request when it is due. Does not wait."""
-        if self._response is not None and self._response.done():
-            self._receive(0.0)
-        if self._response is None and self._clock() - self._last_request >= REQUEST_INTERVAL:
+        """Process the responses that have arrived, and send a request when it is due. Does not wait."""
+        self._receive(0.0)
+        if not self._responses and self._clock() - self._last_request >= REQUEST_INTERVAL:
             self._request()
 
     def renew(self) -> None:
-        """Forget the id, which may be that of a deleted topic, and wait briefly for a new response."""
-        self.topic_id = None
+        """Forget the ids, which may be those of deleted topics, and wait briefly for new responses."""
+        self._ids.clear()
         self._request()
         self._receive(self._renew_timeout)
 
-    def invalidate(self) -> None:
+    def invalidate(self, topic: str) -> None:
         """The client has reported that the topic cannot be read: only the response to a new request is valid."""
-        self.readable = False
+        self.readable = frozenset(self.readable) - {topic}
         self._request()
 
     def set_sasl_credentials(self, username: str, password: str, /) -> None:
@@ -89,35 +91,42 @@ class TopicMonitor:
         del self._admin
 
     def _request(self) -> None:
+        """What is known of other topics, which are no longer monitored, is forgotten."""
         self._last_request = self._clock()
-        responses = self._admin.describe_topics(
-            TopicCollection([self._topic]), include_authorized_operations=True, request_timeout=10
-        )
-        self._response = responses[self._topic]
+        topics = self._topics()
+        self.failures = {topic: failure for topic, failure in self.failures.items() if topic in topics}
+        self._responses = {}
+        if topics:
+            self._responses = self._admin.describe_topics(
+                TopicCollection(list(topics)), include_authorized_operations=True, request_timeout=10
+            )
 
     def _receive(self, timeout: float) -> None:
-        if self._response is None:
-            return
-        try:
-            description = self._response.result(timeout)
-        except TimeoutError:
-            return
-        except KafkaException as error:
-            self._on_error(error.args[0].code())
-        else:
-            self._on_description(description)
-        self._response = None
+        if timeout:
+            wait(self._responses.values(), timeout)
+        for topic in [topic for topic, response in self._responses.items() if response.done()]:
+            response = self._responses.pop(topic)
+            try:
+                description = response.result()
+            except KafkaException as error:
+                self._on_error(topic, error.args[0].code())
+            else:
+                self._on_description(topic, description)
 
-    def _on_description(self, description: Any) -> None:
+    def _on_description(self, topic: str, description: Any) -> None:
         if description.topic_id is not None and str(description.topic_id) != NO_ID:
-            self.topic_id = str(description.topic_id)
+            self._ids[topic] = str(description.topic_id)
         operations = description.authorized_operations or ()
-        self.readable = AclOperation.READ in operations
-        denied = operations and not self.readable
-        self.failure = f"topic {self._topic}: not authorized to read it" if denied else None
+        readable = AclOperation.READ in operations
+        denied = operations and not readable
+        self._record(topic, f"topic {topic}: not authorized to read it" if denied else None, readable=readable)
 
-    def _on_error(self, code: int) -> None:
-        """Any other error says nothing about the topic, and the attributes are kept."""
+    def _on_error(self, topic: str, code: int) -> None:
+        """Any other error says nothing about the topic, and what is known is kept."""
         if code in UNREADABLE:
-            self.readable = False
-            self.failure = f"topic {self._topic}: {UNREADABLE[code]}"
+            self._record(topic, f"topic {topic}: {UNREADABLE[code]}", readable=False)
+
+    def _record(self, topic: str, failure: str | None, *, readable: bool) -> None:
+        self.readable = frozenset(self.readable) - {topic} | ({topic} if readable else set())
+        others = {name: text for name, text in self.failures.items() if name != topic}
+        self.failures = others if failure is None else {**others, topic: failure}

@@ -53,7 +53,7 @@ class TopicReader:
         read_timeout: float = READ_TIMEOUT,
         retry_timeout: float = RETRY_TIMEOUT,
     ) -> None:
-        self._statistics = ClusterStatistics(settings.servers, settings.topic)
+        self._statistics = ClusterStatistics(settings.servers)
         self._servers = settings.servers
         self._last_error: str | None = None
         self._clock = clock

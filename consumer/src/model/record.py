@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
-from src.model.position import MessagePosition
+from src.model.position import MessagePosition, TopicPartition
 
 Header = tuple[str, bytes | None]
 Headers = tuple[Header, ...]
@@ -28,6 +28,10 @@ class Record(Struct, frozen=True, gc=False):  # created in a quarter of the time
     headers: Sequence[Header] = ()
     timestamp: int | None = None
     assignment: int = 0
+
+    @property
+    def topic_partition(self) -> TopicPartition:
+        return TopicPartition(self.topic, self.partition)
 
     @property
     def position(self) -> MessagePosition:

@@ -15,8 +15,8 @@ from confluent_kafka import (
     KafkaError,
     KafkaException,
     TopicCollection,
-    TopicPartition,
 )
+from confluent_kafka import TopicPartition as PartitionOffset
 from confluent_kafka.admin import AdminClient
 from msgspec.structs import replace
 
@@ -24,7 +24,9 @@ from src.data_processor import DataProcessor
 from src.dead_letters.topic import DeadLetterTopic
 from src.kafka.assignment import Assignment, Start
 from src.kafka.group_member import GroupMember
+from src.kafka.messages import partition_of
 from src.model.errors import DeadLetterError, InvalidMessage, StorageUnavailable
+from src.model.position import TopicPartition
 from src.model.record import Record, Rejection
 from src.model.verdict import Outcome, Verdict
 from src.settings import KafkaSettings, Settings
@@ -116,7 +118,7 @@ class WithoutUnknownFields(DataProcessor):
 class WithoutCommitOnRevoke(GroupMember):
     """Does not commit before a partition is revoked."""
 
-    def _on_revoke(self, client: Consumer, positions: list[TopicPartition]) -> None:
+    def _on_revoke(self, client: Consumer, positions: list[PartitionOffset]) -> None:
         self._on_lost(client, positions)
 
 
@@ -126,8 +128,8 @@ class CommittingFirst(WithoutCommitOnRevoke):
     def poll(self, limit: int, timeout: float) -> Sequence[Record]:
         records = super().poll(limit, timeout)
         if records:
-            ends = {record.partition: record.offset + 1 for record in records}
-            positions = [TopicPartition(self._topic, partition, offset) for partition, offset in ends.items()]
+            ends = {record.topic_partition: record.offset + 1 for record in records}
+            positions = [PartitionOffset(*partition, offset) for partition, offset in ends.items()]
             with suppress(KafkaException):
                 self._client.commit(offsets=positions, asynchronous=False)
         return records
@@ -139,15 +141,17 @@ class CommittingFirst(WithoutCommitOnRevoke):
 class IgnoringNumbers(Assignment):
     """Treats a partition that was assigned again as one that was never lost."""
 
-    def assign(self, starts: Mapping[int, Start]) -> None:
+    def assign(self, starts: Mapping[TopicPartition, Start]) -> None:
         super().assign({partition: start for partition, start in starts.items() if partition not in self})
 
     def owns(self, record: Record) -> bool:
-        return record.partition in self
+        return record.topic_partition in self
 
     def settle(self, records: Iterable[Record]) -> None:
         super().settle(
-            replace(record, assignment=self[record.partition].number) for record in records if record.partition in self
+            replace(record, assignment=self[record.topic_partition].number)
+            for record in records
+            if record.topic_partition in self
         )
 
 
@@ -157,15 +161,15 @@ class WithoutAssignmentNumbers(GroupMember):
     def __init__(self, *settings: Any, **collaborators: Any) -> None:
         super().__init__(*settings, **collaborators, assignment=IgnoringNumbers())
 
-    def _on_lost(self, client: Consumer, positions: list[TopicPartition]) -> None:
+    def _on_lost(self, client: Consumer, positions: list[PartitionOffset]) -> None:
         client.incremental_unassign(positions)
-        self._report("lost", [position.partition for position in positions])
+        self._report("lost", [partition_of(position) for position in positions])
 
 
 class StartingAtLatest(Consumer):
     """Reads a partition without a committed offset from the latest offset."""
 
-    def offsets_for_times(self, partitions: list[TopicPartition], timeout: float = -1.0) -> list[TopicPartition]:
+    def offsets_for_times(self, partitions: list[PartitionOffset], timeout: float = -1.0) -> list[PartitionOffset]:
         """Returns the latest offset in place of the earliest."""
         for partition in partitions:
             if partition.offset == OFFSET_BEGINNING:
