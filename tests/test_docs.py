@@ -34,12 +34,18 @@ def settings(struct, path=()):
         else:
             yield here, field
 
+def shown(value):  # as in an environment variable
+    if isinstance(value, dict):
+        value = [f"{name}={each}" for name, each in value.items()]
+    return ",".join(value) if isinstance(value, list | tuple) else json.dumps(value, default=str).strip('"')
+
 def described(path, field):
+    default = field.default_factory() if field.default is inspect.NODEFAULT else field.default
     types = getattr(field.type, "types", [field.type])
     numbers = [kind for kind in types if isinstance(kind, inspect.IntType | inspect.FloatType)]
     return {
         "variables": [variable.name for variable in VARIABLES if variable.path == path],
-        "default": json.dumps(field.default, default=str).strip('"') if field.default else str(field.default),
+        "default": shown(default) if default else "" if default in ((), {}) else str(default),
         "range": [numbers[0].ge, numbers[0].le] if numbers else None,
         "choices": [value for kind in types if isinstance(kind, inspect.LiteralType) for value in kind.values],
     }
@@ -86,7 +92,7 @@ def anchors(document: Path) -> set[str]:
 
 
 def table_of_settings(service: str) -> dict[str, list[str]]:
-    sections = ("Both services", service.capitalize())
+    sections = ("Both services", service.capitalize(), *(["Documents"] if service == "consumer" else []))
     return {quoted(row[0])[0]: row for section in sections for row in rows(CONFIGURATION, section)}
 
 

@@ -32,7 +32,7 @@ def check(
     """Show one result per line; returns 0, or 2 if a check failed. Raises ConfigurationError."""
     results = [CheckResult("settings", True, f"valid: {path} and the environment")]
     results += _check_kafka(settings.kafka, timeout, admin)
-    with DataStorage(settings.mongodb) as storage:
+    with DataStorage(settings.mongodb, settings.document) as storage:
         results += storage.check()
     width = max(len(result.name) for result in results)
     for result in results:

@@ -91,8 +91,8 @@ class DataConsumer:
         self._stop = stop or Event()
         self.registry = registry or CollectorRegistry()
         self._metrics = ConsumerMetrics(self.registry, version=VERSION, dead_letter_reasons=REASONS)
-        self._processor = processor or DataProcessor()
-        self._storage: Storage = storage or DataStorage(settings.mongodb)
+        self._processor = processor or DataProcessor(settings.document)
+        self._storage: Storage = storage or DataStorage(settings.mongodb, settings.document)
         self._dead_letters: DeadLetters = dead_letters or DeadLetterTopic(settings.kafka)
         self._member = group_member(settings.kafka, settings.consumer, self._metrics, clock=clock)
         self._writer = WriterThread(

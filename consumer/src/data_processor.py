@@ -1,8 +1,8 @@
 """Converts a Kafka record to a document, or raises the reason why it is invalid. Needs neither Kafka nor MongoDB.
 
 A valid message is a JSON object in UTF-8:
-- `id` is required, a non-empty string. Ids are compared exactly as sent: upper and lower case, braces and `urn:uuid:`
-  make different ids.
+- `id` is required, a non-empty string or an integer of 64 bits. Ids are compared exactly as sent: upper and lower case,
+  braces and `urn:uuid:` make different ids.
 - `created_at`, if present, is a date in RFC 3339 with a time zone, `name` a string, `metadata` an object. Any other
   field is kept unchanged; its key may contain any character except NUL. The last of several equal keys is kept.
 - What no store can hold (an integer of more than 64 bits, more than 100 levels, …) is rejected later, by the store.
@@ -20,7 +20,8 @@ import msgspec
 
 from src.model.errors import InvalidMessage
 from src.model.record import Record
-from src.stores.document import ValidDocument, as_date
+from src.settings import DocumentSettings
+from src.stores.document import ValidDocument, as_date, kind_of, require_identity
 from src.stores.ordinary import ordinary_documents
 from src.stores.validation import require_encodable
 
@@ -51,21 +52,16 @@ REASONS = (
 _UTF16 = (b"\xff\xfe", b"\xfe\xff", b"{\x00", b"\x00{\x00")
 _REGISTRY_PREFIX = 5  # bytes that a schema registry's serializer prepends: a zero and the schema's id
 
-_KINDS = {
-    bool: "a boolean",
-    int: "a number",
-    float: "a number",
-    str: "a string",
-    list: "an array",
-    dict: "an object",
-    type(None): "null",
-}
+_KINDS: dict[type, str] = {str: "a string", dict: "an object"}
 
 _decode = msgspec.json.Decoder().decode
 
 
 class DataProcessor:
-    """Turns messages into documents."""
+    """Turns messages into documents. `document` is the section of this name in the settings."""
+
+    def __init__(self, document: DocumentSettings = DocumentSettings()) -> None:  # noqa: B008 - immutable
+        self._document = document
 
     def process(self, record: Record) -> dict[str, Any]:
         """The document of a record. Raises InvalidMessage."""
@@ -89,7 +85,7 @@ class DataProcessor:
         _require_type(document, "name", str)
         _require_type(document, "metadata", dict)
         if "created_at" in document:
-            document["created_at"] = as_date(document["created_at"])
+            document["created_at"] = as_date(document["created_at"], "created_at")
         return document
 
 
@@ -109,7 +105,7 @@ def _object(value: bytes | None) -> dict[str, Any]:
         return decoded
     if isinstance(decoded, str) and _contains_json(decoded):
         raise InvalidMessage("encoded_twice", "the value is a JSON string that contains JSON; encode it only once")
-    raise InvalidMessage("not_an_object", f"the value is not a JSON object but {_kind(decoded)}")
+    raise InvalidMessage("not_an_object", f"the value is not a JSON object but {kind_of(decoded)}")
 
 
 def _contains_json(text: str) -> bool:
@@ -160,10 +156,7 @@ def _reject_constant(constant: str) -> NoReturn:
 def _require_id(message: Mapping[str, Any]) -> None:
     if "id" not in message:
         raise _missing_id(message)
-    if not isinstance(message["id"], str):
-        raise InvalidMessage("invalid_id", f"id is {_kind(message['id'])} instead of a string")
-    if not message["id"]:
-        raise InvalidMessage("invalid_id", "id is empty")
+    require_identity(message["id"], "id")
 
 
 def _missing_id(message: Mapping[str, Any]) -> InvalidMessage:
@@ -180,8 +173,4 @@ def _require_no_reserved_field(message: Mapping[str, Any]) -> None:
 
 def _require_type(message: Mapping[str, Any], field: str, kind: type) -> None:
     if field in message and not isinstance(message[field], kind):
-        raise InvalidMessage(f"invalid_{field}", f"{field} is {_kind(message[field])} instead of {_KINDS[kind]}")
-
-
-def _kind(value: Any) -> str:
-    return _KINDS.get(type(value), type(value).__name__)
+        raise InvalidMessage(f"invalid_{field}", f"{field} is {kind_of(message[field])} instead of {_KINDS[kind]}")

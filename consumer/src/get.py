@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _get(options: argparse.Namespace) -> int:
     configure(service="get", version=VERSION, level="WARNING", style="text", stream=sys.stderr)
     settings = load_settings(options.config, os.environ)
-    with DataStorage(settings.mongodb) as storage:
+    with DataStorage(settings.mongodb, settings.document) as storage:
         try:
             messages = storage.get(options.filter, limit=options.limit + 1, sort=options.sort)
         except StorageUnavailable as error:

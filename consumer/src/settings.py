@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
+from msgspec.structs import replace
 
 from src.utils.config import Variable, load
 from src.utils.secret import MASK, ClientSettings, Secret
@@ -22,6 +23,13 @@ Topic = Annotated[
     ),
 ]
 Port = Annotated[int, Meta(ge=0, le=65535)]
+FieldPath = Annotated[
+    str,
+    Meta(
+        pattern=r"^[^.\x00]+(\.[^.\x00]+)*\Z",
+        description="the path of a field: names separated by dots, none of them empty",
+    ),
+]
 Servers = Annotated[
     str,
     Meta(
@@ -139,6 +147,78 @@ class MongoSettings(Section, frozen=True):
     ttl_days: Annotated[float, Meta(gt=0, le=24_000)] | None = None
 
 
+FieldType = Literal["string", "number", "integer", "boolean", "object", "array"]
+
+
+class DocumentSettings(Section, frozen=True):
+    """The document of a message. All paths but the new names in `rename` are those of the message."""
+
+    id: FieldPath = "id"
+    """The field that is the identity; or `key`, the key in Kafka, or `coordinates`, topic, partition and offset."""
+    dates: tuple[FieldPath, ...] = ("created_at",)
+    checks: dict[FieldPath, FieldType] = field(default_factory=lambda: {"name": "string", "metadata": "object"})
+    drop: tuple[FieldPath, ...] = ()
+    keep: tuple[FieldPath, ...] = ()
+    rename: dict[FieldPath, FieldPath] = field(default_factory=dict)
+    transform: Annotated[
+        str, Meta(pattern=r"^([^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*)?\Z", description="module:function")
+    ] = ""
+    transforms_folder: Annotated[str, Meta(min_length=1)] = "transforms"
+
+    @property
+    def identity_field(self) -> str:
+        """The field of a document that is its identity."""
+        return "id" if self.id == "id" else "_id"
+
+    @property
+    def stored_dates(self) -> tuple[str, ...]:
+        """The paths of the dates in a document."""
+        return tuple(self._stored(path) for path in self.dates)
+
+    def _stored(self, path: str) -> str:
+        for old, new in self.rename.items():
+            if _is_within(path, old):
+                return new + path.removeprefix(old)
+        return path
+
+    def __post_init__(self) -> None:
+        if self.keep and self.drop:
+            raise ValueError("keep and drop are both set; empty one of them")
+        for path in self.dates:
+            if path in self.checks:
+                raise ValueError(f"checks: `{path}` is one of dates, which are checked already; remove it")
+        if self.identity_field == "id" and any(_is_within("id", path) for path in self.drop):
+            raise ValueError("drop: `id` is the identity; set id to another field, or do not drop it")
+        _check_renames(self)
+
+
+def _check_renames(settings: DocumentSettings) -> None:
+    for old, new in settings.rename.items():
+        name = f"rename: `{old}` to `{new}`"
+        if new.split(".")[0] in ("_id", "kafka"):
+            raise ValueError(f"{name}: _id and kafka are reserved; use another name")
+        if settings.identity_field == "id" and "id" in (old, new.split(".")[0]):
+            raise ValueError(f"{name}: `id` is the identity; set id to another field, or leave it out")
+        if any(_is_within(old, path) for path in settings.drop):
+            raise ValueError(f"{name}: it is dropped; remove it from drop or from rename")
+        if settings.keep and not any(_is_within(old, path) or _is_within(path, old) for path in settings.keep):
+            raise ValueError(f"{name}: it is not kept; add it to keep")
+    for paths in (list(settings.rename), list(settings.rename.values())):
+        _check_distinct(paths)
+
+
+def _check_distinct(paths: list[str]) -> None:
+    for number, path in enumerate(paths):
+        for other in paths[:number]:
+            if _is_within(path, other) or _is_within(other, path):
+                raise ValueError(f"rename: `{other}` and `{path}` are the same field, or one contains the other")
+
+
+def _is_within(path: str, other: str) -> bool:
+    """Whether a path is another, or leads to a field in it."""
+    return path == other or path.startswith(f"{other}.")
+
+
 class LoggingSettings(Section, frozen=True):
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
     format: Literal["json", "text"] = "json"
@@ -156,6 +236,7 @@ class Settings(Section, frozen=True):
     kafka: KafkaSettings = KafkaSettings()
     consumer: ConsumerSettings = ConsumerSettings()
     mongodb: MongoSettings = MongoSettings()
+    document: DocumentSettings = DocumentSettings()
     logging: LoggingSettings = LoggingSettings()
     metrics: MetricsSettings = MetricsSettings()
 
@@ -183,6 +264,14 @@ VARIABLES = (
     Variable("MONGODB_COLLECTION", ("mongodb", "collection")),
     Variable("MONGODB_TIMEOUT_MS", ("mongodb", "timeout_ms")),
     Variable("MONGODB_TTL_DAYS", ("mongodb", "ttl_days")),
+    Variable("DOCUMENT_ID", ("document", "id")),
+    Variable("DOCUMENT_DATES", ("document", "dates")),
+    Variable("DOCUMENT_CHECKS", ("document", "checks")),
+    Variable("DOCUMENT_DROP", ("document", "drop")),
+    Variable("DOCUMENT_KEEP", ("document", "keep")),
+    Variable("DOCUMENT_RENAME", ("document", "rename")),
+    Variable("DOCUMENT_TRANSFORM", ("document", "transform")),
+    Variable("DOCUMENT_TRANSFORMS_FOLDER", ("document", "transforms_folder")),
     Variable("LOG_LEVEL", ("logging", "level")),
     Variable("LOG_FORMAT", ("logging", "format")),
     Variable("LOG_DIR", ("logging", "log_dir")),
@@ -193,8 +282,10 @@ VARIABLES = (
 
 
 def load_settings(path: Path, environ: Mapping[str, str]) -> Settings:
-    """The file's settings, overridden by the environment. Raises ConfigurationError."""
-    return load(Settings, path, VARIABLES, environ)
+    """The file's settings, overridden by the environment, with paths resolved. Raises ConfigurationError."""
+    settings = load(Settings, path, VARIABLES, environ)
+    folder = path.absolute().parent.parent / settings.document.transforms_folder
+    return replace(settings, document=replace(settings.document, transforms_folder=str(folder)))
 
 
 def load_metrics_settings(path: Path, environ: Mapping[str, str]) -> MetricsSettings:

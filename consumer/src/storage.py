@@ -7,13 +7,14 @@ from typing import Any, Self
 from src.model.check_result import CheckResult
 from src.model.errors import StorageUnavailable
 from src.model.verdict import Outcome, Verdict
-from src.settings import MongoSettings
+from src.settings import DocumentSettings, MongoSettings
 from src.stores.deduplication import save_once, save_valid_once
-from src.stores.document import DocumentBatch, StoredMessage, dates_as_text
+from src.stores.document import Document, DocumentBatch, Schema, StoredMessage, dates_as_text
 from src.stores.mongo.store import MongoStore
 from src.stores.query import Sort, UnsupportedQuery, normalized
 from src.stores.sqlite import SCHEME, SqliteStore
 from src.stores.store import Store
+from src.stores.validation import validated
 from src.utils.config import parse
 
 logger = logging.getLogger(__name__)
@@ -40,13 +41,20 @@ _IN_STORE = frozenset({Outcome.STORED, Outcome.DUPLICATE})
 
 
 class DataStorage:
-    """Saves and finds messages. `config` is the `mongodb` section of the settings.
+    """Saves and finds messages. `config` is the `mongodb` section of the settings, `document` that of this name.
 
     The constructor does not connect: an unavailable server does not fail it. A wrong setting raises ConfigurationError.
     """
 
-    def __init__(self, config: MongoSettings | Mapping[str, Any], *, store: Store | None = None) -> None:
-        self._store = store or _store_for(_parsed(config))
+    def __init__(
+        self,
+        config: MongoSettings | Mapping[str, Any],
+        document: DocumentSettings = DocumentSettings(),  # noqa: B008 - immutable
+        *,
+        store: Store | None = None,
+    ) -> None:
+        self._schema = Schema.of(document)
+        self._store = store or _store_for(_parsed(config), self._schema)
 
     def save(self, data: Mapping[str, Any]) -> bool:
         """Store one document; True if it is stored durably, by this call or before. `data` is not changed."""
@@ -63,14 +71,14 @@ class DataStorage:
     def get(
         self, query: Mapping[str, Any], *, limit: int | None = None, sort: Sort | None = None
     ) -> list[dict[str, Any]]:
-        """The messages that match a MongoDB filter. The filter uses a message's field names; a date may be text.
+        """The messages that match a MongoDB filter. It has the field names of the documents; a date may be text.
 
         `sort` is a list of (field, 1 or -1). The result is plain JSON, with dates as text. Raises UnsupportedQuery or
         StorageUnavailable.
         """
         _check_options(limit, sort)
         try:
-            documents = self._store.find(normalized(query), limit, sort)
+            documents = self._store.find(normalized(query, self._schema), limit, sort)
         except (UnicodeEncodeError, OverflowError) as error:
             raise UnsupportedQuery(f"the query contains a value that no store can hold: {error}") from error
         return [dates_as_text(document) for document in documents]
@@ -80,11 +88,15 @@ class DataStorage:
 
         Of several documents with one id the first is stored.
         """
-        return save_once(self._store, documents)
+        return save_once(self._store, documents, self._schema)
 
     def save_valid(self, batch: DocumentBatch) -> list[Verdict]:
         """The same for documents that are valid, with the records that they were made from."""
         return save_valid_once(self._store, batch)
+
+    def validated(self, document: Document) -> Document:
+        """A copy that `save_valid` accepts. Raises InvalidMessage."""
+        return validated(document, self._schema)
 
     def scan(self) -> Iterator[list[StoredMessage]]:
         """The id, position and timestamp of every stored document, in pages. Raises StorageUnavailable."""
@@ -123,8 +135,9 @@ def _parsed(config: MongoSettings | Mapping[str, Any]) -> MongoSettings:
     return parse(MongoSettings, dict(config), origin="mongodb")
 
 
-def _store_for(settings: MongoSettings) -> Store:
-    return SqliteStore(settings) if settings.uri.reveal().startswith(SCHEME) else MongoStore(settings)
+def _store_for(settings: MongoSettings, schema: Schema) -> Store:
+    kind = SqliteStore if settings.uri.reveal().startswith(SCHEME) else MongoStore
+    return kind(settings, schema)
 
 
 def _check_options(limit: int | None, sort: Sort | None) -> None:

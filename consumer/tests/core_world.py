@@ -33,7 +33,7 @@ from src.pipeline.storage_writer import Storage
 from src.pipeline.writer_thread import WriterThread
 from src.settings import ConsumerSettings, KafkaSettings
 from src.storage import DataStorage
-from src.stores.document import Document, dates_as_text
+from src.stores.document import Document, Identity, dates_as_text
 from src.utils.metrics import ConsumerMetrics
 from tests.fake_kafka import CommitResult, FakeAdmin, FakeBroker, FakeConsumer, FakeMessage
 from tests.fake_storage import FakeStore
@@ -206,7 +206,7 @@ class Database:
     """The content of the store, which all consumers share."""
 
     def __init__(self) -> None:
-        self.documents: dict[str, Document] = {}
+        self.documents: dict[Identity, Document] = {}
         self.failed: set[str] = set()
         """The flaky messages that have failed once."""
 

@@ -6,7 +6,7 @@ from threading import Event
 from src.model.check_result import CheckResult
 from src.model.errors import StorageUnavailable
 from src.model.verdict import DUPLICATE_KEY, STORED, Outcome, Verdict
-from src.stores.document import Document, DocumentBatch, StoredMessage
+from src.stores.document import Document, DocumentBatch, Identity, StoredMessage, identity_of
 from src.stores.matching import in_order, matcher
 from src.stores.query import Query, Sort
 from tests.fakes import DEADLINE
@@ -20,9 +20,9 @@ class FakeStore:
     """
 
     def __init__(self) -> None:
-        self.documents: dict[str, Document] = {}
-        self.verdicts: dict[str, Iterator[Verdict]] = {}
-        self.inserts: list[list[str]] = []
+        self.documents: dict[Identity, Document] = {}
+        self.verdicts: dict[Identity, Iterator[Verdict]] = {}
+        self.inserts: list[list[Identity]] = []
         self.outages = 0
         self.gate: Event | None = None
         self.has_indexes = self.closed = False
@@ -31,13 +31,13 @@ class FakeStore:
         return self.insert_documents([batch.fields(index) for index in range(len(batch.documents))])
 
     def insert_documents(self, documents: Sequence[Document]) -> list[Verdict]:
-        self.inserts.append([document["id"] for document in documents])
+        self.inserts.append([identity_of(document) for document in documents])
         if self.gate is not None:
             assert self.gate.wait(DEADLINE)
         self.ping()
         return [self._insert(document) for document in documents]
 
-    def fetch(self, ids: Sequence[str]) -> list[Document]:
+    def fetch(self, ids: Sequence[Identity]) -> list[Document]:
         self.ping()
         return [self.documents[each] for each in ids if each in self.documents]
 
@@ -47,7 +47,7 @@ class FakeStore:
 
     def scan(self) -> Iterator[list[StoredMessage]]:
         self.ping()
-        yield [StoredMessage.of(document["id"], document.get("kafka")) for document in self.documents.values()]
+        yield [StoredMessage.of(identity_of(document), document.get("kafka")) for document in self.documents.values()]
 
     def ping(self) -> None:
         if self.closed:
@@ -75,9 +75,9 @@ class FakeStore:
         self.closed = True
 
     def _insert(self, document: Document) -> Verdict:
-        if (verdict := next(self.verdicts.get(document["id"], iter(())), None)) is not None:
+        if (verdict := next(self.verdicts.get(identity_of(document), iter(())), None)) is not None:
             return verdict
-        if document["id"] in self.documents:
-            return Verdict(Outcome.FAILED, DUPLICATE_KEY, KeyError(document["id"]))
-        self.documents[document["id"]] = document
+        if identity_of(document) in self.documents:
+            return Verdict(Outcome.FAILED, DUPLICATE_KEY, KeyError(identity_of(document)))
+        self.documents[identity_of(document)] = document
         return STORED

@@ -59,9 +59,16 @@ INVALID = {
     "16 MiB with the field kafka": ("document_too_large", {"x": "x" * (16 * 1024 * 1024 - 300)}),
     "bytes": ("not_encodable", {"x": b"x"}),
     "a set": ("not_encodable", {"x": {1}}),
-    "a date in a field that is not a date": ("not_encodable", {"x": DAY}),
+    "a date without a time": ("not_encodable", {"x": DAY.date()}),
+    "a datetime without a zone": ("invalid_date", {"x": [DAY.replace(tzinfo=None)]}),
+    "a datetime before the year 1 in UTC": (
+        "invalid_date",
+        {"x": datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=14)))},
+    ),
     "_id": ("reserved_field", {"_id": "1"}),
-    "an id that is not a string": ("invalid_id", {"id": 1}),
+    "an id that is a float": ("invalid_id", {"id": 1.0}),
+    "an id that is a boolean": ("invalid_id", {"id": True}),
+    "an id of more than 64 bits": ("invalid_id", {"id": 2**63}),
     "an empty id": ("invalid_id", {"id": ""}),
     "not a date": ("invalid_created_at", {"created_at": "yesterday"}),
     "null instead of a date": ("invalid_created_at", {"created_at": None}),
@@ -426,6 +433,39 @@ class StorageContract:
     ) -> None:
         with pytest.raises(UnsupportedQuery, match=named):
             storage.get(query, **options)
+
+    # -- other identities and dates
+
+    def test_a_number_and_its_text_are_different_ids(self, storage: DataStorage) -> None:
+        one, text = {"id": 1, "x": "number"}, {"id": "1", "x": "text"}
+
+        outcomes = [verdict.outcome for verdict in storage.save_many([one, text, one, text])]
+
+        assert outcomes == [Outcome.STORED, Outcome.STORED, Outcome.DUPLICATE, Outcome.DUPLICATE]
+        assert storage.save_many([{"id": 1, "x": "text"}])[0].reason == "id_conflict"
+        assert [storage.get({"id": each}) for each in (1, "1", 1.0, True)] == [[one], [text], [one], []]
+        assert storage.get({"id": {"$in": [1, "2"]}}) == storage.get({"id": {"$gte": -5}}) == [one]
+        assert storage.get({"id": {"$lt": "5"}}) == [text]
+        assert sorted((each.id for page in storage.scan() for each in page), key=repr) == ["1", 1]
+
+    @pytest.mark.parametrize("identity", [0, -1, 2**63 - 1, -(2**63), "0", "\0", "a/0/1", "x" * 2000])
+    def test_an_id_is_kept_as_it_is(self, storage: DataStorage, identity: str | int) -> None:
+        storage.save({"id": identity})
+
+        assert repr(storage.get({"id": identity})) == repr([{"id": identity}])
+        assert [each.id for page in storage.scan() for each in page] == [identity]
+
+    def test_a_datetime_in_any_field_is_a_date(self, storage: DataStorage) -> None:
+        later = (DAY + timedelta(days=1, microseconds=7)).astimezone(timezone(timedelta(hours=2)))
+        text = "2023-07-15T12:34:56.789Z"
+        dates: Message = {"x": [{"y.z": DAY}, text], "seen": later, "created_at": text}
+
+        outcomes = [storage.save_many([{"id": "1", **dates}])[0].outcome for _ in range(2)]
+
+        assert outcomes == [Outcome.STORED, Outcome.DUPLICATE]
+        shown = {"id": "1", "x": [{"y.z": text}, text], "seen": "2023-07-16T12:34:56.789Z", "created_at": text}
+        assert storage.get({"seen": {"$gt": DAY}, "created_at": DAY}) == [shown]
+        assert storage.get({"seen": shown["seen"]}) == storage.get({"seen": {"$lt": DAY}}) == []
 
     # -- administration
 

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from src.consumer import main
 from src.kafka.group_member import GroupMember
-from src.settings import DEFAULT_FILE, RESERVED, VARIABLES, Settings, load_settings
+from src.settings import DEFAULT_FILE, RESERVED, VARIABLES, DocumentSettings, Settings, load_settings
 from src.utils.config import ConfigurationError, Variable, parse
 from src.utils.metrics import ConsumerMetrics
 from src.utils.secret import Secret
@@ -21,6 +21,9 @@ VALUES = {
     "CONSUMER_DEAD_LETTER_STORM_PERCENT": "7",
     "CONSUMER_ON_OFFSET_GAP": "stop",
     "MONGODB_URI": "mongodb://user:7000@host",
+    "DOCUMENT_CHECKS": "a=string",
+    "DOCUMENT_RENAME": "a=b",
+    "DOCUMENT_TRANSFORM": "module:function",
     "LOG_LEVEL": "DEBUG",
     "LOG_FORMAT": "text",
     "METRICS_ENABLED": "false",
@@ -28,7 +31,60 @@ VALUES = {
 
 
 def test_the_default_file_is_valid_and_equals_the_defaults() -> None:
-    assert load_settings(DEFAULT_FILE, {}) == Settings()
+    settings = load_settings(DEFAULT_FILE, {})
+
+    folder = str(DEFAULT_FILE.parent.parent / "transforms")
+    assert settings == Settings(document=DocumentSettings(transforms_folder=folder))
+
+
+def test_lists_and_mappings_come_from_the_environment() -> None:
+    environ = {
+        "DOCUMENT_ID": "meta.event_id",
+        "DOCUMENT_DATES": " ts.date , seen_at,",
+        "DOCUMENT_CHECKS": "total = number,items=array",
+        "DOCUMENT_RENAME": '{"ts": "time", "a,b": "c=d"}',
+        "DOCUMENT_DROP": "[]",
+    }
+
+    document = load_settings(DEFAULT_FILE, environ).document
+
+    assert (document.id, document.dates) == ("meta.event_id", ("ts.date", "seen_at"))
+    assert document.checks == {"total": "number", "items": "array"}
+    assert document.rename == {"ts": "time", "a,b": "c=d"}
+    assert document.stored_dates == ("time.date", "seen_at")
+
+
+@pytest.mark.parametrize(
+    ("document", "text"),
+    [
+        ({"id": "meta..id"}, "document.id: Expected the path of a field: names separated by dots, .*'meta..id'"),
+        ({"dates": ["a", ".b"]}, r"document.dates\[1\]: Expected the path of a field"),
+        ({"rename": {"a.": "b"}}, r"document.rename: Expected the path of a field"),
+        ({"checks": {"a": "text"}}, r"'text'; use one of string, number, integer, boolean, object, array"),
+        ({"checks": {"created_at": "string"}}, "checks: `created_at` is one of dates"),
+        ({"transform": "orders"}, "document.transform: Expected module:function, found 'orders'"),
+        ({"keep": ["a"], "drop": ["b"]}, "keep and drop are both set; empty one of them"),
+        ({"drop": ["id"]}, "drop: `id` is the identity"),
+        ({"rename": {"id": "key"}}, "rename: `id` to `key`: `id` is the identity"),
+        ({"rename": {"a": "id"}}, "rename: `a` to `id`: `id` is the identity"),
+        ({"rename": {"a": "_id"}}, "rename: `a` to `_id`: _id and kafka are reserved"),
+        ({"rename": {"a": "kafka.a"}}, "rename: `a` to `kafka.a`: _id and kafka are reserved"),
+        ({"rename": {"a": "x", "b": "x"}}, "rename: `x` and `x` are the same field"),
+        ({"rename": {"a": "x", "b": "x.y"}}, "rename: `x` and `x.y` are the same field, or one contains the other"),
+        ({"rename": {"a.b": "x", "a": "y"}}, "rename: `a.b` and `a` are the same field, or one contains the other"),
+        ({"rename": {"a.b": "x"}, "drop": ["a"]}, "rename: `a.b` to `x`: it is dropped"),
+        ({"rename": {"a": "x"}, "keep": ["b"]}, "rename: `a` to `x`: it is not kept"),
+    ],
+)
+def test_contradictions_in_the_document_section_are_named(document: Mapping[str, Any], text: str) -> None:
+    with pytest.raises(ConfigurationError, match=text):
+        parse(Settings, {"document": document})
+
+
+def test_another_identity_leaves_id_an_ordinary_field() -> None:
+    document = parse(Settings, {"document": {"id": "key", "drop": ["id"], "rename": {"event": "id"}}}).document
+
+    assert document.identity_field == "_id"
 
 
 @pytest.mark.parametrize("key", RESERVED)
@@ -67,7 +123,7 @@ def test_variables_injected_by_kubernetes_are_ignored() -> None:
         "CONSUMER_PORT": "tcp://x:1",
     }
 
-    assert load_settings(DEFAULT_FILE, injected) == Settings()
+    assert load_settings(DEFAULT_FILE, injected) == load_settings(DEFAULT_FILE, {})
 
 
 def test_values_that_the_client_itself_rejects_are_a_wrong_setting() -> None:

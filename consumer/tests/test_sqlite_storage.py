@@ -1,5 +1,6 @@
 """The SQLite store: the contract, and the behavior of files, threads and processes."""
 
+import json
 import logging
 import multiprocessing
 import resource
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from src.model.errors import StorageUnavailable
-from src.model.verdict import Outcome
+from src.model.verdict import DUPLICATE, STORED, Outcome
 from src.settings import MongoSettings, StoreUri
 from src.storage import DataStorage
 from src.stores.query import UnsupportedQuery
@@ -54,6 +55,25 @@ def test_documents_outlive_the_store(path: Path) -> None:
 
     with opened(path) as storage:
         assert storage.get({}) == [message("1")]
+
+
+def test_a_file_that_an_older_version_has_written_is_upgraded(path: Path) -> None:
+    with sqlite3.connect(path) as connection:
+        connection.execute(
+            "CREATE TABLE messages (id TEXT NOT NULL PRIMARY KEY, created_at INTEGER, name TEXT, source TEXT,"
+            ' topic TEXT, "partition" INTEGER, "offset" INTEGER, document TEXT NOT NULL)'
+        )
+        connection.execute("CREATE INDEX messages_name ON messages (name)")
+        row = ("1", 0, "item", None, "t", 0, 7, json.dumps({"id": "1", "created_at": "1970-01-01T00:00:00.000Z"}))
+        connection.execute("INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+    connection.close()
+
+    with opened(path) as first, opened(path) as second:
+        second.ensure_indexes()
+
+        assert first.save_many([{"id": 1}, {"id": "1", "created_at": "1970-01-01T00:00:00Z"}]) == [STORED, DUPLICATE]
+        assert [found["id"] for found in second.get({"created_at": "1970-01-01"})] == ["1"]
+        assert sorted(each.position or () for page in second.scan() for each in page) == [(), ("t", 0, 7)]
 
 
 def test_collections_of_any_name_share_a_file(path: Path) -> None:

@@ -9,7 +9,7 @@ from src.model.errors import StorageUnavailable
 from src.model.verdict import DUPLICATE_KEY, Outcome, Verdict
 from src.settings import MongoSettings
 from src.storage import DataStorage
-from src.stores.document import Document
+from src.stores.document import Document, Identity
 from src.utils.config import ConfigurationError
 from tests.fake_storage import FakeStore
 from tests.storage_contract import StorageContract, message
@@ -103,8 +103,8 @@ def test_a_stored_message_is_a_duplicate_even_if_the_store_would_reject_it_now(
 class IgnoresCase(FakeStore):
     """Like a MongoDB collection with a case-insensitive collation: "a" is taken where "A" is stored."""
 
-    def fetch(self, ids: Sequence[str]) -> list[Document]:
-        return super().fetch([each.upper() for each in ids])
+    def fetch(self, ids: Sequence[Identity]) -> list[Document]:
+        return super().fetch([str(each).upper() for each in ids])
 
 
 def test_an_id_that_a_collation_equates_with_another_one_is_not_stored() -> None:

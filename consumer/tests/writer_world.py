@@ -74,7 +74,7 @@ class WriterWorld:
 
     @property
     def stored(self) -> list[str]:
-        return list(self.store.documents)
+        return list(map(str, self.store.documents))
 
     @property
     def dead_lettered(self) -> list[tuple[int, str, int]]:

@@ -1,10 +1,10 @@
 """Settings come from a file and the environment, and are validated once."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import pytest
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
 from src.utils.config import ConfigurationError, Variable, load, parse
 from src.utils.secret import ClientSettings, Secret
@@ -19,12 +19,17 @@ class ShortSecret(Secret):
         super().__init__(value)
 
 
+Name = Annotated[str, Meta(pattern="^[a-z]+$", description="a name in lower case")]
+
+
 class Client(Struct, frozen=True, forbid_unknown_fields=True):
     size: Annotated[int, Meta(ge=1)] = 1
     rate: float = 1.0
     enabled: bool = True
     password: ShortSecret = ShortSecret("")
     extra: ClientSettings = ClientSettings()
+    names: tuple[Name, ...] = ()
+    types: dict[Name, Literal["text", "number"]] = field(default_factory=dict)
 
 
 class Tree(Struct, frozen=True, forbid_unknown_fields=True):
@@ -38,6 +43,8 @@ VARIABLES = (
     Variable("CLIENT_ENABLED", ("client", "enabled")),
     Variable("CLIENT_PASSWORD", ("client", "password"), secret=True),
     Variable("CLIENT_EXTRA", ("client", "extra", "some.key")),
+    Variable("CLIENT_NAMES", ("client", "names")),
+    Variable("CLIENT_TYPES", ("client", "types")),
     Variable("DAYS", ("days",)),
 )
 
@@ -73,6 +80,49 @@ def test_the_environment_overrides_the_file(file: Path) -> None:
 
 def test_a_variable_in_a_free_form_section_is_text(file: Path) -> None:
     assert loaded(file, CLIENT_EXTRA="1").client.extra == {"some.key": "1"}
+
+
+@pytest.mark.parametrize("text", ["a,b", " a , b,", '["a", "b"]'])
+def test_a_list_is_separated_by_commas_or_json(file: Path, text: str) -> None:
+    assert loaded(file, CLIENT_NAMES=text).client.names == ("a", "b")
+
+
+@pytest.mark.parametrize("text", ["a=text,b=number", "a = text , b=number,", '{"a": "text", "b": "number"}'])
+def test_a_mapping_has_equals_signs_or_is_json(file: Path, text: str) -> None:
+    assert loaded(file, CLIENT_TYPES=text).client.types == {"a": "text", "b": "number"}
+
+
+@pytest.mark.parametrize("text", ["{}", ","])
+def test_a_mapping_or_list_of_the_file_can_be_emptied(file: Path, text: str) -> None:
+    file.write_text('{"client": {"types": {"a": "text"}}}')
+
+    assert loaded(file, CLIENT_TYPES=text).client.types == {}
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "expected"),
+    [
+        ("CLIENT_NAMES", "a,B", "Expected a name in lower case"),
+        ("CLIENT_NAMES", '["a"', "Expected JSON after `[`"),
+        ("CLIENT_NAMES", "[" * 100_000, "nested too deeply"),
+        ("CLIENT_TYPES", "a", "Expected name=value"),
+        ("CLIENT_TYPES", "A=text", "Expected a name in lower case"),
+        ("CLIENT_TYPES", "a=text,a=number", "duplicate key 'a'"),
+        ("CLIENT_TYPES", "a=date", "Invalid enum value 'date'; use one of text, number"),
+    ],
+)
+def test_an_error_names_what_is_wrong_in_a_list_or_mapping(file: Path, variable: str, text: str, expected: str) -> None:
+    shown = problem(file, **{variable: text})
+
+    assert f"{variable}: " in shown
+    assert expected in shown
+    assert "matching regex" not in shown
+
+
+def test_an_error_in_a_mapping_of_the_file_names_the_setting(file: Path) -> None:
+    file.write_text('{"client": {"types": {"A": "text"}}}')
+
+    assert "client.types: Expected a name in lower case, found {'A': 'text'}" in problem(file)
 
 
 def test_a_free_form_section_takes_plain_values_only(file: Path) -> None:

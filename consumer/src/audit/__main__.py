@@ -22,7 +22,7 @@ PASSED, FAILED, CANNOT_RUN = 0, 1, 2
 
 def run_audit(options: argparse.Namespace) -> Report:
     settings = load_settings(options.config, os.environ)
-    with TopicReader(settings.kafka) as reader, DataStorage(settings.mongodb) as storage:
+    with TopicReader(settings.kafka) as reader, DataStorage(settings.mongodb, settings.document) as storage:
         storage.ping()
         audit = Audit(settings, reader, storage, show=ProgressLine("audit", quiet=options.quiet))
         audit.wait(options.wait)

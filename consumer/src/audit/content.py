@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from src.model.errors import InvalidMessage
-from src.stores.document import canonical_json, convert_dates
+from src.stores.document import Identity, canonical_json, convert_dates
 
 _SPEC_DATE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
@@ -15,7 +15,7 @@ _decode = msgspec.json.Decoder(dict[str, Any]).decode
 _encode = msgspec.json.Encoder(order="sorted").encode
 
 
-def id_and_hash(value: bytes | None) -> tuple[str | None, int]:
+def id_and_hash(value: bytes | None) -> tuple[Identity | None, int]:
     """The id of a message, if it has one, and a 64-bit hash of its content, which is valid in this process only."""
     data = value or b""
     try:
@@ -23,7 +23,7 @@ def id_and_hash(value: bytes | None) -> tuple[str | None, int]:
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return None, hash(data)
     identifier = message.get("id")
-    return identifier if isinstance(identifier, str) else None, hash(_canonical(message) or data)
+    return identifier if type(identifier) in (str, int) else None, hash(_canonical(message) or data)
 
 
 def _canonical(message: Mapping[str, Any]) -> bytes | None:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from src.stores.document import Identity
+
 MAX_EXAMPLES = 20  # of lost messages, and of messages that are there twice
 
 
@@ -11,7 +13,7 @@ class Example(NamedTuple):
 
     partition: int
     offset: int
-    id: str | None
+    id: Identity | None
     problem: str
 
 

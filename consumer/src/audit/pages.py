@@ -12,7 +12,9 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-Key = tuple[int, str | None, int | None]
+from src.stores.document import Identity
+
+Key = tuple[int, Identity | None, int | None]
 """The position, id and timestamp of a message, or those that a document has."""
 
 RANGE_BITS = 14  # 2^14 positions in a range: about 10 MB of memory

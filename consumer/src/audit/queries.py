@@ -6,11 +6,11 @@ a finding, not every message, see `ledger.py`.
 """
 
 TABLES = """
-    CREATE TABLE produced (position INTEGER PRIMARY KEY, id TEXT, timestamp INTEGER, hash INTEGER);
+    CREATE TABLE produced (position INTEGER PRIMARY KEY, id, timestamp INTEGER, hash INTEGER);
     CREATE TABLE dead_lettered (
         position INTEGER, dead_letter INTEGER, timestamp INTEGER, PRIMARY KEY (position, dead_letter)) WITHOUT ROWID;
-    CREATE TABLE stored (position INTEGER, id TEXT, timestamp INTEGER, PRIMARY KEY (position, id)) WITHOUT ROWID;
-    CREATE TABLE missing (position INTEGER PRIMARY KEY, id TEXT, hash INTEGER, timestamp INTEGER, result TEXT);
+    CREATE TABLE stored (position INTEGER, id, timestamp INTEGER, PRIMARY KEY (position, id)) WITHOUT ROWID;
+    CREATE TABLE missing (position INTEGER PRIMARY KEY, id, hash INTEGER, timestamp INTEGER, result TEXT);
     CREATE TABLE twice (position INTEGER, problem TEXT);
 """
 

@@ -14,7 +14,6 @@ from src.model.verdict import STORED, Outcome, Verdict
 from src.pipeline.ownership import Ownership
 from src.pipeline.retry import Retrier
 from src.stores.document import Document, DocumentBatch, ValidDocument
-from src.stores.validation import validated
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +29,9 @@ class Processor(Protocol):
 
 
 class Storage(Protocol):
+    def validated(self, document: Document) -> ValidDocument:
+        """A copy that `save_valid` accepts. Raises InvalidMessage."""
+
     def ensure_indexes(self) -> None:
         """Raises StorageUnavailable."""
 
@@ -145,7 +147,7 @@ class StorageWriter:
         try:
             document = self._processor.process(batch.records[index])
             stage = "store"
-            batch.documents[index] = validated(document)
+            batch.documents[index] = self._storage.validated(document)
         except InvalidMessage as error:
             self._reject(batch, index, error.reason, stage, error)
         except Exception as error:

@@ -8,14 +8,14 @@ from typing import NamedTuple
 
 from src.model.errors import InvalidMessage, StorageUnavailable
 from src.model.verdict import DUPLICATE, STORED, Outcome, Verdict
-from src.stores.document import Document, DocumentBatch, ValidDocument, canonical_json
+from src.stores.document import Document, DocumentBatch, Identity, Schema, ValidDocument, canonical_json, identity_of
 from src.stores.store import Store
 from src.stores.validation import validated
 
 _NOT_STORED = frozenset({Outcome.REJECTED, Outcome.FAILED})
 
 
-def save_once(store: Store, messages: Sequence[Document]) -> list[Verdict]:
+def save_once(store: Store, messages: Sequence[Document], schema: Schema) -> list[Verdict]:
     """One verdict per message, in their order. Raises StorageUnavailable if none of their outcomes is known.
 
     Of several messages with one id the first is stored.
@@ -24,7 +24,7 @@ def save_once(store: Store, messages: Sequence[Document]) -> list[Verdict]:
     documents: dict[int, ValidDocument] = {}
     for number, message in enumerate(messages):
         try:
-            documents[number] = validated(message)
+            documents[number] = validated(message, schema)
         except InvalidMessage as error:
             verdicts[number] = Verdict(Outcome.REJECTED, error.reason, error)
     batch = DocumentBatch(list(documents.values()), [None] * len(documents), 0)
@@ -44,10 +44,10 @@ class _Inserted(NamedTuple):
     """One verdict per document, and by id the contents that were already stored under ids of these documents."""
 
     verdicts: list[Verdict]
-    stored_before: Mapping[str, bytes]
+    stored_before: Mapping[Identity, bytes]
 
 
-def _insert(store: Store, batch: DocumentBatch, ids: Sequence[str]) -> _Inserted:
+def _insert(store: Store, batch: DocumentBatch, ids: Sequence[Identity]) -> _Inserted:
     """No two ids are equal. Where all documents are stored, no statement here is executed once per document."""
     verdicts = store.insert(batch)
     if verdicts.count(STORED) == len(ids):
@@ -56,7 +56,7 @@ def _insert(store: Store, batch: DocumentBatch, ids: Sequence[str]) -> _Inserted
     not_stored = {ids[index]: index for index, verdict in enumerate(verdicts) if verdict.outcome in _NOT_STORED}
     try:
         found = store.fetch(list(not_stored)) if not_stored else ()
-        stored_before = {document["id"]: canonical_json(document) for document in found}
+        stored_before = {identity_of(document): canonical_json(document) for document in found}
     except StorageUnavailable as error:  # the verdicts of the other ids remain valid
         return _Inserted([_deferred(error) if each.outcome in _NOT_STORED else each for each in verdicts], {})
     for identifier, index in not_stored.items():
@@ -65,7 +65,7 @@ def _insert(store: Store, batch: DocumentBatch, ids: Sequence[str]) -> _Inserted
     return _Inserted(verdicts, stored_before)
 
 
-def _compared(document: ValidDocument, identifier: str, stored: bytes) -> Verdict:
+def _compared(document: ValidDocument, identifier: Identity, stored: bytes) -> Verdict:
     if canonical_json(document) == stored:
         return DUPLICATE
     error = InvalidMessage("id_conflict", f"another message is stored under the id {identifier!r}")
@@ -90,7 +90,7 @@ class _FirstOfId(NamedTuple):
     verdict: Verdict
     stored_before: bytes | None
 
-    def verdict_for(self, document: ValidDocument, identifier: str) -> Verdict | None:
+    def verdict_for(self, document: ValidDocument, identifier: Identity) -> Verdict | None:
         """For a later document. None if it has to be inserted separately."""
         if self.verdict.outcome is Outcome.DEFERRED:
             return self.verdict
@@ -101,7 +101,7 @@ class _FirstOfId(NamedTuple):
         return self.verdict if canonical_json(document) == canonical_json(self.document) else None
 
 
-def _save_repeated_ids(store: Store, batch: DocumentBatch, ids: Sequence[str]) -> list[Verdict]:
+def _save_repeated_ids(store: Store, batch: DocumentBatch, ids: Sequence[Identity]) -> list[Verdict]:
     """Inserts the first document of each id, which decides on the later ones, until all have a verdict."""
     verdicts: dict[int, Verdict] = {}
     while undecided := [index for index in range(len(ids)) if index not in verdicts]:
@@ -116,9 +116,9 @@ def _save_repeated_ids(store: Store, batch: DocumentBatch, ids: Sequence[str]) -
 
 
 def _insert_firsts(
-    store: Store, batch: DocumentBatch, ids: Sequence[str], undecided: Sequence[int], *, may_raise: bool
-) -> dict[str, _FirstOfId]:
-    firsts: dict[str, int] = {}
+    store: Store, batch: DocumentBatch, ids: Sequence[Identity], undecided: Sequence[int], *, may_raise: bool
+) -> dict[Identity, _FirstOfId]:
+    firsts: dict[Identity, int] = {}
     for index in undecided:
         firsts.setdefault(ids[index], index)
     try:

@@ -1,7 +1,7 @@
 """A message as the stores keep it: its dates, its position in Kafka, and when two messages are the same."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, NamedTuple
 
@@ -11,9 +11,30 @@ from msgspec import Meta, Struct
 from src.model.errors import InvalidMessage
 from src.model.position import MessagePosition
 from src.model.record import Record, total_bytes
+from src.settings import DocumentSettings
 from src.utils.text import utc_text
 
 Document = Mapping[str, Any]
+Identity = str | int
+"""Of a document: a text, or an integer of 64 bits; 1 and "1" are different."""
+
+
+Path = Sequence[str]
+"""To a field: the names of the objects that it is in, and its own."""
+
+
+class Schema(NamedTuple):
+    """What a store knows of the documents: the field with the identity, and the paths of the dates."""
+
+    identity_field: str
+    dates: Sequence[Path]
+
+    @classmethod
+    def of(cls, settings: DocumentSettings) -> "Schema":
+        return cls(settings.identity_field, [path.split(".") for path in settings.stored_dates])
+
+
+DEFAULT_SCHEMA = Schema.of(DocumentSettings())
 
 
 class SpecifiedMessage(Struct, forbid_unknown_fields=True, gc=False):
@@ -44,8 +65,8 @@ class DocumentBatch(NamedTuple):
     received_at: int
 
     @property
-    def ids(self) -> list[str]:
-        return [each.id if isinstance(each, SpecifiedMessage) else each["id"] for each in self.documents]
+    def ids(self) -> list[Identity]:
+        return [each.id if isinstance(each, SpecifiedMessage) else identity_of(each) for each in self.documents]
 
     @property
     def message_bytes(self) -> int:
@@ -61,6 +82,32 @@ class DocumentBatch(NamedTuple):
     def part(self, indexes: Sequence[int]) -> "DocumentBatch":
         documents, records = self.documents, self.records
         return self._replace(documents=[documents[i] for i in indexes], records=[records[i] for i in indexes])
+
+
+def identity_of(document: Document) -> Identity:
+    """`_id` where the identity is not the field `id`: see `document.id` in the settings."""
+    identity: Identity = document["_id"] if "_id" in document else document["id"]
+    return identity
+
+
+def require_identity(value: object, path: str) -> Identity:
+    """The value, if it can be an identity. Raises InvalidMessage (`invalid_id`)."""
+    if isinstance(value, str) and value:
+        return value
+    if type(value) is int and -(2**63) <= value < 2**63:
+        return value
+    text = f"{path} is {'empty' if value == '' else kind_of(value)} instead of a string or an integer of 64 bits"
+    raise InvalidMessage("invalid_id", text)
+
+
+def kind_of(value: object) -> str:
+    """A value's type in JSON."""
+    return _KINDS.get(type(value), type(value).__name__)
+
+
+def as_identity(value: object) -> Identity:
+    """The identity in a store; any other type, which another program may have stored, becomes text."""
+    return int(value) if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
 def fields_of(document: ValidDocument) -> Document:
@@ -80,11 +127,18 @@ def origin(record: Record, received_at: int) -> dict[str, Any]:
 
 
 KAFKA_DATE_FIELDS = frozenset({"timestamp", "received_at"})
-DATE_FIELDS = frozenset({"created_at", *(f"kafka.{name}" for name in KAFKA_DATE_FIELDS)})
-"""No other field holds a date; text in any other field stays text."""
-
 MAX_EXACT_DATE = len("2023-07-15T12:34:56.789012Z")
 """A longer text of a date may have digits after the microseconds."""
+
+_KINDS = {
+    bool: "a boolean",
+    int: "a number",
+    float: "a number",
+    str: "a string",
+    list: "an array",
+    dict: "an object",
+    type(None): "null",
+}
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
@@ -95,7 +149,7 @@ _FINER_THAN_MICROSECONDS = re.compile(r"(\.\d{6})\d+", re.ASCII)
 class StoredMessage(NamedTuple):
     """The id of a stored document, and the position and timestamp of its message, None if unknown."""
 
-    id: str
+    id: Identity
     position: MessagePosition | None = None
     timestamp: int | None = None
     """In milliseconds since the epoch."""
@@ -108,7 +162,7 @@ class StoredMessage(NamedTuple):
         position = None
         if isinstance(topic, str) and type(partition) is int and type(offset) is int:
             position = MessagePosition(topic, partition, offset)
-        return cls(str(document_id), position, epoch_milliseconds(fields.get("timestamp")))
+        return cls(as_identity(document_id), position, epoch_milliseconds(fields.get("timestamp")))
 
 
 def canonical_json(document: ValidDocument) -> bytes:
@@ -117,29 +171,40 @@ def canonical_json(document: ValidDocument) -> bytes:
     return msgspec.json.encode(dates_as_text(message), order="sorted")
 
 
-def convert_dates(message: Document, convert: Callable[[object], object] | None = None) -> dict[str, Any]:
-    """A copy whose date fields are converted, by default to datetimes. Raises InvalidMessage."""
-    convert = convert or as_date
+def convert_dates(message: Document, paths: Sequence[Path] = DEFAULT_SCHEMA.dates) -> dict[str, Any]:
+    """A copy with datetimes at the paths, as far as they exist, and in the field `kafka`. Raises InvalidMessage."""
     document = dict(message)
-    if "created_at" in document:
-        document["created_at"] = convert(document["created_at"])
+    for path in paths:
+        convert_date(document, path)
     if isinstance(kafka := document.get("kafka"), dict):
         document["kafka"] = {
-            name: convert(value) if name in KAFKA_DATE_FIELDS and value is not None else value
+            name: as_date(value, f"kafka.{name}") if name in KAFKA_DATE_FIELDS and value is not None else value
             for name, value in kafka.items()
         }
     return document
 
 
-def as_date(value: object) -> datetime:
-    """The datetime in UTC, truncated to milliseconds as in MongoDB. Raises InvalidMessage (`invalid_created_at`)."""
+def convert_date(document: dict[str, Any], path: Path) -> None:
+    """In place, if the document has the path; an object in it is replaced by a copy. Raises InvalidMessage."""
+    fields = document
+    for name in path[:-1]:
+        if type(inner := fields.get(name)) is not dict:
+            return
+        fields[name] = fields = dict(inner)
+    if path[-1] in fields:
+        fields[path[-1]] = as_date(fields[path[-1]], ".".join(path))
+
+
+def as_date(value: object, path: str) -> datetime:
+    """The datetime in UTC, truncated to milliseconds as in MongoDB. Raises InvalidMessage (`invalid_` and the path)."""
     try:
         date = value if isinstance(value, datetime) else msgspec.convert(_without_finer_digits(value), datetime)
         if date.tzinfo is None:
-            raise InvalidMessage("invalid_created_at", "a date without its offset from UTC")
+            raise InvalidMessage(f"invalid_{path}", f"{path} is a date without its offset from UTC")
         date = date if date.tzinfo is UTC else date.astimezone(UTC)
     except (msgspec.ValidationError, OverflowError) as error:
-        raise InvalidMessage("invalid_created_at", f"not a date of the years 1 to 9999 in UTC: {error}") from error
+        text = f"{path} is not a date of the years 1 to 9999 in UTC: {error}"
+        raise InvalidMessage(f"invalid_{path}", text) from error
     finer = date.microsecond % 1000
     return date - timedelta(microseconds=finer) if finer else date
 
@@ -149,7 +214,7 @@ def dates_as_text(value: Any) -> Any:
     if isinstance(value, str):
         return value
     if isinstance(value, datetime):
-        return utc_text(value)
+        return utc_text(value.astimezone(UTC))
     if isinstance(value, dict):
         return {name: dates_as_text(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -171,7 +236,7 @@ def _parsed(value: datetime | str) -> datetime:
     """Like `as_date`; faster for a text as `dates_as_text` writes it."""
     if isinstance(value, str) and len(value) == _LENGTH and value.endswith("Z"):
         return msgspec.convert(value, datetime)
-    return as_date(value)
+    return as_date(value, "date")
 
 
 def _date(milliseconds: int) -> datetime:

@@ -63,8 +63,7 @@ def _simple_document(value: bytes) -> ValidDocument | None:
     except (ValueError, RecursionError):
         return None
     ordinary = (
-        type(message.get("id")) is str
-        and message["id"]
+        (type(identity := message.get("id")) is int or (type(identity) is str and identity))
         and type(message.get("name", "")) is str
         and type(message.get("metadata", message)) is dict
         and "_id" not in message
@@ -74,10 +73,13 @@ def _simple_document(value: bytes) -> ValidDocument | None:
 
 
 def _with_date(message: dict[str, Any]) -> ValidDocument | None:
+    """In place."""
     try:
-        return {**message, "created_at": as_date(message["created_at"])} if "created_at" in message else message
+        if "created_at" in message:
+            message["created_at"] = as_date(message["created_at"], "created_at")
     except InvalidMessage:
         return None
+    return message
 
 
 def _simple(levels: int) -> Any:

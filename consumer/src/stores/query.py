@@ -5,21 +5,22 @@ from datetime import UTC, datetime
 from typing import Any
 
 from src.model.errors import ConsumerError, InvalidMessage
-from src.stores.document import DATE_FIELDS, as_date
+from src.stores.document import DEFAULT_SCHEMA, KAFKA_DATE_FIELDS, Schema, as_date
 
 Query = Mapping[str, Any]
 Sort = Sequence[tuple[str, int]]
 
 LOGICAL_OPERATORS = frozenset({"$and", "$or", "$nor"})
+_KAFKA_DATES = [[name] for name in KAFKA_DATE_FIELDS]
 
 
 class UnsupportedQuery(ConsumerError):
     """The store cannot answer this query; the text names the part that it does not support."""
 
 
-def normalized(query: Query) -> dict[str, Any]:
+def normalized(query: Query, schema: Schema = DEFAULT_SCHEMA) -> dict[str, Any]:
     """The query with datetimes in place of text where the field holds a date. Raises UnsupportedQuery."""
-    return {field: _normalized(field, condition) for field, condition in query.items()}
+    return {field: _normalized(field, condition, schema) for field, condition in query.items()}
 
 
 def has_operators(condition: Any) -> bool:
@@ -27,12 +28,14 @@ def has_operators(condition: Any) -> bool:
     return isinstance(condition, Mapping) and str(next(iter(condition), "")).startswith("$")
 
 
-def _normalized(field: str, condition: Any) -> Any:
-    if field.split(".")[0] == "_id":
+def _normalized(field: str, condition: Any, schema: Schema) -> Any:
+    path = field.split(".")
+    if path[0] == "_id" != schema.identity_field:
         raise UnsupportedQuery("use id: _id is not a field of a message")
     if field in LOGICAL_OPERATORS and isinstance(condition, list | tuple):
-        return [normalized(query) for query in condition]
-    return _with_dates(field, condition) if field in DATE_FIELDS else condition
+        return [normalized(query, schema) for query in condition]
+    is_date = path in schema.dates or (path[0] == "kafka" and path[1:] in _KAFKA_DATES)
+    return _with_dates(field, condition) if is_date else condition
 
 
 def _with_dates(field: str, condition: Any) -> Any:
@@ -49,7 +52,7 @@ def _date(field: str, value: str | datetime) -> datetime:
     """A day without a time is its midnight in UTC; a datetime without a zone is in UTC, as in MongoDB."""
     try:
         if isinstance(value, str):
-            return as_date(f"{value}T00:00:00Z" if len(value) == len("2023-07-15") else value)
-        return as_date(value if value.tzinfo else value.replace(tzinfo=UTC))
+            return as_date(f"{value}T00:00:00Z" if len(value) == len("2023-07-15") else value, field)
+        return as_date(value if value.tzinfo else value.replace(tzinfo=UTC), field)
     except InvalidMessage as error:
         raise UnsupportedQuery(f"{field}: {value!r} is not a date") from error

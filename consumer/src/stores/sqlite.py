@@ -3,6 +3,7 @@
 Several processes may write at the same time; each thread has its own connection.
 """
 
+import json
 import logging
 import os
 import sqlite3
@@ -10,17 +11,32 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from src.model.check_result import CheckResult
-from src.model.errors import StorageUnavailable
+from src.model.errors import InvalidMessage, StorageUnavailable
 from src.model.position import MessagePosition
 from src.model.verdict import DUPLICATE_KEY, STORED, Outcome, Verdict
 from src.settings import MongoSettings
-from src.stores.document import Document, DocumentBatch, StoredMessage, convert_dates, dates_as_text, epoch_milliseconds
+from src.stores.document import (
+    DEFAULT_SCHEMA,
+    Document,
+    DocumentBatch,
+    Identity,
+    Schema,
+    StoredMessage,
+    as_date,
+    as_identity,
+    convert_dates,
+    dates_as_text,
+    epoch_milliseconds,
+    identity_of,
+)
 from src.stores.matching import in_order, matcher
 from src.stores.query import Query, Sort
 from src.stores.sqlite_filter import text_or_none, where_clauses
@@ -32,20 +48,28 @@ SCHEME = "sqlite://"
 PAGE = 10_000  # rows of a scan in one call
 BUSY_TIMEOUT = 30.0  # seconds to wait for the lock of another writer
 
-# WITHOUT ROWID would be half as fast with random ids. The columns beside the document are for the indexes and the
-# audit; a column is NULL where the document has no such field, or a value of another type.
-SCHEMA = """
+# WITHOUT ROWID would be half as fast with random ids. `id` has no type: 1 and '1' are different ids. The columns after
+# it are for the indexes and the audit; a column is NULL where the document has no such field, or a value of another
+# type. `dates` has the paths of the texts in the document that are dates; NULL is `created_at`, if it exists.
+CREATE_TABLE = """
 CREATE TABLE IF NOT EXISTS {table} (
-    id TEXT NOT NULL PRIMARY KEY, created_at INTEGER, name TEXT, source TEXT,
-    topic TEXT, "partition" INTEGER, "offset" INTEGER, document TEXT NOT NULL
+    id NOT NULL PRIMARY KEY, created_at INTEGER, name TEXT, source TEXT,
+    topic TEXT, "partition" INTEGER, "offset" INTEGER, document TEXT NOT NULL, dates TEXT
 )
 """
-TABLE_EXISTS = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?"
+COLUMNS = "SELECT name FROM pragma_table_info(?)"
+UPGRADE = (
+    "ALTER TABLE {table} RENAME TO {former}",
+    CREATE_TABLE,
+    "INSERT INTO {table} SELECT *, NULL FROM {former}",
+    "DROP TABLE {former}",
+)
+"""Of a table that was created before its last column existed."""
 INDEXES = {"created_at": "created_at", "name": "name", "source": "source, created_at"}
 CREATE_INDEX = "CREATE INDEX IF NOT EXISTS {index} ON {table} ({columns})"
-INSERT = "INSERT INTO {table} VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING"
-DOCUMENTS = "SELECT document FROM {table}"
-DOCUMENT = "SELECT document FROM {table} WHERE id = ?"
+INSERT = "INSERT INTO {table} VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING"
+DOCUMENTS = "SELECT document, dates FROM {table}"
+DOCUMENT = "SELECT document, dates FROM {table} WHERE id = ?"
 POSITIONS = """
 SELECT id, topic, "partition", "offset", json_extract(document, '$.kafka.timestamp') FROM {table}
 """
@@ -68,7 +92,10 @@ PRIMARY_CODE = 0xFF  # masks the primary error code of an extended one
 class SqliteStore:
     """Implements the Store protocol, with one table for each collection."""
 
-    def __init__(self, settings: MongoSettings, *, busy_timeout: float = BUSY_TIMEOUT) -> None:
+    def __init__(
+        self, settings: MongoSettings, schema: Schema = DEFAULT_SCHEMA, *, busy_timeout: float = BUSY_TIMEOUT
+    ) -> None:
+        self._schema = schema
         self._path = _path(settings.uri.reveal())
         self._collection = settings.collection
         self._busy_timeout = busy_timeout
@@ -84,19 +111,19 @@ class SqliteStore:
             connection.execute("BEGIN IMMEDIATE")
             return [STORED if connection.execute(statement, row).rowcount else ID_TAKEN for row in rows]
 
-    def fetch(self, ids: Sequence[str]) -> list[Document]:
+    def fetch(self, ids: Sequence[Identity]) -> list[Document]:
         statement = self._sql(DOCUMENT)
         with _translated_errors():
             connection = self._connection()
-            return [_document(text) for each in ids for (text,) in connection.execute(statement, (each,))]
+            return [_document(*row) for each in ids for row in connection.execute(statement, (each,))]
 
     def find(self, query: Query, limit: int | None, sort: Sort | None) -> list[Document]:
         matches = matcher(query)
-        clauses, parameters = where_clauses(query)
+        clauses, parameters = where_clauses(query, self._schema.identity_field)
         where = f" WHERE {' AND '.join(clauses)}" if clauses else ""
         with _translated_errors():
             rows = self._connection().execute(self._sql(DOCUMENTS) + where, parameters)
-            return in_order((document for (text,) in rows if matches(document := _document(text))), sort, limit)
+            return in_order((document for row in rows if matches(document := _document(*row))), sort, limit)
 
     def scan(self) -> Iterator[list[StoredMessage]]:
         with _translated_errors():
@@ -162,10 +189,19 @@ class SqliteStore:
     def _prepare(self, connection: sqlite3.Connection) -> None:
         _use_write_ahead_log(connection)
         connection.execute("PRAGMA synchronous = FULL")
-        if not connection.execute(TABLE_EXISTS, (self._collection,)).fetchone():
+        if not self._is_current(connection):
             with connection:
                 connection.execute("BEGIN IMMEDIATE")
-                connection.execute(self._sql(SCHEMA))
+                self._create_table(connection)
+
+    def _is_current(self, connection: sqlite3.Connection) -> bool:
+        return ("dates",) in connection.execute(COLUMNS, (self._collection,))
+
+    def _create_table(self, connection: sqlite3.Connection) -> None:
+        exists = connection.execute(COLUMNS, (self._collection,)).fetchone()
+        statements = UPGRADE if exists and not self._is_current(connection) else (CREATE_TABLE,)
+        for statement in statements:
+            connection.execute(self._sql(statement, former=_quoted(f"{self._collection} (former)")))
 
     def _sql(self, statement: str, **names: str) -> str:
         return statement.format(table=_quoted(self._collection), **names)
@@ -195,26 +231,45 @@ def _quoted(name: str) -> str:
 
 
 def _row(document: Document) -> tuple[Any, ...]:
-    metadata = document.get("metadata")
+    metadata, identity = document.get("metadata"), identity_of(document)
     return (
-        document["id"],
+        identity,
         epoch_milliseconds(document.get("created_at")),
         text_or_none(document.get("name")),
         text_or_none(metadata.get("source")) if isinstance(metadata, dict) else None,
-        *(StoredMessage.of(document["id"], document.get("kafka")).position or (None, None, None)),
-        msgspec.json.encode(convert_dates(document, dates_as_text)).decode(),
+        *(StoredMessage.of(identity, document.get("kafka")).position or (None, None, None)),
+        msgspec.json.encode(dates_as_text(document)).decode(),
+        _paths_of_dates(document),
     )
+
+
+def _paths_of_dates(document: Document) -> str | None:
+    paths = [path for name, value in document.items() if name != "kafka" for path in _dates_in(value, (name,))]
+    usual = [("created_at",)] if "created_at" in document else []
+    return None if paths == usual else json.dumps(paths)
+
+
+def _dates_in(value: object, path: tuple[str | int, ...]) -> Iterator[tuple[str | int, ...]]:
+    if isinstance(value, datetime):
+        yield path
+    elif isinstance(value, dict | list | tuple):
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _dates_in(inner, (*path, key))
 
 
 def _stored_message(identifier: object, topic: Any, partition: Any, offset: Any, timestamp: object) -> StoredMessage:
     position = None if None in (topic, partition, offset) else MessagePosition(topic, partition, offset)
-    return StoredMessage(str(identifier), position, epoch_milliseconds(timestamp))
+    return StoredMessage(as_identity(identifier), position, epoch_milliseconds(timestamp))
 
 
-def _document(text: str) -> Document:
+def _document(text: str, paths: str | None) -> Document:
     try:
-        return convert_dates(msgspec.json.decode(text), lambda date: datetime.fromisoformat(str(date)))
-    except (msgspec.DecodeError, ValueError, TypeError) as error:
+        document = convert_dates(msgspec.json.decode(text), DEFAULT_SCHEMA.dates if paths is None else ())
+        for *parents, last in json.loads(paths or "[]"):
+            fields = reduce(getitem, parents, document)
+            fields[last] = as_date(fields[last], "date")
+        return document
+    except (ValueError, TypeError, LookupError, InvalidMessage) as error:
         raise StorageUnavailable("corrupted", f"SQLite has a document that cannot be decoded: {error}") from error
 
 

@@ -11,17 +11,18 @@ from src.stores.query import Query, has_operators
 
 MAX_PARAMETERS = 900  # of one statement; old versions of SQLite allow 999
 COMPARISONS = {"$eq": "=", "$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
-COLUMNS = {"id": "id", "created_at": "created_at", "name": "name", "metadata.source": "source"}
+COLUMNS = {"created_at": "created_at", "name": "name", "metadata.source": "source"}
 NULL_MAY_MATCH = frozenset({"name", "source"})  # the field may be an array with an element that matches
 
 
-def where_clauses(query: Query) -> tuple[list[str], list[str | int]]:
+def where_clauses(query: Query, identity_field: str) -> tuple[list[str], list[str | int]]:
     """The clauses, and the values of their parameters."""
     clauses, parameters = [], []
+    columns = {identity_field: "id", **COLUMNS}
     for field, condition in query.items():
         conditions = condition.items() if has_operators(condition) else [("$eq", condition)]
-        for operator, operand in conditions if field in COLUMNS else ():
-            clause, values = _clause(COLUMNS[field], operator, operand)
+        for operator, operand in conditions if field in columns else ():
+            clause, values = _clause(columns[field], operator, operand)
             clauses += [clause] if clause else []
             parameters += values
     return clauses, parameters
@@ -46,6 +47,8 @@ def _clause(column: str, operator: str, operand: Any) -> tuple[str, list[str | i
 def _value(column: str, operand: object) -> str | int | None:
     if column == "created_at":
         return epoch_milliseconds(operand) if isinstance(operand, datetime) else None
+    if column == "id" and type(operand) is int:
+        return operand
     return text_or_none(operand)
 
 

@@ -5,17 +5,18 @@ from typing import Protocol
 
 from src.model.check_result import CheckResult
 from src.model.verdict import Verdict
-from src.stores.document import Document, DocumentBatch, StoredMessage
+from src.stores.document import Document, DocumentBatch, Identity, StoredMessage
 from src.stores.query import Query, Sort
 
 
 class Store(Protocol):
-    """Its documents have the structure of messages: `id`, and datetimes where a message has dates."""
+    """Its documents have the structure of messages: `id`, or `_id` where another field is the identity, and datetimes
+    where a message has dates."""
 
     def insert(self, batch: DocumentBatch) -> list[Verdict]:
         """One verdict per document; no two have the same id. Raises StorageUnavailable if the whole call failed."""
 
-    def fetch(self, ids: Sequence[str]) -> Iterable[Document]:
+    def fetch(self, ids: Sequence[Identity]) -> Iterable[Document]:
         """Those that are stored. Raises StorageUnavailable."""
 
     def find(self, query: Query, limit: int | None, sort: Sort | None) -> Iterable[Document]:

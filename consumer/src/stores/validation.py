@@ -8,21 +8,19 @@ from typing import Any
 import msgspec
 
 from src.model.errors import InvalidMessage
-from src.stores.document import KAFKA_DATE_FIELDS, Document, convert_dates
+from src.stores.document import DEFAULT_SCHEMA, Document, Schema, as_date, convert_dates, require_identity
 
 MAX_DEPTH = 100  # levels, including the document itself
 MAX_BSON_BYTES = 16 * 1024 * 1024 - 512  # room for the field `kafka`, which is added later
 MAX_BSON_PER_JSON_BYTE = 16  # a safe upper bound; 7 in practice
 MIN_INT64, MAX_INT64 = -(2**63), 2**63 - 1
 
-_TOP_LEVEL_DATES = frozenset({"created_at"})
 
-
-def validated(message: Mapping[str, Any]) -> Document:
-    """The document to store for a message: a copy, with its dates as UTC datetimes. Raises InvalidMessage."""
-    _check_id(message)
-    document = convert_dates(message)
-    _check_fields(document, 1, _TOP_LEVEL_DATES)
+def validated(message: Mapping[str, Any], schema: Schema = DEFAULT_SCHEMA) -> Document:
+    """The document to store for a message: a copy, with its dates as datetimes. Raises InvalidMessage."""
+    _check_identity(message, schema.identity_field)
+    document = convert_dates(message, schema.dates)
+    _check_fields(document, 1)
     may_be_too_large = len(msgspec.json.encode(document)) * MAX_BSON_PER_JSON_BYTE > MAX_BSON_BYTES
     if may_be_too_large and _size(document) > MAX_BSON_BYTES:
         raise InvalidMessage("document_too_large", f"the document is larger than {MAX_BSON_BYTES} bytes in BSON")
@@ -34,37 +32,35 @@ def require_encodable(value: Any) -> None:
     _check_value(value, 1)
 
 
-def _check_id(message: Mapping[str, Any]) -> None:
-    if "_id" in message:
+def _check_identity(message: Mapping[str, Any], field: str) -> None:
+    if "_id" in message and field != "_id":
         raise InvalidMessage("reserved_field", "_id is reserved: the store uses it for id")
-    if "id" not in message:
-        raise InvalidMessage("missing_id", "the message has no id")
-    if not isinstance(message["id"], str) or not message["id"]:
-        raise InvalidMessage("invalid_id", "id must be a non-empty string")
+    if field not in message:
+        raise InvalidMessage("missing_id", f"the document has no {field}")
+    require_identity(message[field], field)
 
 
-def _check_fields(fields: Mapping[Any, Any], level: int, dates: frozenset[str] = frozenset()) -> None:
+def _check_fields(fields: Mapping[Any, Any], level: int) -> None:
     """Most fields are an ASCII key and an ASCII string. Checking those without a call halves the time."""
     _check_level(level)
     for key, value in fields.items():
         if type(key) is not str or not key.isascii() or "\0" in key:
             _check_key(key)
-        if (type(value) is str and value.isascii()) or (type(value) is datetime and key in dates):
-            continue
-        _check_value(
-            value, level + 1, KAFKA_DATE_FIELDS if key == "kafka" and dates is _TOP_LEVEL_DATES else frozenset()
-        )
+        if type(value) is not str or not value.isascii():
+            _check_value(value, level + 1)
 
 
-def _check_value(value: Any, level: int, dates: frozenset[str] = frozenset()) -> None:
+def _check_value(value: Any, level: int) -> None:
     if isinstance(value, str):
         _check_text(value, "invalid_string")
     elif isinstance(value, dict):
-        _check_fields(value, level, dates)
+        _check_fields(value, level)
     elif isinstance(value, list | tuple):
         _check_level(level)
         for item in value:
             _check_value(item, level + 1)
+    elif isinstance(value, datetime):
+        as_date(value, "date")
     elif value is not None:
         _check_number(value)
 

@@ -2,10 +2,10 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, get_args
+from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin
 
 import msgspec
 
@@ -14,8 +14,9 @@ from src.utils.text import printable
 
 Settings = TypeVar("Settings", bound=msgspec.Struct)
 
-_LOCATED = re.compile(r"^(?P<problem>.*) - at `\$\.?(?P<path>.*)`$", re.DOTALL)
+_LOCATED = re.compile(r"^(?P<problem>.*) - at (`key` in )?`\$\.?(?P<path>.*)`$", re.DOTALL)
 _INJECTED = re.compile(r"^(tcp|udp)://")
+_INDEX = re.compile(r"\[[^\]]*\]")
 
 
 class ConfigurationError(Exception):
@@ -29,6 +30,7 @@ class ConfigurationError(Exception):
 class Variable:
     """An environment variable and the setting that it overrides.
 
+    The text of a list is `a,b`, of a mapping `a=x,b=y`; both may also be JSON.
     A secret one can also be given as NAME_FILE, the path of a file that contains it, and its value is never shown.
     """
 
@@ -126,8 +128,8 @@ def _converted(schema: type[msgspec.Struct], variable: Variable, value: _Value) 
     source, text, file = value
     declared = _type_at(schema, variable.path)
     try:
-        converted = msgspec.convert(text, declared, strict=False, dec_hook=_decode)
-    except msgspec.ValidationError as error:
+        converted = msgspec.convert(_structured(text, declared), declared, strict=False, dec_hook=_decode)
+    except ValueError as error:
         shown = "" if variable.secret else f", found {text!r}"
         hint = (
             f". It looks like what Kubernetes sets for a service named {variable.name.split('_')[0].lower()}:"
@@ -139,6 +141,32 @@ def _converted(schema: type[msgspec.Struct], variable: Variable, value: _Value) 
     if file is None:
         return converted
     return (converted if isinstance(converted, Secret) else Secret(text)).in_file(file)
+
+
+def _structured(text: str, declared: Any) -> Any:
+    """The items of a list or a mapping. Raises ValueError."""
+    kind = get_origin(declared)
+    if kind not in (tuple, dict):
+        return text
+    if text.startswith(("[", "{")):
+        return _from_json(text)
+    items = [item.strip() for item in text.split(",") if item.strip()]
+    return items if kind is tuple else _mapping(items)
+
+
+def _from_json(text: str) -> Any:
+    try:
+        return json.loads(text, object_pairs_hook=_without_duplicates)
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else error
+        raise ValueError(f"Expected JSON after `{text[0]}`: {reason}") from error
+
+
+def _mapping(items: Sequence[str]) -> dict[str, str]:
+    pairs = [item.partition("=") for item in items]
+    if not all(separator for _, separator, _ in pairs):
+        raise ValueError("Expected name=value, or several of them with commas")
+    return _without_duplicates([(name.strip(), value.strip()) for name, _, value in pairs])
 
 
 def _type_at(schema: Any, path: Sequence[str]) -> Any:
@@ -168,7 +196,7 @@ def _located(problem: str, schema: type[msgspec.Struct], tree: Mapping[str, Any]
     located = _LOCATED.match(problem)
     if located is None:
         return problem
-    path = located["path"].split(".")
+    path = _INDEX.sub("", located["path"]).split(".")
     value = _value_at(tree, path)
     declared = _type_at(schema, path)
     shown = f", found {value!r}" if value is not None and _is_plain(declared) else ""
@@ -176,11 +204,24 @@ def _located(problem: str, schema: type[msgspec.Struct], tree: Mapping[str, Any]
 
 
 def _described(problem: str, declared: Any) -> str:
-    """A regular expression is no explanation: the description of the type is shown in its place."""
+    """A regular expression is no explanation: the description of the type is shown in its place; and all choices."""
+    if "Invalid enum value" in problem:
+        return f"{problem.partition(' - at ')[0]}; use one of {', '.join(_choices(declared))}"
     if "matching regex" not in problem:
         return problem
-    descriptions = [meta.description for meta in get_args(declared) if isinstance(meta, msgspec.Meta)]
+    descriptions = [part.description for part in _parts(declared) if isinstance(part, msgspec.Meta)]
     return next((f"Expected {text}" for text in descriptions if text), problem)
+
+
+def _choices(declared: Any) -> list[str]:
+    return [str(value) for part in _parts(declared) if get_origin(part) is Literal for value in get_args(part)]
+
+
+def _parts(declared: Any) -> Iterator[Any]:
+    """The type, and those that it consists of."""
+    yield declared
+    for part in get_args(declared):
+        yield from _parts(part)
 
 
 def _is_plain(declared: Any) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 from src.consumer import DeadLetters, Storage
 from src.model.record import Rejection
 from src.model.verdict import Verdict
-from src.stores.document import DocumentBatch
+from src.stores.document import Document, DocumentBatch, ValidDocument
 
 STORING, STORED, DEAD_LETTERED = "storing", "stored", "dead-lettered"
 
@@ -48,6 +48,9 @@ class CrashingStorage:
         if crash:
             kill()
         return verdicts
+
+    def validated(self, document: Document) -> ValidDocument:
+        return self._storage.validated(document)
 
     def save(self, data: Mapping[str, Any]) -> bool:
         return self._storage.save(data)

@@ -11,7 +11,16 @@ from bson.raw_bson import RawBSONDocument
 from msgspec import Struct
 
 from src.model.record import Record
-from src.stores.document import EARLIEST, LATEST, DocumentBatch, SpecifiedMessage, fields_of, origin
+from src.stores.document import (
+    EARLIEST,
+    LATEST,
+    DocumentBatch,
+    SpecifiedMessage,
+    as_identity,
+    fields_of,
+    identity_of,
+    origin,
+)
 from src.stores.query import LOGICAL_OPERATORS, Query, Sort
 
 _MAX_INT32 = 2**31 - 1
@@ -74,23 +83,28 @@ def _head(record: Record, tail: int) -> bytes:
 
 
 def _to_mongo(fields: Mapping[str, Any], origin: EncodedObject | None) -> dict[str, Any]:
-    document = {"_id": fields["id"], **fields}
-    del document["id"]
+    document = {"_id": identity_of(fields), **fields}
+    if "_id" not in fields:
+        del document["id"]
     return document if origin is None else {**document, "kafka": origin}
 
 
-def from_mongo(raw: RawBSONDocument) -> dict[str, Any]:
+def from_mongo(raw: RawBSONDocument, identity_field: str) -> dict[str, Any]:
     document = plain(raw)
-    document.pop("id", None)  # written by another program: the id of a message is its `_id`
-    return {"id": str(document.pop("_id")), **document}
+    identity = as_identity(document.pop("_id"))
+    document.pop(identity_field, None)  # `id`, written by another program: the id of a message is its `_id`
+    return {identity_field: identity, **document}
 
 
-def query_to_mongo(query: Query) -> dict[str, Any]:
-    return {_field(field): _condition(field, condition) for field, condition in query.items()}
+def query_to_mongo(query: Query, identity_field: str) -> dict[str, Any]:
+    return {
+        _field(field, identity_field): _condition(field, condition, identity_field)
+        for field, condition in query.items()
+    }
 
 
-def sort_to_mongo(sort: Sort) -> list[tuple[str, int]]:
-    return [(_field(field), direction) for field, direction in sort]
+def sort_to_mongo(sort: Sort, identity_field: str) -> list[tuple[str, int]]:
+    return [(_field(field, identity_field), direction) for field, direction in sort]
 
 
 def plain(value: Any) -> Any:
@@ -106,13 +120,13 @@ def plain(value: Any) -> Any:
     return _distant_date(int(value)) if isinstance(value, DatetimeMS) else str(value)
 
 
-def _field(name: str) -> str:
-    return "_id" if name == "id" else name
+def _field(name: str, identity_field: str) -> str:
+    return "_id" if name == identity_field else name
 
 
-def _condition(field: str, condition: Any) -> Any:
+def _condition(field: str, condition: Any, identity_field: str) -> Any:
     if field in LOGICAL_OPERATORS and isinstance(condition, list):
-        return [query_to_mongo(query) for query in condition]
+        return [query_to_mongo(query, identity_field) for query in condition]
     return condition
 
 

@@ -8,7 +8,7 @@ from bson import Int64, decode_all
 from bson.codec_options import CodecOptions, DatetimeConversion
 
 from src.model.position import MessagePosition
-from src.stores.document import StoredMessage
+from src.stores.document import StoredMessage, as_identity
 from src.stores.mongo.client import READABLE
 from src.stores.mongo.documents import plain
 
@@ -16,6 +16,7 @@ _FAST: CodecOptions[Any] = CodecOptions(
     unicode_decode_error_handler="replace", datetime_conversion=DatetimeConversion.DATETIME_AUTO
 )
 _INTEGERS = (int, Int64)
+_IDENTITIES = (str, *_INTEGERS)
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001
 _MILLISECOND = timedelta(milliseconds=1)
 
@@ -35,10 +36,10 @@ def scanned(batch: bytes) -> list[StoredMessage]:
 def _message(document: Mapping[str, Any]) -> StoredMessage | None:
     """None unless every field has the type that the consumer writes."""
     identifier, kafka = document["_id"], document.get("kafka")
-    if type(identifier) is not str or type(kafka) is not dict:
+    if type(identifier) not in _IDENTITIES or type(kafka) is not dict:
         return None
     topic, partition, offset, date = (kafka.get(field) for field in ("topic", "partition", "offset", "timestamp"))
     if type(topic) is str and type(partition) is int and type(offset) in _INTEGERS and type(date) is datetime:
         position = MessagePosition(topic, partition, int(cast(int, offset)))
-        return StoredMessage(identifier, position, (date - _EPOCH) // _MILLISECOND)
+        return StoredMessage(as_identity(identifier), position, (date - _EPOCH) // _MILLISECOND)
     return None

@@ -15,7 +15,7 @@ from src.model.check_result import CheckResult
 from src.model.errors import StorageUnavailable
 from src.model.verdict import Outcome, Verdict
 from src.settings import MongoSettings
-from src.stores.document import Document, DocumentBatch, StoredMessage
+from src.stores.document import DEFAULT_SCHEMA, Document, DocumentBatch, Identity, Schema, StoredMessage
 from src.stores.mongo.check import check
 from src.stores.mongo.client import RESPONSE, open_collection
 from src.stores.mongo.documents import from_mongo, query_to_mongo, sort_to_mongo, to_mongo
@@ -45,8 +45,15 @@ PAGE = 10_000  # documents of a scan in one call
 class MongoStore:
     """Implements the Store protocol."""
 
-    def __init__(self, settings: MongoSettings, *, collection: Collection[Any] | None = None) -> None:
+    def __init__(
+        self,
+        settings: MongoSettings,
+        schema: Schema = DEFAULT_SCHEMA,
+        *,
+        collection: Collection[Any] | None = None,
+    ) -> None:
         self._settings = settings
+        self._identity_field = schema.identity_field
         self._uri = settings.uri.reveal()
         self._next_send = self._insert_command
         self._use(open_collection(settings) if collection is None else collection)
@@ -57,21 +64,23 @@ class MongoStore:
         with self._reconnecting():
             return self._insert(to_mongo(batch))
 
-    def fetch(self, ids: Sequence[str]) -> list[Document]:
+    def fetch(self, ids: Sequence[Identity]) -> list[Document]:
         """From the primary: it is the primary that reported the ids as taken."""
         with translated_errors():
             try:
-                return [from_mongo(raw) for raw in self._primary.find({"_id": {"$in": list(ids)}}, {"kafka": 0})]
+                found = self._primary.find({"_id": {"$in": list(ids)}}, {"kafka": 0})
+                return [from_mongo(raw, self._identity_field) for raw in found]
             except DocumentTooLarge:  # the query itself, with ids of several megabytes
                 middle = len(ids) // 2
                 return [*self.fetch(ids[:middle]), *self.fetch(ids[middle:])]
 
     def find(self, query: Query, limit: int | None, sort: Sort | None) -> list[Document]:
-        order = sort_to_mongo(sort or ())
+        order = sort_to_mongo(sort or (), self._identity_field)
+        filter_ = query_to_mongo(query, self._identity_field)
         with translated_errors():
             try:
-                found = self.collection.find(query_to_mongo(query), limit=limit or 0, sort=order)
-                return [from_mongo(raw) for raw in found]
+                found = self.collection.find(filter_, limit=limit or 0, sort=order)
+                return [from_mongo(raw, self._identity_field) for raw in found]
             except BSONError as error:
                 raise UnsupportedQuery(f"the query cannot be encoded for MongoDB: {error}") from error
             except OperationFailure as error:
