@@ -22,7 +22,7 @@ fail() {
 # is the interpreter to create the environment with.
 use_dev_environment() {
   ensure_venv "$root/.venv" "$root/requirements-dev.lock" \
-    "$root"/{producer,consumer}/requirements-dev.txt "$root/scripts/local/requirements.txt"
+    "$root"/{producer,consumer}/requirements-dev.txt "$root"/{scripts/local,tests}/requirements.txt
 }
 
 use_local_environment() {

@@ -24,7 +24,7 @@ END
 
 # for_each_lock COMMAND...: runs COMMAND LOCK REQUIREMENTS... for each lock file. The first constrains the others.
 for_each_lock() {
-  "$@" requirements-dev.lock {producer,consumer}/requirements-dev.txt scripts/local/requirements.txt
+  "$@" requirements-dev.lock {producer,consumer}/requirements-dev.txt {scripts/local,tests}/requirements.txt
   "$@" producer/requirements.lock producer/requirements.txt
   "$@" consumer/requirements.lock consumer/requirements.txt
   "$@" scripts/local/requirements.lock scripts/local/requirements.txt
