@@ -56,7 +56,7 @@ case "${1:-}" in
   *) fail "unknown option $1; see --help" ;;
 esac
 
-use_dev_environment
+ensure_venv "$root/.venv" "$root/requirements-dev.lock" # not its requirements: they may name a new package
 index="${PIP_INDEX_URL:-$("$PYTHON" -m pip config get global.index-url 2> /dev/null || true)}"
 [[ -z "$index" ]] || export UV_DEFAULT_INDEX="${UV_DEFAULT_INDEX:-$index}"
 for_each_lock compile

@@ -127,7 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="packages")
     parser.add_argument("command", choices=("check-lock", "install"))
     parser.add_argument("lock", type=Path)
-    parser.add_argument("requirements", type=Path, nargs="+")
+    parser.add_argument("requirements", type=Path, nargs="*")
     options = parser.parse_args(arguments)
     if options.command == "check-lock":
         problems = list(check_lock(options.lock, options.requirements))
