@@ -319,7 +319,7 @@ def _settings_from(path: Path, log: TextIO | None = None) -> Settings:
 def _check(path: Path) -> int:
     settings = _settings_from(path, sys.stderr)
     logging.getLogger("librdkafka").setLevel(logging.CRITICAL)  # its errors are in the results
-    return check(settings, path)
+    return check(settings, path, environ=os.environ)
 
 
 def _run(path: Path, stop: Event) -> int:

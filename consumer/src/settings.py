@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from src.utils.config import Variable, load
 from src.utils.secret import MASK, ClientSettings, Secret
+from src.utils.settings_check import require_files
 
 VERSION = "1.0.0"
 DEFAULT_FILE = Path(__file__).resolve().parent.parent / "config" / "config.json"
@@ -284,6 +285,7 @@ VARIABLES = (
 def load_settings(path: Path, environ: Mapping[str, str]) -> Settings:
     """The file's settings, overridden by the environment, with paths resolved. Raises ConfigurationError."""
     settings = load(Settings, path, VARIABLES, environ)
+    require_files(settings.kafka.client)
     folder = path.absolute().parent.parent / settings.document.transforms_folder
     return replace(settings, document=replace(settings.document, transforms_folder=str(folder)))
 

@@ -3,10 +3,13 @@
 import os
 import signal
 import socket
+import socketserver
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 from time import monotonic
 
 import pytest
@@ -14,6 +17,7 @@ from confluent_kafka import KafkaError
 
 from local.broker import EmbeddedBroker
 from src.check import check
+from src.consumer import main
 from src.settings import Settings
 from src.utils.config import ConfigurationError, parse
 
@@ -33,6 +37,17 @@ def run_check(tmp_path: Path, capsys: pytest.CaptureFixture[str], **kafka: objec
     return check(settings, Path("config.json"), timeout=1.0), capsys.readouterr().out
 
 
+@contextmanager
+def server_that_closes_every_connection() -> Iterator[str]:
+    """What a listener with TLS does to a client without."""
+    with socketserver.TCPServer(("127.0.0.1", 0), socketserver.BaseRequestHandler) as server:
+        thread = Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
+
+
 def test_a_complete_system_passes(broker: EmbeddedBroker, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, table = run_check(tmp_path, capsys, bootstrap_servers=broker.address)
 
@@ -47,6 +62,44 @@ def test_an_unreachable_broker_is_named(tmp_path: Path, capsys: pytest.CaptureFi
     assert code == 2
     assert "FAIL  broker" in table
     assert "127.0.0.1:1 is unreachable" in table
+
+
+def test_the_last_error_of_the_client_is_shown(
+    broker: EmbeddedBroker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    client = {"security.protocol": "ssl"}
+
+    code, table = run_check(tmp_path, capsys, bootstrap_servers=broker.address, client=client)
+
+    assert code == 2
+    assert "SSL_HANDSHAKE" in table
+    assert "brokers are down" not in table
+
+
+def test_a_broker_that_closes_the_connection_may_require_tls(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with server_that_closes_every_connection() as address:
+        code, table = run_check(tmp_path, capsys, bootstrap_servers=address)
+
+    assert code == 2
+    assert "if the brokers require TLS or SASL, set KAFKA_SECURITY_PROTOCOL" in table
+
+
+def test_warnings_fail_no_check(
+    broker: EmbeddedBroker, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", broker.address)
+    monkeypatch.setenv("MONGODB_URI", f"sqlite:///{tmp_path}/store.db")
+    monkeypatch.setenv("KAFKA_SASL_USERNAME", "me")
+    monkeypatch.setenv("MONGO_URI", "mongodb://mongodb.example")
+
+    code = main(["--check"])
+
+    table = capsys.readouterr().out
+    assert code == 0
+    assert "warn  settings                 no effect: sasl.username" in table
+    assert "warn  settings                 the variable MONGO_URI is not read; did you mean MONGODB_URI?" in table
 
 
 def test_a_missing_topic_is_named(broker: EmbeddedBroker, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from src.model.check_result import CheckResult
 from src.model.errors import StorageUnavailable
 from src.model.verdict import DUPLICATE, STORED, Outcome
 from src.settings import MongoSettings, StoreUri
@@ -131,7 +132,8 @@ def test_writes_are_synced_and_do_not_block_readers(storage: DataStorage, path: 
     connection.close()
 
     assert mode == ("wal",)
-    assert ("durability", True, "synced to the disk before a message counts as stored") in storage.check()
+    text = "synced to the disk before a message counts as stored"
+    assert CheckResult("durability", True, text) in storage.check()
 
 
 def test_indexes_are_created(storage: DataStorage, path: Path) -> None:

@@ -6,7 +6,7 @@ Creates the undelivered folder where it does not exist: nothing else proves that
 import logging
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from threading import Event
@@ -17,9 +17,10 @@ from confluent_kafka.admin import AclOperation, AdminClient, TopicDescription, T
 
 from src.kafka.publisher import error_text
 from src.kafka.statistics import ClusterStatistics
-from src.settings import KafkaSettings, Settings
+from src.settings import VARIABLES, KafkaSettings, Settings
 from src.undelivered.folder import check_writable
 from src.utils.config import ConfigurationError
+from src.utils.settings_check import warnings_about
 
 METADATA_TIMEOUT = 5.0  # seconds
 RETRY_INTERVAL = 0.2
@@ -30,21 +31,32 @@ NewAdmin = Callable[[dict[str, Any]], AdminClient]
 
 
 class CheckResult(NamedTuple):
+    """A warning has passed, and is shown as one."""
+
     subject: str
     passed: bool
     detail: str
+    warning: bool = False
+
+    @property
+    def label(self) -> str:
+        return ("warn" if self.warning else "ok") if self.passed else "FAIL"
 
 
-def check(settings: Settings, file: Path, admin: NewAdmin = AdminClient) -> int:
+def check(
+    settings: Settings, file: Path, admin: NewAdmin = AdminClient, environ: Mapping[str, str] | None = None
+) -> int:
     """Print a table of results; returns 0 if all checks passed, else 2."""
+    warnings = warnings_about(VARIABLES, settings.kafka.client, environ or {})
     results = [
         CheckResult("settings", True, f"{file} and the environment are valid"),
+        *(CheckResult("settings", True, text, warning=True) for text in warnings),
         _folder(Path(settings.producer.undelivered_dir)),
         *_kafka(settings.kafka, admin),
     ]
     width = max(len(result.subject) for result in results)
-    for subject, passed, detail in results:
-        print(f"{'ok  ' if passed else 'FAIL'}  {subject:<{width}}  {detail}")
+    for result in results:
+        print(f"{result.label:<4}  {result.subject:<{width}}  {result.detail}")
     return 0 if all(result.passed for result in results) else 2
 
 
@@ -60,6 +72,8 @@ def _kafka(settings: KafkaSettings, admin: NewAdmin) -> Iterator[CheckResult]:
     statistics = ClusterStatistics(settings.servers, settings.topic)
 
     def on_error(error: KafkaError) -> None:
+        if error.code() == KafkaError._ALL_BROKERS_DOWN:  # gives no reason
+            return
         statistics.record_error(error.str(), unresolved=error.code() == KafkaError._RESOLVE)
 
     try:
@@ -70,8 +84,9 @@ def _kafka(settings: KafkaSettings, admin: NewAdmin) -> Iterator[CheckResult]:
         return
     try:
         metadata = client.list_topics(timeout=METADATA_TIMEOUT)
-    except KafkaException:
-        client.poll(0)
+    except KafkaException as error:
+        statistics.record_error(f"{error_text(error)}; if the brokers require TLS or SASL, set KAFKA_SECURITY_PROTOCOL")
+        client.poll(0)  # serves `on_error`: what the client has reported says more
         yield CheckResult("broker", False, statistics.unavailable_reason or "")
         return
     yield CheckResult("broker", True, f"{settings.servers} is reachable")

@@ -223,7 +223,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _main(options: argparse.Namespace) -> int:
     if options.check:
         with ended_by_signals():
-            return check(_load_settings(options.config, sys.stderr), options.config)
+            return check(_load_settings(options.config, sys.stderr), options.config, environ=os.environ)
     stop = Event()
     try:
         with stopping_on_signals(stop):

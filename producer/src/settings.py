@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from src.utils.config import Variable, load
 from src.utils.secret import ClientSettings
+from src.utils.settings_check import require_files
 
 VERSION = "1.0.0"
 DEFAULT_FILE = Path(__file__).resolve().parent.parent / "config" / "config.json"
@@ -146,6 +147,7 @@ VARIABLES = (
 def load_settings(path: Path, environ: Mapping[str, str]) -> Settings:
     """The file's settings, overridden by the environment, with paths resolved. Raises ConfigurationError."""
     settings = load(Settings, path, VARIABLES, environ)
+    require_files(settings.kafka.client)
     folder = path.absolute().parent.parent / settings.producer.undelivered_dir
     return replace(settings, producer=replace(settings.producer, undelivered_dir=str(folder)))
 

@@ -1,9 +1,12 @@
 """`--check` reports what is missing, and sends nothing."""
 
 import socket
-from collections.abc import Sequence
+import socketserver
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 from types import SimpleNamespace
 from typing import Any
 
@@ -38,6 +41,17 @@ class UnauthorizedAdmin:
 def settings(folder: Path, servers: str, topic: str = "data-topic", **client: str) -> Settings:
     kafka = {"bootstrap_servers": servers, "topic": topic, "client": client}
     return parse(Settings, {"kafka": kafka, "producer": {"undelivered_dir": str(folder)}})
+
+
+@contextmanager
+def server_that_closes_every_connection() -> Iterator[str]:
+    """What a listener with TLS does to a client without."""
+    with socketserver.TCPServer(("127.0.0.1", 0), socketserver.BaseRequestHandler) as server:
+        thread = Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
 
 
 def test_all_checks_pass_and_it_exits_0(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -133,3 +147,40 @@ def test_every_failed_check_is_printed(
     assert exit_code == 2
     assert "no.such.key" in printed
     assert "/dev/null/x" in printed
+
+
+def test_the_last_error_of_the_client_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with EmbeddedBroker({"data-topic": 1}) as broker:
+        client = {"security.protocol": "ssl"}
+        exit_code = check(settings(tmp_path, broker.address, **client), Path("config.json"))
+
+    printed = capsys.readouterr().out
+    assert exit_code == 2
+    assert "SSL_HANDSHAKE" in printed
+    assert "brokers are down" not in printed
+
+
+def test_a_broker_that_closes_the_connection_may_require_tls(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with server_that_closes_every_connection() as address:
+        exit_code = check(settings(tmp_path, address), Path("config.json"))
+
+    assert exit_code == 2
+    assert "if the brokers require TLS or SASL, set KAFKA_SECURITY_PROTOCOL" in capsys.readouterr().out
+
+
+def test_warnings_fail_no_check(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PRODUCER_UNDELIVERED_DIR", str(tmp_path))
+    monkeypatch.setenv("KAFKA_SASL_USERNAME", "me")
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVER", "kafka.example:9092")
+    with EmbeddedBroker({"data-topic": 1}) as broker:
+        monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", broker.address)
+        exit_code = main(["--check"])
+
+    printed = capsys.readouterr().out
+    assert exit_code == 0
+    assert "warn  settings            no effect: sasl.username" in printed
+    assert "warn  settings            the variable KAFKA_BOOTSTRAP_SERVER is not read" in printed

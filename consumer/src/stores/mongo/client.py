@@ -1,6 +1,7 @@
 """The connection to MongoDB, and the write concern."""
 
 import logging
+import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -76,15 +77,15 @@ def _warnings_as_errors() -> Iterator[None]:
 
 
 def _invalid_option(uri: StoreUri) -> str | None:
-    """The first option that pymongo rejects, and why. Its value is not shown."""
+    """The first option that pymongo rejects, and why. Its value is shown only if it is the path of a file."""
     for option in urlsplit(str(uri)).query.split("&"):
         name = option.partition("=")[0]
         try:
             if option and MASK not in option:
                 with _warnings_as_errors():
                     parse_uri(f"mongodb://localhost/?{option}")
-        except OSError:
-            return f"the file of the option {name} is not readable"
+        except OSError as error:
+            return f"cannot read {option}: {os.strerror(error.errno or 0)}"
         except (PyMongoError, ValueError, TypeError, UserWarning) as error:
             unknown = str(error).startswith("Unknown option")
             return f"unknown option {name}" if unknown else f"the value of the option {name} is invalid"
