@@ -18,7 +18,7 @@ with Ledger("t") as _ledger:
 def test_notes_explain_the_limits_of_the_numbers() -> None:
     progress = Progress({0: 5, 1: 2, 2: None}, {0: OffsetRange(0, 3), 1: OffsetRange(7, 9), 2: OffsetRange(4, 9)})
 
-    texts = list(notes(progress, {0: OffsetRange(3, 9)}, in_memory=True))
+    texts = list(notes(progress, NOTHING, {0: OffsetRange(3, 9)}, in_memory=True))
 
     assert texts == [
         "partition 0 ends at 3, before the group's committed offset 5: was the topic recreated?",

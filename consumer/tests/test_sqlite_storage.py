@@ -65,7 +65,12 @@ def test_a_file_that_an_older_version_has_written_is_upgraded(path: Path) -> Non
             ' topic TEXT, "partition" INTEGER, "offset" INTEGER, document TEXT NOT NULL)'
         )
         connection.execute("CREATE INDEX messages_name ON messages (name)")
-        row = ("1", 0, "item", None, "t", 0, 7, json.dumps({"id": "1", "created_at": "1970-01-01T00:00:00.000Z"}))
+        document = {
+            "id": "1",
+            "created_at": "1970-01-01T00:00:00.000Z",
+            "kafka": {"topic": "t", "partition": 0, "offset": 7},
+        }
+        row = ("1", 0, "item", None, "t", 0, 7, json.dumps(document))
         connection.execute("INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
     connection.close()
 

@@ -6,11 +6,14 @@ from contextlib import closing
 from threading import Event
 from typing import TypeVar
 
+from src.audit.content import contents
 from src.audit.ledger import DeadLetteredMessage, Expiry, Ledger
 from src.audit.progress import Progress
 from src.audit.report import Report, deleted_by_retention, notes
+from src.data_processor import DataProcessor
 from src.dead_letters.dead_letter import original_position, original_timestamp, read_replay_marker
-from src.kafka.topic_reader import OffsetRange, TopicReader, TopicValue, number_of_offsets
+from src.kafka.topic_reader import OffsetRange, TopicReader, number_of_offsets
+from src.model.record import Record
 from src.settings import Settings
 from src.storage import DataStorage
 from src.utils.progress import ProgressLine
@@ -36,6 +39,7 @@ class Audit:
         reader: TopicReader,
         storage: DataStorage,
         *,
+        processor: DataProcessor | None = None,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
         pause: Callable[[float], object] = _pause,
@@ -45,6 +49,7 @@ class Audit:
         self._topic = settings.kafka.topic
         self._reader = reader
         self._storage = storage
+        self._processor = processor or DataProcessor(settings.document)
         self._clock = clock
         self._now = now
         self._pause = pause
@@ -62,7 +67,8 @@ class Audit:
         with Ledger(self._topic) as ledger:
             progress = self._progress()
             for batch in self._read("topic", progress.settled):
-                ledger.add_produced(batch)
+                found = contents(self._processor, self._storage.validated, batch)
+                ledger.add_produced(zip(batch, found, strict=True))
             pending = sum(map(len, self._read("pending messages", progress.pending)))
             expired_offsets = deleted_by_retention(self._offset_ranges(self._topic))
             dead_letters = self._offset_ranges(self._settings.kafka.dead_letter_topic)
@@ -70,7 +76,7 @@ class Audit:
             for page in self._tracked("store", self._storage.scan()):
                 ledger.add_stored(page)
             findings = ledger.findings(self._expiry())
-            remarks = notes(progress, dead_letters, in_memory=ledger.in_memory)
+            remarks = notes(progress, findings, dead_letters, in_memory=ledger.in_memory)
             return Report(self._settings, findings, pending, expired_offsets, tuple(remarks))
 
     def _progress(self) -> Progress:
@@ -98,8 +104,8 @@ class Audit:
                     record.position, original_position(record.headers), original_timestamp(record.headers)
                 )
 
-    def _read(self, task: str, ranges: Mapping[int, OffsetRange]) -> Iterator[list[TopicValue]]:
-        return self._tracked(task, self._reader.read_values(self._topic, ranges), number_of_offsets(ranges))
+    def _read(self, task: str, ranges: Mapping[int, OffsetRange]) -> Iterator[list[Record]]:
+        return self._tracked(task, self._reader.read_batches(self._topic, ranges), number_of_offsets(ranges))
 
     def _tracked(self, task: str, pages: Iterable[list[Item]], total: int | None = None) -> Iterator[list[Item]]:
         """The pages, each of which is done when the next one is asked for."""

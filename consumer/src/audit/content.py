@@ -1,37 +1,47 @@
-"""The id of a message, and a hash that is equal for messages that the store considers equal."""
+"""What the audit compares of messages: ids, and hashes that are equal for messages that the store considers equal."""
 
-import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import msgspec
 
-from src.model.errors import InvalidMessage
-from src.stores.document import Identity, canonical_json, convert_dates
+from src.data_processor import DataProcessor
+from src.model.record import Record
+from src.stores.document import Document, Identity, SpecifiedMessage, ValidDocument, identity_of
 
-_SPEC_DATE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+Content = tuple[Identity | None, int | None]
+"""The id of a message, and a 64-bit hash of its document, which is valid in this process only."""
 
-_decode = msgspec.json.Decoder(dict[str, Any]).decode
+SKIPPED: Content = None, None
+INVALID: Content = None, 0
+
 _encode = msgspec.json.Encoder(order="sorted").encode
 
 
-def id_and_hash(value: bytes | None) -> tuple[Identity | None, int]:
-    """The id of a message, if it has one, and a 64-bit hash of its content, which is valid in this process only."""
-    data = value or b""
-    try:
-        message = _decode(data)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError):
-        return None, hash(data)
-    identifier = message.get("id")
-    return identifier if type(identifier) in (str, int) else None, hash(_canonical(message) or data)
+def contents(
+    processor: DataProcessor, validated: Callable[[Document], Document], records: Sequence[Record]
+) -> list[Content]:
+    """Of the documents that the consumer makes of these records."""
+    return [
+        _other_content(processor, validated, record) if document is None else _content(document)
+        for record, document in zip(records, _ordinary(processor, records), strict=True)
+    ]
 
 
-def _canonical(message: Mapping[str, Any]) -> bytes | None:
-    """What the store compares; None if it cannot hold the message. Not parsing the usual dates is 20 times faster."""
-    created_at = message.get("created_at")
+def _ordinary(processor: DataProcessor, records: Sequence[Record]) -> list[ValidDocument | None]:
     try:
-        if created_at is None or (isinstance(created_at, str) and _SPEC_DATE.fullmatch(created_at)):
-            return _encode(message)
-        return canonical_json(convert_dates(message))
-    except (msgspec.MsgspecError, InvalidMessage, UnicodeError, OverflowError, RecursionError):
-        return None
+        return processor.process_ordinary(records)
+    except Exception:  # noqa: BLE001 - as in the consumer, each is then processed separately
+        return [None] * len(records)
+
+
+def _other_content(processor: DataProcessor, validated: Callable[[Document], Document], record: Record) -> Content:
+    try:
+        document = processor.process(record)
+        return SKIPPED if document is None else _content(validated(document))
+    except Exception:  # noqa: BLE001 - whatever it is, the consumer dead-letters the message
+        return INVALID
+
+
+def _content(document: ValidDocument) -> Content:
+    identity = document.id if isinstance(document, SpecifiedMessage) else identity_of(document)
+    return identity, hash(_encode(document))

@@ -19,19 +19,22 @@ class Example(NamedTuple):
 
 @dataclass(frozen=True)
 class Findings:
-    """Every committed message is either stored, a duplicate, dead-lettered, expired or lost.
+    """Every committed message is either stored, a duplicate, dead-lettered, skipped, expired or lost.
 
     `twice` and `repeated` count messages too: some of these, and others that retention has deleted from the topic.
+    `other_ids` are documents whose messages have other ids now, or none.
     """
 
     produced: int
     stored: int
     duplicates: int
     dead_lettered: int
+    skipped: int
     expired: int
     lost: int
     twice: int
     repeated: int
+    other_ids: int
     foreign_documents: int
     foreign_dead_letters: int
     lost_first: tuple[Example, ...] = ()

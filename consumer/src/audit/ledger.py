@@ -1,8 +1,8 @@
 """Records the produced, dead-lettered and stored messages, and compares them. Uses neither Kafka nor the store.
 
 The ledger is a private SQLite database in a temporary file, so that memory use does not depend on the size of the
-topic. Almost every message has one document, which is equal, and is compared in memory, one range of positions at a
-time. What remains, and everything with the same ids, is copied into tables, for the queries.
+topic. Almost every message has one document, with its id, or is skipped, and is compared in memory, one range of
+positions at a time. What remains, and everything with the same ids, is copied into tables, for the queries.
 """
 
 import sqlite3
@@ -12,11 +12,12 @@ from contextlib import contextmanager
 from typing import NamedTuple, Self, TypeGuard
 
 from src.audit import queries
-from src.audit.content import id_and_hash
+from src.audit.content import Content
 from src.audit.findings import MAX_EXAMPLES, Example, Findings
 from src.audit.pages import Key, Pages, PositionRange
 from src.model.errors import ConsumerError
 from src.model.position import MessagePosition
+from src.model.record import Record
 from src.stores.document import StoredMessage
 
 _PARTITION_SHIFT = 47  # a position is one integer, SQLite's row key: 2^47 offsets in each of 2^16 partitions
@@ -24,8 +25,8 @@ _PARTITIONS, _OFFSETS = 1 << 16, 1 << _PARTITION_SHIFT
 _CACHE_KIB = 64 * 1024
 _MAX_IDS = 100_000  # in memory
 
-ProducedMessage = tuple[int, int, bytes | None, int | None]
-"""Partition, offset, value and timestamp of a message of the topic."""
+ProducedMessage = tuple[Record, Content]
+"""A message of the topic."""
 
 
 class LedgerFull(ConsumerError):
@@ -65,12 +66,15 @@ class Ledger:
             {queries.TABLES}"""
         )
         self._pages = Pages(self._database)
-        self._regular = 0  # messages that are in no table
+        self._stored = self._skipped = 0  # messages that are in no table
 
     def add_produced(self, messages: Iterable[ProducedMessage]) -> None:
         """Messages of the topic. A page at a time, as the store's documents: each call has a cost of its own."""
         with _disk_errors_translated():
-            self._pages.add_produced(_keys_and_hashes(messages))
+            self._pages.add_produced(
+                (record.partition << _PARTITION_SHIFT | record.offset, identity, record.timestamp, content)
+                for record, (identity, content) in messages
+            )
 
     def add_dead_lettered(self, messages: Iterable[DeadLetteredMessage]) -> None:
         with _disk_errors_translated():
@@ -95,14 +99,16 @@ class Ledger:
             for statement in queries.FIND_TWICE:
                 self._database.execute(statement)
             return Findings(
-                produced=self._regular + self._count(queries.COUNT_PRODUCED),
-                stored=self._regular + self._count(queries.COUNT_STORED),
+                produced=self._stored + self._skipped + self._count(queries.COUNT_PRODUCED),
+                stored=self._stored + self._count(queries.COUNT_STORED),
                 duplicates=self._count(queries.COUNT_MISSING, "duplicate"),
                 dead_lettered=self._count(queries.COUNT_DEAD_LETTERED),
+                skipped=self._skipped + self._count(queries.COUNT_MISSING, "skipped"),
                 expired=self._count(queries.COUNT_MISSING, "expired"),
                 lost=self._count(queries.COUNT_MISSING, "lost"),
                 twice=self._count(queries.COUNT_TWICE),
                 repeated=self._count(queries.COUNT_REPEATED),
+                other_ids=self._count(queries.COUNT_OTHER_IDS),
                 foreign_documents=self._foreign_documents,
                 foreign_dead_letters=self._foreign_dead_letters,
                 lost_first=self._examples(queries.FIRST_LOST),
@@ -135,18 +141,20 @@ class Ledger:
                 yield -self._foreign_documents, identifier, None
 
     def _is_of_topic(self, position: MessagePosition | None) -> TypeGuard[MessagePosition]:
-        return (
-            position is not None
-            and position.topic == self._topic
-            and 0 <= position.partition < _PARTITIONS
-            and 0 <= position.offset < _OFFSETS
-        )
+        if position is None:
+            return False
+        topic, partition, offset = position
+        return topic == self._topic and 0 <= partition < _PARTITIONS and 0 <= offset < _OFFSETS
 
     def _copy_irregular(self) -> None:
-        """Into the tables: what is not a message with its document."""
+        """Into the tables: what is neither a message with its document nor skipped."""
         for range_ in self._pages.ranges():
             irregular = range_.irregular(self._dead_lettered(range_))
-            self._regular += len(range_.produced) - self._copy(range_, irregular)
+            if irregular:
+                self._copy(range_, irregular)
+            stored, skipped = range_.count_without(irregular)
+            self._stored += stored
+            self._skipped += skipped
 
     def _copy_same_ids(self) -> None:
         """Into the tables: the other messages and documents with the ids of missing ones; if these are many, all."""
@@ -156,9 +164,9 @@ class Ledger:
             keys = {
                 key
                 for key in (range_.produced.keys() | range_.stored) - irregular
-                if key[1] in ids or len(ids) > _MAX_IDS
+                if key[1] in ids or (len(ids) > _MAX_IDS and key[1] is not None)
             }
-            self._regular -= self._copy(range_, keys)
+            self._stored -= self._copy(range_, keys)
 
     def _dead_lettered(self, range_: PositionRange) -> Set[int]:
         rows = self._database.execute(queries.DEAD_LETTERED_BETWEEN, (range_.first, range_.last))
@@ -183,6 +191,7 @@ class Ledger:
             self._database.execute(queries.FIND_EXPIRED, milliseconds)
             self._database.execute(queries.FIND_EXPIRED_DUPLICATES, milliseconds)
         self._database.execute(queries.FIND_DUPLICATES)
+        self._database.execute(queries.FIND_DUPLICATES_UNDER_OTHER_IDS)
 
     def _count(self, query: str, *parameters: str) -> int:
         return int(self._database.execute(query, parameters).fetchone()[0])
@@ -190,12 +199,6 @@ class Ledger:
     def _examples(self, query: str) -> tuple[Example, ...]:
         rows = self._database.execute(query, (MAX_EXAMPLES,))
         return tuple(Example(*_unpack(position), identifier, problem) for position, identifier, problem in rows)
-
-
-def _keys_and_hashes(messages: Iterable[ProducedMessage]) -> Iterator[tuple[Key, int]]:
-    for partition, offset, value, timestamp in messages:
-        identifier, content = id_and_hash(value)
-        yield (partition << _PARTITION_SHIFT | offset, identifier, timestamp), content
 
 
 def _pack(position: MessagePosition) -> int:

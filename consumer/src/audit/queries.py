@@ -1,8 +1,9 @@
 """The SQL of the ledger.
 
 A `position` is the partition and the offset of a message as one integer, see `ledger.py`; a negative one is unknown. A
-`timestamp` is that of the message, in milliseconds since the epoch, or NULL if unknown. The tables have all that can be
-a finding, not every message, see `ledger.py`.
+`timestamp` is that of the message, in milliseconds since the epoch, or NULL if unknown. An `id` is a text or an
+integer. The `hash` of a message that the processing skips is NULL. The tables have all that can be a finding, not every
+message, see `ledger.py`.
 """
 
 TABLES = """
@@ -42,12 +43,12 @@ EXCLUDE_DEAD_LETTERS_OF_FORMER_TOPICS = """
 # Neither a document nor a dead letter has the position of the message.
 FIND_MISSING = """
     INSERT INTO missing
-    SELECT position, id, hash, timestamp, 'lost' FROM produced
+    SELECT position, id, hash, timestamp, iif(hash IS NULL, 'skipped', 'lost') FROM produced
      WHERE NOT EXISTS (SELECT 1 FROM stored WHERE stored.position = produced.position)
        AND NOT EXISTS (SELECT 1 FROM dead_lettered WHERE dead_lettered.position = produced.position)"""
 INDEX_MISSING = "CREATE INDEX missing_id ON missing (id)"
 MISSING_IDS = "SELECT DISTINCT id FROM missing WHERE id IS NOT NULL LIMIT ?"
-FIND_EXPIRED = "UPDATE missing SET result = 'expired' WHERE timestamp < :deleted_before"
+FIND_EXPIRED = "UPDATE missing SET result = 'expired' WHERE result = 'lost' AND timestamp < :deleted_before"
 # The same message was sent before, while its document, which has expired since, existed.
 FIND_EXPIRED_DUPLICATES = """
     UPDATE missing SET result = 'expired' WHERE position IN (
@@ -63,6 +64,12 @@ FIND_DUPLICATES = """
           FROM stored CROSS JOIN missing ON missing.id = stored.id
           LEFT JOIN produced ON produced.position = stored.position
          WHERE produced.hash IS NULL OR produced.hash = missing.hash)"""
+# That document has another id, which an earlier processing gave it.
+FIND_DUPLICATES_UNDER_OTHER_IDS = """
+    UPDATE missing SET result = 'duplicate' WHERE position IN (
+        SELECT missing.position
+          FROM stored CROSS JOIN produced USING (position)
+          CROSS JOIN missing ON missing.id = produced.id AND missing.hash = produced.hash)"""
 COUNT_MISSING = "SELECT count(*) FROM missing WHERE result = ?"
 FIRST_LOST = """
     SELECT position, id, 'neither stored nor dead-lettered' FROM missing
@@ -76,11 +83,10 @@ FIND_TWICE = (
     """
     INSERT INTO twice SELECT position, count(*) || ' documents' FROM stored
      WHERE position >= 0 GROUP BY position, timestamp HAVING count(*) > 1""",
-    """
-    INSERT INTO twice SELECT DISTINCT position, 'stored under another id' FROM stored JOIN produced USING (position)
-     WHERE stored.id IS NOT produced.id""",
 )
 COUNT_TWICE = "SELECT count(DISTINCT position) FROM twice"
+COUNT_OTHER_IDS = """
+    SELECT count(*) FROM stored JOIN produced USING (position) WHERE stored.id IS NOT produced.id"""
 FIRST_TWICE = """
     SELECT position, produced.id, group_concat(problem, ', ') FROM twice LEFT JOIN produced USING (position)
      GROUP BY position ORDER BY position LIMIT ?"""

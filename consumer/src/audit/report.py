@@ -30,7 +30,9 @@ def deleted_by_retention(ranges: Mapping[int, OffsetRange]) -> int:
     return sum(available.first for available in ranges.values())
 
 
-def notes(progress: Progress, dead_letters: Mapping[int, OffsetRange], *, in_memory: bool) -> Iterator[str]:
+def notes(
+    progress: Progress, findings: Findings, dead_letters: Mapping[int, OffsetRange], *, in_memory: bool
+) -> Iterator[str]:
     for partition, available in progress.available.items():
         committed = progress.committed[partition]
         if committed is not None and committed < available.first:
@@ -41,12 +43,15 @@ def notes(progress: Progress, dead_letters: Mapping[int, OffsetRange], *, in_mem
             yield f"partition {partition} {ends}: was the topic recreated?"
     if deleted := deleted_by_retention(dead_letters):
         yield f"{deleted:,} dead letters were deleted from their topic; their messages may count as lost"
+    if findings.other_ids:
+        documents = f"{findings.other_ids:,} documents have another id than their messages have now"
+        yield f"{documents}: document.id, a transform or the code was changed"
     if in_memory:
         yield "no temporary file could be created, so the audit used memory: about 200 bytes per message"
 
 
 def as_json(report: Report) -> str:
-    """`produced` is the sum of stored, duplicates, dead_lettered, pending, lost and expired_documents."""
+    """`produced` is the sum of stored, duplicates, dead_lettered, skipped, pending, lost and expired_documents."""
     kafka, findings = report.settings.kafka, report.findings
     return json.dumps(
         {
@@ -58,6 +63,7 @@ def as_json(report: Report) -> str:
             "stored": findings.stored,
             "duplicates": findings.duplicates,
             "dead_lettered": findings.dead_lettered,
+            "skipped": findings.skipped,
             "pending": report.pending,
             "lost": findings.lost,
             "twice": findings.twice,
@@ -103,16 +109,13 @@ def _rows(report: Report) -> tuple[tuple[str, int, str], ...]:
         ("stored", findings.stored, "have a document in the store"),
         ("duplicates", findings.duplicates, "were sent again; the same message is in the store"),
         ("dead-lettered", findings.dead_lettered, f"are in {report.settings.kafka.dead_letter_topic}"),
+        *([("skipped", findings.skipped, "are skipped by the transform")] if findings.skipped else []),
         ("pending", report.pending, "are not yet committed by the group"),
         ("expired", offsets + findings.expired, f"cannot be checked: {expired}"),
         ("lost", findings.lost, "are committed, but neither stored nor dead-lettered"),
-        ("twice", findings.twice, "are stored and dead-lettered, stored in two documents, or stored under another id"),
+        ("twice", findings.twice, "are stored and dead-lettered, or stored in two documents"),
         ("repeated", findings.repeated, "are dead-lettered more than once, as after a crash"),
-        (
-            "foreign",
-            documents + dead_letters,
-            f"are not from this topic: {foreign}",
-        ),
+        ("foreign", documents + dead_letters, f"are not from this topic: {foreign}"),
     )
 
 

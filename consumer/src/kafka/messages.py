@@ -43,12 +43,6 @@ def _records_of_topic(topic: str, messages: Iterable[Any], assignments: Mapping[
     ]
 
 
-def record_of(message: Message) -> Record:
-    """The record of a message that is not an error or event."""
-    [record] = records_of([message], {event_partition(message): 0})
-    return record
-
-
 def event_partition(event: Message) -> TopicPartition:
     """Of a message, or of an event, which may belong to no topic."""
     return TopicPartition(event.topic() or "", cast(int, event.partition()))

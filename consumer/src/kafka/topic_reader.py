@@ -8,10 +8,11 @@ from typing import NamedTuple, Self, cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from src.kafka.messages import reason, record_of
+from src.kafka.messages import reason, records_of
 from src.kafka.retriable import RETRY_TIMEOUT, retrying
 from src.kafka.statistics import ClusterStatistics
 from src.model.errors import SourceError
+from src.model.position import TopicPartition as Partition
 from src.model.record import Record
 from src.settings import KafkaSettings
 from src.utils.config import ConfigurationError
@@ -29,10 +30,6 @@ class OffsetRange(NamedTuple):
 
     def __bool__(self) -> bool:
         return self.first < self.end
-
-
-TopicValue = tuple[int, int, bytes | None, int | None]
-"""Partition, offset, value and timestamp of a message."""
 
 
 def number_of_offsets(ranges: Mapping[int, OffsetRange]) -> int:
@@ -92,15 +89,16 @@ class TopicReader:
 
     def read(self, topic: str, ranges: Mapping[int, OffsetRange]) -> Generator[Record, None, None]:
         """Every message of these ranges, in order within a partition. Messages that arrive meanwhile are not read."""
-        with closing(self._read(topic, ranges)) as batches:
+        with closing(self.read_batches(topic, ranges)) as batches:
             for batch in batches:
-                yield from map(record_of, batch)
+                yield from batch
 
-    def read_values(self, topic: str, ranges: Mapping[int, OffsetRange]) -> Generator[list[TopicValue], None, None]:
-        """The same messages in batches, without keys and headers: several times faster."""
+    def read_batches(self, topic: str, ranges: Mapping[int, OffsetRange]) -> Generator[list[Record], None, None]:
+        """The same messages, as many at a time as have arrived."""
+        partitions = {Partition(topic, partition): 0 for partition in ranges}
         with closing(self._read(topic, ranges)) as batches:
             for batch in batches:
-                yield [_topic_value(message) for message in batch]
+                yield records_of(batch, partitions)
 
     def close(self) -> None:
         self._consumer.close()
@@ -212,12 +210,6 @@ class TopicReader:
 
     def _describe(self, symptom: str) -> str:
         return f"broker {self._servers}: {self._last_error or symptom}"
-
-
-def _topic_value(message: Message) -> TopicValue:
-    kind, milliseconds = message.timestamp()
-    partition, offset = cast(int, message.partition()), cast(int, message.offset())
-    return partition, offset, message.value(), milliseconds if kind else None
 
 
 def _precedes_end(ends: Mapping[int, int], message: Message) -> bool:

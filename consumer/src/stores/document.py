@@ -227,7 +227,7 @@ def epoch_milliseconds(value: object) -> int | None:
     if not isinstance(value, datetime | str):
         return None
     try:
-        return _milliseconds(_parsed(value))
+        return milliseconds(_parsed(value))
     except (InvalidMessage, msgspec.ValidationError):
         return None
 
@@ -243,11 +243,12 @@ def _date(milliseconds: int) -> datetime:
     return _EPOCH + timedelta(0, 0, 0, milliseconds)
 
 
-def _milliseconds(date: datetime) -> int:
+def milliseconds(date: datetime) -> int:
+    """Since 1970."""
     return (date - _EPOCH) // _MILLISECOND
 
 
-EARLIEST, LATEST = _milliseconds(datetime.min.replace(tzinfo=UTC)), _milliseconds(datetime.max.replace(tzinfo=UTC))
+EARLIEST, LATEST = milliseconds(datetime.min.replace(tzinfo=UTC)), milliseconds(datetime.max.replace(tzinfo=UTC))
 """The milliseconds since 1970 that are a date."""
 
 

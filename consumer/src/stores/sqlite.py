@@ -14,9 +14,10 @@ from datetime import datetime
 from functools import reduce
 from operator import getitem
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta, Struct
 
 from src.model.check_result import CheckResult
 from src.model.errors import InvalidMessage, StorageUnavailable
@@ -36,6 +37,7 @@ from src.stores.document import (
     dates_as_text,
     epoch_milliseconds,
     identity_of,
+    milliseconds,
 )
 from src.stores.matching import in_order, matcher
 from src.stores.query import Query, Sort
@@ -70,9 +72,7 @@ CREATE_INDEX = "CREATE INDEX IF NOT EXISTS {index} ON {table} ({columns})"
 INSERT = "INSERT INTO {table} VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING"
 DOCUMENTS = "SELECT document, dates FROM {table}"
 DOCUMENT = "SELECT document, dates FROM {table} WHERE id = ?"
-POSITIONS = """
-SELECT id, topic, "partition", "offset", json_extract(document, '$.kafka.timestamp') FROM {table}
-"""
+IDS = "SELECT id, document FROM {table}"
 
 ID_TAKEN = Verdict(Outcome.FAILED, DUPLICATE_KEY, sqlite3.IntegrityError("the id is taken"))
 
@@ -127,7 +127,7 @@ class SqliteStore:
 
     def scan(self) -> Iterator[list[StoredMessage]]:
         with _translated_errors():
-            rows = self._connection().execute(self._sql(POSITIONS))
+            rows = self._connection().execute(self._sql(IDS))
             while page := rows.fetchmany(PAGE):
                 yield [_stored_message(*row) for row in page]
 
@@ -257,9 +257,29 @@ def _dates_in(value: object, path: tuple[str | int, ...]) -> Iterator[tuple[str 
             yield from _dates_in(inner, (*path, key))
 
 
-def _stored_message(identifier: object, topic: Any, partition: Any, offset: Any, timestamp: object) -> StoredMessage:
-    position = None if None in (topic, partition, offset) else MessagePosition(topic, partition, offset)
-    return StoredMessage(as_identity(identifier), position, epoch_milliseconds(timestamp))
+class _Origin(Struct):
+    topic: str
+    partition: int
+    offset: int
+    timestamp: Annotated[datetime, Meta(tz=True)]
+
+
+class _Scanned(Struct):
+    """What a scan reads of a document that the consumer has written."""
+
+    kafka: _Origin
+
+
+_decode_scanned = msgspec.json.Decoder(_Scanned).decode
+
+
+def _stored_message(identifier: object, text: str) -> StoredMessage:
+    try:
+        origin = _decode_scanned(text).kafka
+    except msgspec.ValidationError:  # another program has written it
+        return StoredMessage.of(identifier, msgspec.json.decode(text, type=dict).get("kafka"))
+    position = MessagePosition(origin.topic, origin.partition, origin.offset)
+    return StoredMessage(as_identity(identifier), position, milliseconds(origin.timestamp))
 
 
 def _document(text: str, paths: str | None) -> Document:
@@ -280,3 +300,5 @@ def _translated_errors() -> Iterator[None]:
     except sqlite3.Error as error:
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & PRIMARY_CODE
         raise StorageUnavailable(CAUSES.get(code, "unreachable"), f"SQLite: {error}") from error
+    except msgspec.DecodeError as error:
+        raise StorageUnavailable("corrupted", f"SQLite has a document that cannot be decoded: {error}") from error
