@@ -26,7 +26,7 @@ from src.pipeline import dead_letter_writer, result_metrics, storage_writer
 from src.pipeline.batch_writer import PROBE_INTERVAL, BatchWriter, Result, WriterOptions
 from src.pipeline.writer_thread import WriterThread
 from src.settings import DEFAULT_FILE, VERSION, Settings, load_settings
-from src.storage import DataStorage
+from src.storage_router import open_storage
 from src.utils import command_line
 from src.utils.config import ConfigurationError, parse
 from src.utils.health_server import CannotServe, HealthServer
@@ -48,7 +48,7 @@ REASONS = sorted({*data_processor.REASONS, *storage.REASONS, storage_writer.PROC
 
 
 class Storage(storage_writer.Storage, Protocol):
-    """The store; DataStorage implements it."""
+    """The store; DataStorage and StorageRouter implement it."""
 
     def save(self, data: Mapping[str, Any]) -> bool: ...
 
@@ -67,7 +67,7 @@ class DeadLetters(dead_letter_writer.DeadLetters, Protocol):
 
 
 class DataConsumer:
-    """Subscribes to the topic, and stores or dead-letters each of its messages.
+    """Subscribes to the topics, and stores or dead-letters each of its messages.
 
     `config` is the tree of `config/config.json`, or settings that were loaded already. Raises ConfigurationError.
     """
@@ -92,7 +92,7 @@ class DataConsumer:
         self.registry = registry or CollectorRegistry()
         self._metrics = ConsumerMetrics(self.registry, version=VERSION, dead_letter_reasons=REASONS)
         self._processor = processor or DataProcessor(settings.document)
-        self._storage: Storage = storage or DataStorage(settings.mongodb, settings.document)
+        self._storage: Storage = storage or open_storage(settings)
         self._dead_letters: DeadLetters = dead_letters or DeadLetterTopic(settings.kafka)
         self._member = group_member(settings.kafka, settings.consumer, self._metrics, clock=clock)
         self._writer = WriterThread(
@@ -281,7 +281,7 @@ class DataConsumer:
     def _summary(self) -> dict[str, object]:
         kafka, consumer = self._settings.kafka, self._settings.consumer
         return {
-            "topic": kafka.topic,
+            "topic": ", ".join(kafka.subscription),
             "group": kafka.group_id,
             "dead_letter_topic": kafka.dead_letter_topic,
             "batch_size": consumer.batch_size,

@@ -1,13 +1,14 @@
 """Settings with their defaults and limits."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
 from msgspec.structs import replace
 
+from src.model import topic_names
 from src.utils.config import Variable, load
 from src.utils.secret import MASK, ClientSettings, Secret
 from src.utils.settings_check import require_files
@@ -15,12 +16,27 @@ from src.utils.settings_check import require_files
 VERSION = "1.0.0"
 DEFAULT_FILE = Path(__file__).resolve().parent.parent / "config" / "config.json"
 
-TOPIC_NAME = r"^(?!\.{1,2}\Z)[a-zA-Z0-9._-]{1,249}\Z"
+DEFAULT_TOPIC = "data-topic"
+COLLECTION_NAME = r"^(?!system\.)[^$\x00]{1,200}\Z"
 Topic = Annotated[
     str,
     Meta(
-        pattern=TOPIC_NAME,
+        pattern=topic_names.NAME,
         description="the name of a topic: 1 to 249 letters, digits, `.`, `_` and `-`, and neither `.` nor `..`",
+    ),
+]
+TopicOrPattern = Annotated[
+    str,
+    Meta(
+        pattern=f"{topic_names.NAME}|{topic_names.PATTERN}",
+        description="the name of a topic, or `^` and a pattern of topic names; a dot itself is `\\.` in a pattern",
+    ),
+]
+Collection = Annotated[
+    str,
+    Meta(
+        pattern=COLLECTION_NAME,
+        description="the name of a collection: 1 to 200 characters without `$`, and not starting with `system.`",
     ),
 ]
 Port = Annotated[int, Meta(ge=0, le=65535)]
@@ -91,11 +107,34 @@ class Section(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 class KafkaSettings(Section, frozen=True):
     bootstrap_servers: Servers = "kafka:9092"
-    topic: Topic = "data-topic"
+    topic: Topic = DEFAULT_TOPIC
+    topics: tuple[TopicOrPattern, ...] = ()
+    """In place of `topic`: several names, or one pattern."""
     group_id: Annotated[str, Meta(min_length=1, max_length=249)] = "data-consumer-group"
     dead_letter_topic: Topic = "data-topic.dlq"
     client: ClientSettings = ClientSettings()
     """Further librdkafka keys, for example for TLS and SASL."""
+
+    @property
+    def subscription(self) -> Sequence[str]:
+        """The names of the topics that are read, or a pattern of them."""
+        return self.topics or (self.topic,)
+
+    @property
+    def pattern(self) -> str | None:
+        [first, *_] = self.subscription
+        return first if first.startswith("^") else None
+
+    @property
+    def known_topics(self) -> Sequence[str]:
+        """Empty where only Kafka knows which topics match the pattern."""
+        return () if self.pattern else self.subscription
+
+    def reads(self, topic: str) -> bool:
+        """Whether this is one of the topics. A pattern never includes the dead-letter topic."""
+        if self.pattern:
+            return topic != self.dead_letter_topic and topic_names.matches(self.pattern, topic)
+        return topic in self.subscription
 
     @property
     def servers(self) -> str:
@@ -111,8 +150,19 @@ class KafkaSettings(Section, frozen=True):
         for key in self.client:
             if key in RESERVED:
                 raise ValueError(f"client.{key} is reserved: {RESERVED[key]}")
-        if self.topic == self.dead_letter_topic:
+        self._check_topics()
+        if self.dead_letter_topic in self.known_topics:
             raise ValueError("dead_letter_topic is the topic itself: the consumer would read its own dead letters")
+
+    def _check_topics(self) -> None:
+        if self.pattern:
+            topic_names.check_pattern(self.pattern)
+        if len(self.topics) > 1 and any(topic.startswith("^") for topic in self.topics):
+            raise ValueError("topics: a pattern is the only entry; write one that matches the others too")
+        if len(set(self.topics)) < len(self.topics):
+            raise ValueError("topics: a topic is there twice; remove one")
+        if self.topics and self.topic != DEFAULT_TOPIC and not self.reads(self.topic):
+            raise ValueError(f"topics does not include topic, {self.topic}; add it to topics, or remove topic")
 
 
 class ConsumerSettings(Section, frozen=True):
@@ -136,16 +186,16 @@ class MongoSettings(Section, frozen=True):
             description='the name of a database: 1 to 63 characters, none of them a space or one of `/\\."$*<>:|?`',
         ),
     ] = "pubsub"
-    collection: Annotated[
-        str,
-        Meta(
-            pattern=r"^(?!system\.)[^$\x00]{1,200}\Z",
-            description="the name of a collection: 1 to 200 characters without `$`, and not starting with `system.`",
-        ),
-    ] = "messages"
+    collection: Collection = "messages"
+    """`{topic}` in it stands for the topic of the message."""
+    collections: dict[str, Collection] = field(default_factory=dict)
+    """By topic, where it is not `collection`."""
     timeout_ms: Annotated[int, Meta(ge=100, le=600_000)] = 10_000
     """How long one call may take."""
     ttl_days: Annotated[float, Meta(gt=0, le=24_000)] | None = None
+
+    def collection_of(self, topic: str) -> str:
+        return self.collections.get(topic, self.collection).replace("{topic}", topic)
 
 
 FieldType = Literal["string", "number", "integer", "boolean", "object", "array"]
@@ -241,10 +291,20 @@ class Settings(Section, frozen=True):
     logging: LoggingSettings = LoggingSettings()
     metrics: MetricsSettings = MetricsSettings()
 
+    def __post_init__(self) -> None:
+        for topic in self.mongodb.collections:
+            if not self.kafka.reads(topic):
+                raise ValueError(f"mongodb.collections has {topic}, which is not read; add it to kafka.topics")
+        for topic in self.kafka.known_topics:
+            name = self.mongodb.collection_of(topic)
+            if not re.match(COLLECTION_NAME, name):
+                raise ValueError(f"mongodb.collections: {name} cannot be a collection; give topic {topic} another one")
+
 
 VARIABLES = (
     Variable("KAFKA_BOOTSTRAP_SERVERS", ("kafka", "bootstrap_servers")),
     Variable("KAFKA_TOPIC", ("kafka", "topic")),
+    Variable("KAFKA_TOPICS", ("kafka", "topics")),
     Variable("KAFKA_DEAD_LETTER_TOPIC", ("kafka", "dead_letter_topic")),
     Variable("CONSUMER_GROUP_ID", ("kafka", "group_id")),
     Variable("KAFKA_SECURITY_PROTOCOL", ("kafka", "client", "security.protocol")),
@@ -263,6 +323,7 @@ VARIABLES = (
     Variable("MONGODB_URI", ("mongodb", "uri"), secret=True),
     Variable("MONGODB_DATABASE", ("mongodb", "database")),
     Variable("MONGODB_COLLECTION", ("mongodb", "collection")),
+    Variable("MONGODB_COLLECTIONS", ("mongodb", "collections")),
     Variable("MONGODB_TIMEOUT_MS", ("mongodb", "timeout_ms")),
     Variable("MONGODB_TTL_DAYS", ("mongodb", "ttl_days")),
     Variable("DOCUMENT_ID", ("document", "id")),

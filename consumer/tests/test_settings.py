@@ -27,6 +27,7 @@ VALUES = {
     "KAFKA_SSL_CA_LOCATION": __file__,
     "KAFKA_SSL_CERTIFICATE_LOCATION": __file__,
     "KAFKA_SSL_KEY_LOCATION": __file__,
+    "MONGODB_COLLECTIONS": "data-topic=7",
     "LOG_LEVEL": "DEBUG",
     "LOG_FORMAT": "text",
     "METRICS_ENABLED": "false",
@@ -217,3 +218,73 @@ def test_a_rejected_name_comes_with_the_rule_and_not_with_a_regular_expression(
         load_settings(DEFAULT_FILE, {variable: value})
 
     assert "regex" not in str(caught.value)
+
+
+# -- several topics
+
+
+def test_several_topics_are_read_in_place_of_the_default_one() -> None:
+    kafka = load_settings(DEFAULT_FILE, {"KAFKA_TOPICS": "orders, payments"}).kafka
+
+    assert list(kafka.subscription) == list(kafka.known_topics) == ["orders", "payments"]
+    assert [kafka.reads(topic) for topic in ("orders", "data-topic")] == [True, False]
+
+
+def test_which_topics_match_a_pattern_is_known_to_kafka_only_and_the_dead_letter_topic_never_does() -> None:
+    kafka = parse(Settings, {"kafka": {"topics": [r"^data[-.]"]}}).kafka
+
+    assert kafka.known_topics == ()
+    assert [kafka.reads(topic) for topic in ("data-topic", "data.a", "my-data-topic", "data-topic.dlq")] == [
+        *(True, True, False, False)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kafka", "text"),
+    [
+        ({"topic": "invoices", "topics": ["orders"]}, "topics does not include topic, invoices; add it to topics, or"),
+        ({"topic": "invoices", "topics": ["^order"]}, "topics does not include topic, invoices"),
+        ({"topics": ["orders", "^pay"]}, "a pattern is the only entry"),
+        ({"topics": ["orders", "orders"]}, "a topic is there twice"),
+        ({"topics": ["orders", "data-topic.dlq"]}, "would read its own dead letters"),
+        ({"topics": ["or ders"]}, "Expected the name of a topic, or `\\^` and a pattern"),
+        ({"topics": [r"^\d+"]}, "Expected the name of a topic, or `\\^` and a pattern"),
+        ({"topics": ["^(?:data)"]}, "Expected the name of a topic, or `\\^` and a pattern"),
+        ({"topics": ["^(?data)"]}, "has `\\(\\?`, which is not in POSIX"),
+        ({"topics": ["^a.*?b"]}, "has `\\*\\?`, which is not in POSIX"),
+        ({"topics": ["^a{x}"]}, "has `{`, which is not in POSIX"),
+        ({"topics": ["^(a"]}, "is not a regular expression: missing \\)"),
+    ],
+)
+def test_topics_that_are_wrong_or_contradict_one_another_are_rejected(kafka: dict[str, Any], text: str) -> None:
+    with pytest.raises(ConfigurationError, match=text):
+        parse(Settings, {"kafka": kafka})
+
+
+def test_a_topic_that_is_repeated_in_topics_is_no_contradiction() -> None:
+    kafka = parse(Settings, {"kafka": {"topic": "orders", "topics": ["orders", "payments"]}}).kafka
+
+    assert list(kafka.subscription) == ["orders", "payments"]
+
+
+def test_the_collection_of_a_topic() -> None:
+    settings = {"kafka": {"topics": ["orders", "pay"]}, "mongodb": {"collection": "all"}}
+    by_name = {**settings, "mongodb": {"collection": "of_{topic}", "collections": {"pay": "payments"}}}
+
+    assert [parse(Settings, settings).mongodb.collection_of(topic) for topic in ("orders", "pay")] == ["all", "all"]
+    assert [parse(Settings, by_name).mongodb.collection_of(topic) for topic in ("orders", "pay")] == [
+        *("of_orders", "payments")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("mongodb", "text"),
+    [
+        ({"collections": {"orders": "a", "payment": "b"}}, "mongodb.collections has payment, which is not read"),
+        ({"collections": {"orders": "a$b"}}, "Expected the name of a collection"),
+        ({"collection": "{topic}"}, "system.log cannot be a collection; give topic system.log another one"),
+    ],
+)
+def test_a_wrong_collection_is_told_at_the_start(mongodb: dict[str, Any], text: str) -> None:
+    with pytest.raises(ConfigurationError, match=text):
+        parse(Settings, {"kafka": {"topics": ["orders", "system.log"]}, "mongodb": mongodb})

@@ -30,7 +30,7 @@ from typing import NamedTuple
 from src.model.header_names import original
 from src.model.position import MessagePosition
 from src.model.record import Header, Headers, Record, Rejection
-from src.settings import TOPIC_NAME
+from src.model.topic_names import NAME
 from src.utils.text import utc_text
 
 REASON = "__dead_letter.reason"
@@ -154,7 +154,7 @@ def original_position(headers: Sequence[Header]) -> MessagePosition | None:
     """None if the headers are not a dead letter's, or name a position that Kafka cannot have."""
     topic = header_text(headers, TOPIC)
     partition, offset = _number(headers, PARTITION), _number(headers, OFFSET)
-    if topic is None or not re.match(TOPIC_NAME, topic) or partition is None or offset is None:
+    if topic is None or not re.match(NAME, topic) or partition is None or offset is None:
         return None
     return MessagePosition(topic, partition, offset)
 

@@ -5,7 +5,7 @@ Every call on the client is made by the thread that polls; rebalance callbacks r
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from threading import Thread
 from typing import Any, NamedTuple, Self, cast
@@ -60,7 +60,7 @@ def _nothing() -> None:
 
 
 class GroupMember:
-    """Reads the topic as a member of the group. Commits only what the assignment reports as due."""
+    """Reads the topics as a member of the group. Commits only what the assignment reports as due."""
 
     def __init__(
         self,
@@ -78,7 +78,6 @@ class GroupMember:
         self.assignment = assignment or Assignment()
         self._kafka = kafka
         self._consumer = consumer
-        self._topic = kafka.topic
         self._metrics = metrics
         self._clock = clock
         self._new_client = client
@@ -92,7 +91,7 @@ class GroupMember:
         try:
             # its errors are not logged: the consumer client reports them too
             self._topic_monitor = TopicMonitor(
-                admin({**kafka.client_settings, "log_level": 2}), lambda: [kafka.topic], clock=clock
+                admin({**kafka.client_settings, "log_level": 2}), self._monitored_topics, clock=clock
             )
             self._errors = ReadErrors(kafka, self.assignment, self._topic_monitor)
             self._open()
@@ -109,7 +108,7 @@ class GroupMember:
         """
         self._before_revoke = before_revoke
         self._client.subscribe(
-            [self._topic],
+            list(self._kafka.subscription),
             on_assign=self._ignore_if_replaced(self._on_assign),
             on_revoke=self._ignore_if_replaced(self._on_revoke),
             on_lost=self._ignore_if_replaced(self._on_lost),
@@ -232,6 +231,10 @@ class GroupMember:
             clock=self._clock,
         )
 
+    def _monitored_topics(self) -> Collection[str]:
+        """Those of a pattern are known once partitions of them are assigned."""
+        return self._kafka.known_topics or {partition.topic for partition in self.assignment.partitions}
+
     def _ignore_if_replaced(self, callback: Callable[..., None]) -> Callable[..., None]:
         """A client that was replaced may still call back."""
         statistics = self._statistics
@@ -248,7 +251,7 @@ class GroupMember:
         self._abandoned = [closing for closing in self._abandoned if closing.is_alive()]
         if len(self._abandoned) == _MAX_ABANDONED:
             raise SourceError(f"group membership lost, and {_MAX_ABANDONED} previous clients have not closed")
-        logger.warning("group membership lost, recreating the client", extra={"topic": self._topic})
+        logger.warning("group membership lost, recreating the client", extra={"group": self._kafka.group_id})
         if partitions := self.assignment.partitions:
             self._lose(partitions)
         self._errors.on_client_replaced()

@@ -3,6 +3,7 @@
 import logging
 from typing import Any
 
+from src.model.topic_names import exactly
 from src.settings import KafkaSettings
 
 
@@ -18,6 +19,7 @@ def member_settings(settings: KafkaSettings) -> dict[str, Any]:
         "fetch.queue.backoff.ms": 20,  # the default would slow down a catch-up, because the queue is short
         **settings.client_settings,
         # required by the guarantee
+        **_hiding_dead_letters(settings),
         "group.id": settings.group_id,
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
@@ -26,3 +28,11 @@ def member_settings(settings: KafkaSettings) -> dict[str, Any]:
         "partition.assignment.strategy": "cooperative-sticky",
         "logger": logging.getLogger("librdkafka"),
     }
+
+
+def _hiding_dead_letters(settings: KafkaSettings) -> dict[str, Any]:
+    """Where a pattern may match the dead-letter topic, the client does not see it."""
+    if not settings.pattern:
+        return {}
+    hidden = (settings.client_settings.get("topic.blacklist"), exactly(settings.dead_letter_topic))
+    return {"topic.blacklist": ",".join(str(each) for each in hidden if each)}
