@@ -107,10 +107,10 @@ class GroupOnServers(Group):
         self._client = client
         self._seconds = seconds
 
-    def produce(self, values: Sequence[bytes], partition: int = 0, **message: Any) -> None:
+    def produce(self, values: Sequence[bytes], partition: int = 0, *, topic: str = "", **message: Any) -> None:
         producer = Producer({"bootstrap.servers": self.servers})
         for value in values:
-            producer.produce(self.topic, value, partition=partition, **message)
+            producer.produce(topic or self.topic, value, partition=partition, **message)
         assert producer.flush(self._seconds) == 0
 
     def commit(self, offset: int, partition: int = 0, topic_id: str = "") -> None:
@@ -118,10 +118,13 @@ class GroupOnServers(Group):
         consumer.commit(offsets=[TopicPartition(self.topic, partition, offset, topic_id)], asynchronous=False)
         consumer.close()
 
-    def new_member(self, client_settings: Mapping[str, Any] | None = None, **options: Any) -> Member:
+    def new_member(
+        self, client_settings: Mapping[str, Any] | None = None, topics: Sequence[str] = (), **options: Any
+    ) -> Member:
         settings = KafkaSettings(
             bootstrap_servers=self.servers,
             topic=self.topic,
+            topics=tuple(topics),
             group_id=self.topic,
             client=ClientSettings({**self._client, **(client_settings or {})}),
         )

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from local.broker import EmbeddedBroker
 from local.raw_producer import RawRecord, produce_raw
+from src.model.position import TopicPartition
 from src.model.record import Record
 from src.utils.config import ConfigurationError
 from tests.fake_kafka import FakeAdmin
@@ -197,3 +198,60 @@ def test_a_member_that_is_not_connected_yet_is_not_ready(group: EmbeddedGroup) -
 def test_a_key_that_the_client_does_not_know_is_a_configuration_error(group: EmbeddedGroup) -> None:
     with pytest.raises(ConfigurationError, match=r"kafka\.client: .*no\.such\.key"):
         group.join(client_settings={"no.such.key": 1})
+
+
+# -- several topics
+
+OTHER = TopicPartition("other", 0)
+QUICK_METADATA = {"topic.metadata.refresh.interval.ms": 100}
+
+
+def test_two_topics_are_read_and_each_is_committed_as_far_as_it_is_settled(group: EmbeddedGroup) -> None:
+    group.broker.create_topic("other", 1)
+    group.produce([b"a", b"b"])
+    group.produce([b"c"], topic="other")
+    member = group.join(topics=[TOPIC, "other"])
+    group.until(lambda: len(member.records) == 3)
+
+    member.assignment.settle([record for record in member.records if record.topic == "other"])
+
+    assert {record.topic_partition: record.value for record in member.records if record.offset == 0} == {
+        P0: b"a",
+        OTHER: b"c",
+    }
+    assert member.assignment.due()[P0] == 0
+    member.member.update_lag()
+    assert member.metric("consumer_lag_messages", topic="other", partition="0") == 0
+    assert lag(member) == 2
+    group.leave()
+
+    member = group.join(topics=[TOPIC, "other"])
+    group.until(lambda: len(member.records) == 2)
+    assert {record.topic for record in member.records} == {TOPIC}
+
+
+def test_a_topic_that_begins_to_match_the_pattern_is_read_and_the_dead_letter_topic_never_is(
+    group: EmbeddedGroup,
+) -> None:
+    group.broker.create_topic(f"{TOPIC}.dlq", 1)
+    group.produce([b"dead letter"], topic=f"{TOPIC}.dlq")
+    group.produce([b"a"])
+    member = group.join(topics=["^data-"], client_settings=QUICK_METADATA)
+    group.until(lambda: member.records)
+
+    group.broker.create_topic("data-2", 1)
+    group.produce([b"b"], topic="data-2")
+    group.until(lambda: len(member.records) == 2, seconds=30)
+
+    assert member.values == {b"a", b"b"}
+    assert {partition.topic for partition in member.assignment.partitions} == {TOPIC, "data-2"}
+
+
+def test_a_topic_that_is_missing_does_not_stop_the_others_and_is_named(group: EmbeddedGroup) -> None:
+    group.produce([b"a"])
+    member = group.join(topics=[TOPIC, "no-such-topic"], client_settings={"allow.auto.create.topics": False})
+
+    group.until(lambda: member.records and member.member.readiness_failures())
+
+    [failure] = member.member.readiness_failures()
+    assert "no-such-topic" in failure
