@@ -15,7 +15,7 @@ from typing import Any, Protocol, Self, TextIO
 
 from prometheus_client import CollectorRegistry, disable_created_metrics
 
-from src import data_processor, storage
+from src import storage
 from src.check import check
 from src.data_processor import DataProcessor
 from src.dead_letters.topic import DeadLetterTopic
@@ -44,7 +44,7 @@ STOP_TIMEOUT = 5.0  # seconds to settle the batches in flight when asked to stop
 LIVENESS_TIMEOUT = 60.0  # seconds without an iteration of the loop
 PING_INTERVAL = 10.0  # seconds without work after which the store is pinged
 LOOK_UP_INTERVAL = 1.0  # seconds until the dead-letter topic is looked up again
-REASONS = sorted({*data_processor.REASONS, *storage.REASONS, storage_writer.PROCESSING_FAILED})  # of dead letters
+STORE_REASONS = (*storage.REASONS, storage_writer.PROCESSING_FAILED)  # of dead letters, besides those of the processor
 
 
 class Storage(storage_writer.Storage, Protocol):
@@ -90,8 +90,12 @@ class DataConsumer:
         self._clock = clock
         self._stop = stop or Event()
         self.registry = registry or CollectorRegistry()
-        self._metrics = ConsumerMetrics(self.registry, version=VERSION, dead_letter_reasons=REASONS)
         self._processor = processor or DataProcessor(settings.document)
+        self._metrics = ConsumerMetrics(
+            self.registry,
+            version=VERSION,
+            dead_letter_reasons=sorted({*self._processor.reasons, *STORE_REASONS}),
+        )
         self._storage: Storage = storage or open_storage(settings)
         self._dead_letters: DeadLetters = dead_letters or DeadLetterTopic(settings.kafka)
         self._member = group_member(settings.kafka, settings.consumer, self._metrics, clock=clock)
@@ -121,13 +125,16 @@ class DataConsumer:
         self._last_look_up = clock() - LOOK_UP_INTERVAL
 
     def process_message(self, message: Mapping[str, Any]) -> bool:
-        """Check one decoded message and store it; False if it is invalid or rejected, or the store is unavailable."""
+        """Check one decoded message and store it; False if it is invalid or rejected, or the store is unavailable.
+
+        True, too, if the transform skips it.
+        """
         try:
             document = self._processor.check(message)
         except InvalidMessage as error:
             logger.info("message invalid", extra={"reason": error.reason, "detail": str(error)})
             return False
-        return self.persist_data(document)
+        return document is None or self.persist_data(document)
 
     def persist_data(self, processed_data: Mapping[str, Any]) -> bool:
         """Store one processed message; True once the store has it."""

@@ -1,6 +1,6 @@
 """Converts a Kafka record to a document, or raises the reason why it is invalid. Needs neither Kafka nor MongoDB.
 
-A valid message is a JSON object in UTF-8:
+A valid message is a JSON object in UTF-8. The section `document` of the settings says the rest; by default:
 - `id` is required, a non-empty string or an integer of 64 bits. Ids are compared exactly as sent: upper and lower case,
   braces and `urn:uuid:` make different ids.
 - `created_at`, if present, is a date in RFC 3339 with a time zone, `name` a string, `metadata` an object. Any other
@@ -21,9 +21,11 @@ import msgspec
 from src.model.errors import InvalidMessage
 from src.model.record import Record
 from src.settings import DocumentSettings
-from src.stores.document import ValidDocument, as_date, kind_of, require_identity
-from src.stores.ordinary import ordinary_documents
+from src.stores.document import ValidDocument, kind_of
+from src.stores.ordinary import ordinary_documents, ordinary_message
+from src.stores.shape import Shape
 from src.stores.validation import require_encodable
+from src.user_transform import TRANSFORM_FAILED, load_transform
 
 REASONS = (
     "tombstone",
@@ -52,41 +54,59 @@ REASONS = (
 _UTF16 = (b"\xff\xfe", b"\xfe\xff", b"{\x00", b"\x00{\x00")
 _REGISTRY_PREFIX = 5  # bytes that a schema registry's serializer prepends: a zero and the schema's id
 
-_KINDS: dict[type, str] = {str: "a string", dict: "an object"}
-
 _decode = msgspec.json.Decoder().decode
 
 
 class DataProcessor:
-    """Turns messages into documents. `document` is the section of this name in the settings."""
+    """Turns messages into documents. `document` is the section of this name in the settings.
+
+    Raises ConfigurationError if the transform cannot be imported.
+    """
 
     def __init__(self, document: DocumentSettings = DocumentSettings()) -> None:  # noqa: B008 - immutable
-        self._document = document
+        self._shape = Shape(document)
+        self._transform = load_transform(document)
+        self._has_default_shape = _shape_settings(document) == _shape_settings(DocumentSettings())
+        self.reasons = (*REASONS, *self._shape.reasons, *([TRANSFORM_FAILED] if self._transform else []))
 
-    def process(self, record: Record) -> dict[str, Any]:
-        """The document of a record. Raises InvalidMessage."""
-        return self.check(_object(record.value))
+    def process(self, record: Record) -> dict[str, Any] | None:
+        """The document of a record; None if the transform skips it. Raises InvalidMessage."""
+        document = self.check(_object(record.value))
+        return None if document is None else self._shape.identified(document, record)
 
     def process_ordinary(self, records: Sequence[Record]) -> list[ValidDocument | None]:
         """The valid documents of ordinary messages; None for each record that is left to `process`.
 
-        The documents are those that `process` and the store's validation return, in a tenth of the time; only the
-        order of their fields may differ. For a subclass with rules of its own no message is ordinary.
+        The documents are those that `process` and the store's validation return, in a fraction of the time; only the
+        order of their fields may differ. With a transform, and for a subclass with rules of its own, no message is
+        ordinary.
         """
-        if type(self).process is not DataProcessor.process or type(self).check is not DataProcessor.check:
+        kind = type(self)
+        if self._transform or kind.process is not DataProcessor.process or kind.check is not DataProcessor.check:
             return [None] * len(records)
-        return ordinary_documents([record.value or b"" for record in records])
+        if self._has_default_shape:
+            return ordinary_documents([record.value or b"" for record in records])
+        return [self._ordinary_document(record) for record in records]
 
-    def check(self, message: Mapping[str, Any]) -> dict[str, Any]:
-        """The document of a decoded message. Raises InvalidMessage."""
-        document = dict(message)
-        _require_id(document)
-        _require_no_reserved_field(document)
-        _require_type(document, "name", str)
-        _require_type(document, "metadata", dict)
-        if "created_at" in document:
-            document["created_at"] = as_date(document["created_at"], "created_at")
-        return document
+    def check(self, message: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The document of a decoded message, as far as it does not depend on the record. Raises InvalidMessage."""
+        if self._transform is not None:
+            transformed = self._transform(dict(message))
+            if transformed is None:
+                return None
+            message = transformed
+        return self._shape.applied(message)
+
+    def _ordinary_document(self, record: Record) -> ValidDocument | None:
+        message = ordinary_message(record.value or b"")
+        try:
+            return None if message is None else self._shape.identified(self._shape.applied(message), record)
+        except InvalidMessage:
+            return None
+
+
+def _shape_settings(document: DocumentSettings) -> tuple[object, ...]:
+    return document.id, document.dates, document.checks, document.drop, document.keep, document.rename
 
 
 # -- from bytes to an object
@@ -148,29 +168,3 @@ def _bounded(digits: str) -> int:
 
 def _reject_constant(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
-
-
-# -- known fields
-
-
-def _require_id(message: Mapping[str, Any]) -> None:
-    if "id" not in message:
-        raise _missing_id(message)
-    require_identity(message["id"], "id")
-
-
-def _missing_id(message: Mapping[str, Any]) -> InvalidMessage:
-    if message.keys() == {"schema", "payload"}:
-        text = "the message is wrapped in schema and payload; set schemas.enable=false in the producer"
-        return InvalidMessage("connect_envelope", text)
-    return InvalidMessage("missing_id", "the message has no id")
-
-
-def _require_no_reserved_field(message: Mapping[str, Any]) -> None:
-    if "_id" in message or "kafka" in message:
-        raise InvalidMessage("reserved_field", "_id and kafka are reserved for the store; rename the field")
-
-
-def _require_type(message: Mapping[str, Any], field: str, kind: type) -> None:
-    if field in message and not isinstance(message[field], kind):
-        raise InvalidMessage(f"invalid_{field}", f"{field} is {kind_of(message[field])} instead of {_KINDS[kind]}")

@@ -43,8 +43,8 @@ Port = Annotated[int, Meta(ge=0, le=65535)]
 FieldPath = Annotated[
     str,
     Meta(
-        pattern=r"^[^.\x00]+(\.[^.\x00]+)*\Z",
-        description="the path of a field: names separated by dots, none of them empty",
+        pattern=r"^[^.\x00\ud800-\udfff]+(\.[^.\x00\ud800-\udfff]+){0,19}\Z",
+        description="the path of a field: up to 20 names separated by dots, none of them empty",
     ),
 ]
 Servers = Annotated[

@@ -53,7 +53,7 @@ class DataStorage:
         *,
         store: Store | None = None,
     ) -> None:
-        self._schema = Schema.of(document)
+        self._schema = Schema(document)
         self._store = store or _store_for(_parsed(config), self._schema)
 
     def save(self, data: Mapping[str, Any]) -> bool:

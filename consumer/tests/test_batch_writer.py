@@ -116,7 +116,7 @@ class FailingProcessor(DataProcessor):
         self._failures: dict[str, int] = {}
 
     def process(self, record: Record) -> dict[str, Any]:
-        document = super().process(record)
+        document = super().process(record) or {}
         remaining = self._failures.setdefault(document["id"], document.get("failures", 0))
         if remaining:
             self._failures[document["id"]] -= 1

@@ -442,7 +442,7 @@ def test_process_message_stores_a_valid_message_and_rejects_an_invalid_one() -> 
 def test_persist_data_says_whether_the_store_has_it() -> None:
     world = World()
 
-    assert world.consumer.persist_data(DataProcessor().check({"id": "a"})) is True
+    assert world.consumer.persist_data(DataProcessor().check({"id": "a"}) or {}) is True
 
 
 def test_an_idle_store_is_pinged() -> None:

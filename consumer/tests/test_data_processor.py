@@ -53,7 +53,7 @@ def process(value: bytes | None) -> dict[str, Any]:
     """The document of a value: processed, and validated as the storage does. Ordinary messages are processed twice."""
     record = Record("data-topic", 2, 41, b"some other key", value)
     [ordinary] = processor.process_ordinary([record])
-    document = dict(validated(processor.process(record)))
+    document = dict(validated(processor.process(record) or {}))
     assert ordinary is None or repr(sorted(fields_of(ordinary).items())) == repr(sorted(document.items()))
     return document
 
@@ -64,7 +64,7 @@ def is_ordinary(*values: bytes | None) -> list[bool]:
 
 def check(message: Mapping[str, Any]) -> dict[str, Any]:
     """The same for a decoded message."""
-    document = processor.check(message)
+    document = processor.check(message) or {}
     validated(document)
     return document
 

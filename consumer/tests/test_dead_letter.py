@@ -44,7 +44,7 @@ from src.dead_letters.dead_letter import (
 from src.model.errors import InvalidMessage
 from src.model.header_names import as_text, sendable
 from src.model.position import MessagePosition
-from src.model.record import Record, Rejection
+from src.model.record import ORIGINAL_POSITION, Record, Rejection
 from tests.naughty import STRINGS
 
 HEADERS = (("a", None), ("a", b""), ("a", b"\xff\xfe"), ("", b"x"), ("a", b"2"))
@@ -146,7 +146,11 @@ def test_only_the_stack_trace_of_this_service_is_removed() -> None:
 def test_a_message_is_replayed_with_its_original_headers_and_the_number_of_replays() -> None:
     headers = replay_headers(dead_letter_of(rejection()).headers)
 
-    assert headers == (*HEADERS, (REPLAYS, b"1 since 2023-11-14T22:13:20.250Z"))
+    assert headers == (
+        *HEADERS,
+        (REPLAYS, b"1 since 2023-11-14T22:13:20.250Z"),
+        (ORIGINAL_POSITION, b"data-topic/2/41"),
+    )
 
 
 def test_the_dead_letter_of_a_message_that_was_replayed_thirty_times_does_not_grow() -> None:
@@ -160,6 +164,7 @@ def test_the_dead_letter_of_a_message_that_was_replayed_thirty_times_does_not_gr
     assert header_text(last.headers, FIRST_FAILURE) == "2023-11-14T22:13:20.250Z"
     assert header_text(last.headers, LAST_FAILURE) == "2023-11-14T23:13:20.250Z"
     assert original_position(last.headers) == MessagePosition("data-topic", 2, 71)
+    assert header_text(replay_headers(last.headers), ORIGINAL_POSITION) == "data-topic/2/41"
     assert original_headers(last.headers) == HEADERS
 
 
@@ -244,7 +249,7 @@ def test_a_dead_letter_of_kafka_connect_has_an_original_position() -> None:
     headers = ((TOPIC, b"orders"), (PARTITION, b"3"), (OFFSET, b"7"), (STAGE, b"VALUE_CONVERTER"))
 
     assert original_position(headers) == MessagePosition("orders", 3, 7)
-    assert replay_headers(headers) == (*headers, (REPLAYS, b"1"))
+    assert replay_headers(headers) == (*headers, (REPLAYS, b"1"), (ORIGINAL_POSITION, b"orders/3/7"))
 
 
 def test_the_identity_is_that_of_the_message_even_if_the_topic_was_recreated() -> None:

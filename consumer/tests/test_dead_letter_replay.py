@@ -17,7 +17,7 @@ from src.dead_letters.dead_letter import (
 from src.dead_letters.entries import State
 from src.dead_letters.replay import BATCH_BYTES, BATCH_SIZE, Discarder, DiscardError, Replayer, ReplayError
 from src.kafka.confirmed_producer import ProducerRecord
-from src.model.record import Record
+from src.model.record import ORIGINAL_POSITION, Record
 from tests.test_dead_letter import HEADERS
 from tests.test_dead_letter_entries import dead_lettered, read
 
@@ -78,7 +78,7 @@ def dead_letters(number: int, *, size: int = 1) -> list[Record]:
     return [dead_lettered(offset, at=offset, value=b"%d" % offset + b"x" * (size - 1)) for offset in range(number)]
 
 
-def test_a_message_is_replayed_unchanged_with_one_more_header(world: World) -> None:
+def test_a_message_is_replayed_unchanged_with_two_more_headers(world: World) -> None:
     dead_letter = dead_lettered(41, headers=HEADERS, key=None, value=b"\x00\xff")
 
     replayed = world.replay([dead_letter])
@@ -86,8 +86,8 @@ def test_a_message_is_replayed_unchanged_with_one_more_header(world: World) -> N
     (message,) = world.producer.messages
     assert replayed == 1
     assert (message.topic, message.key, message.value, message.partition) == ("data-topic", None, b"\x00\xff", -1)
-    assert message.headers[:-1] == HEADERS
-    assert message.headers[-1][0] == REPLAYS
+    assert message.headers[:-2] == HEADERS
+    assert [name for name, _ in message.headers[-2:]] == [REPLAYS, ORIGINAL_POSITION]
     assert read_replays(message.headers).times == 1
 
 

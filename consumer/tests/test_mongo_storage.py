@@ -100,7 +100,7 @@ class TestOnAServer:
         assert found[str(identity)] == {"id": str(identity), "n": 5, "d": "1.5"}
         scanned = list(chain.from_iterable(storage.scan()))
         assert len(scanned) == 6
-        assert StoredMessage("5") in scanned
+        assert StoredMessage(5) in scanned
 
     def test_a_date_out_of_pythons_range_can_be_compared(self, storage: DataStorage, collection: Raw) -> None:
         collection.insert_one({"_id": "1", "created_at": DatetimeMS(253402300800000)})

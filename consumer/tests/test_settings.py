@@ -61,7 +61,7 @@ def test_lists_and_mappings_come_from_the_environment() -> None:
 @pytest.mark.parametrize(
     ("document", "text"),
     [
-        ({"id": "meta..id"}, "document.id: Expected the path of a field: names separated by dots, .*'meta..id'"),
+        ({"id": "meta..id"}, "document.id: Expected the path of a field: .*'meta..id'"),
         ({"dates": ["a", ".b"]}, r"document.dates\[1\]: Expected the path of a field"),
         ({"rename": {"a.": "b"}}, r"document.rename: Expected the path of a field"),
         ({"checks": {"a": "text"}}, r"'text'; use one of string, number, integer, boolean, object, array"),

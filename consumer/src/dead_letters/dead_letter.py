@@ -10,8 +10,9 @@ The headers of the block, in this order; every header before the block is the me
     __dead_letter.timestamp_ms                 the message's timestamp; that of the dead letter is the current time
     __dead_letter.replays                      the number of replays and the first failure: "3 since 2023-…Z"
 
-A replayed message has its original headers and `__dead_letter.replays`. If it is dead-lettered again, the new block
-replaces the old one and continues its count, so that dead letters do not grow.
+A replayed message has its original headers, `__dead_letter.replays`, and `__dead_letter.original_position`. If it is
+dead-lettered again, the new block replaces the old one, keeps that position and continues the count, so that dead
+letters do not grow.
 
 A header name that the client cannot send is base64-encoded, see `model/header_names.py`. Reading a dead letter restores
 the name. A replayed message keeps the encoded name, because the same client sends it; its next dead letter has the same
@@ -29,7 +30,7 @@ from typing import NamedTuple
 
 from src.model.header_names import original
 from src.model.position import MessagePosition
-from src.model.record import Header, Headers, Record, Rejection
+from src.model.record import ORIGINAL_POSITION, Header, Headers, Record, Rejection
 from src.model.topic_names import NAME
 from src.utils.text import utc_text
 
@@ -87,10 +88,16 @@ def dead_letter_of(rejection: Rejection) -> DeadLetter:
 
 
 def replay_headers(headers: Sequence[Header]) -> Headers:
-    """The headers with which a dead letter is replayed: the original ones, and the number of replays."""
+    """The headers with which a dead letter is replayed: the original ones, the number of replays, and where it was."""
     replays = read_replays(headers)
     first_failure = replays.first_failure or header_text(headers, FIRST_FAILURE) or ""
-    return (*original_headers(headers), _replays_header(replays.times + 1, first_failure))
+    position = original_position(headers)
+    first_position = header_text(headers, ORIGINAL_POSITION) or (position and "/".join(map(str, position)))
+    return (
+        *original_headers(headers),
+        _replays_header(replays.times + 1, first_failure),
+        *([(ORIGINAL_POSITION, first_position.encode())] if first_position else []),
+    )
 
 
 def replay_marker(identity: str) -> DeadLetter:
@@ -125,6 +132,8 @@ def _block(rejection: Rejection) -> Iterable[tuple[str, bytes]]:
         yield TIMESTAMP, b"%d" % record.timestamp
     if replays.times:
         yield _replays_header(replays.times, first_failure)
+    if (position := header_text(record.headers, ORIGINAL_POSITION)) is not None:
+        yield ORIGINAL_POSITION, position.encode()
 
 
 def _replays_header(count: int, first_failure: str) -> tuple[str, bytes]:

@@ -38,6 +38,18 @@ class Record(Struct, frozen=True, gc=False):  # created in a quarter of the time
         return MessagePosition(self.topic, self.partition, self.offset)
 
 
+ORIGINAL_POSITION = "__dead_letter.original_position"
+"""A header of a replayed message: the position of the message that was dead-lettered first, topic/partition/offset."""
+
+
+def original_coordinates(record: Record) -> str:
+    """The position of a message as text; of a replayed one, that of the message that was dead-lettered."""
+    for name, content in record.headers:
+        if name == ORIGINAL_POSITION and content:
+            return content.decode(errors="replace")
+    return f"{record.topic}/{record.partition}/{record.offset}"
+
+
 def total_bytes(records: Iterable[Record]) -> int:
     """The size of their values."""
     return sum(map(len, filter(None, map(attrgetter("value"), records))))

@@ -38,6 +38,7 @@ class Result(NamedTuple):
     records: Sequence[Record]
     stored: Sequence[Record]
     duplicates: int
+    skipped: int
     rejections: Sequence[Rejection]
     storage_seconds: float
     finished: float
@@ -145,11 +146,12 @@ class BatchWriter:
         """Dead-letter the rejected ones of the admitted records."""
         settled = batch.records[:admitted]
         rejections = [batch.rejections[index] for index in sorted(batch.rejections) if index < admitted]
-        not_stored = batch.duplicates | batch.rejections.keys()
+        not_stored = batch.duplicates | batch.skipped | batch.rejections.keys()
         return Result(
             records=settled,
             stored=[each for index, each in enumerate(settled) if index not in not_stored] if not_stored else settled,
             duplicates=sum(index < admitted for index in batch.duplicates),
+            skipped=sum(index < admitted for index in batch.skipped),
             rejections=self._dead_letter_writer.write(rejections),
             storage_seconds=batch.storage_seconds,
             finished=self._clock(),

@@ -12,6 +12,7 @@ logger = logging.getLogger(__name__)
 def count(result: Result, metrics: ConsumerMetrics) -> None:
     metrics.stored.inc(len(result.stored))
     metrics.duplicates.inc(result.duplicates)
+    metrics.skipped.inc(result.skipped)
     metrics.dead_lettered.inc(len(result.rejections))
     metrics.batch_size.observe(len(result.records))
     metrics.storage_latency.observe(result.storage_seconds)
@@ -26,6 +27,7 @@ def count(result: Result, metrics: ConsumerMetrics) -> None:
         extra={
             "stored": len(result.stored),
             "duplicates": result.duplicates,
+            "skipped": result.skipped,
             "dead_lettered": len(result.rejections),
         },
     )

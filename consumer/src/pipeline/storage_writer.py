@@ -24,8 +24,8 @@ class Processor(Protocol):
     def process_ordinary(self, records: Sequence[Record]) -> list[ValidDocument | None]:
         """The valid documents of ordinary messages; None for each record that is left to `process`."""
 
-    def process(self, record: Record) -> Document:
-        """The document of a record. Raises InvalidMessage."""
+    def process(self, record: Record) -> Document | None:
+        """The document of a record; None if it is to be skipped. Raises InvalidMessage."""
 
 
 class Storage(Protocol):
@@ -63,6 +63,7 @@ class Batch:
     """To be retried one at a time."""
     failures: dict[int, Failures] = field(default_factory=dict)
     duplicates: set[int] = field(default_factory=set)
+    skipped: set[int] = field(default_factory=set)
     rejections: dict[int, Rejection] = field(default_factory=dict)
     storage_seconds: float = 0.0
 
@@ -75,6 +76,7 @@ class Batch:
             list(compress(self.documents, kept)),
             self.received_at,
             duplicates={new_index[index] for index in self.duplicates if kept[index]},
+            skipped={new_index[index] for index in self.skipped if kept[index]},
             rejections={new_index[index]: each for index, each in self.rejections.items() if kept[index]},
             storage_seconds=self.storage_seconds,
         )
@@ -146,6 +148,9 @@ class StorageWriter:
         stage = "process"
         try:
             document = self._processor.process(batch.records[index])
+            if document is None:
+                batch.skipped.add(index)
+                return False
             stage = "store"
             batch.documents[index] = self._storage.validated(document)
         except InvalidMessage as error:

@@ -1,7 +1,7 @@
 """A message as the stores keep it: its dates, its position in Kafka, and when two messages are the same."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, NamedTuple
 
@@ -19,22 +19,8 @@ Identity = str | int
 """Of a document: a text, or an integer of 64 bits; 1 and "1" are different."""
 
 
-Path = Sequence[str]
-"""To a field: the names of the objects that it is in, and its own."""
-
-
-class Schema(NamedTuple):
-    """What a store knows of the documents: the field with the identity, and the paths of the dates."""
-
-    identity_field: str
-    dates: Sequence[Path]
-
-    @classmethod
-    def of(cls, settings: DocumentSettings) -> "Schema":
-        return cls(settings.identity_field, [path.split(".") for path in settings.stored_dates])
-
-
-DEFAULT_SCHEMA = Schema.of(DocumentSettings())
+DateConverter = Callable[[dict[str, Any]], None]
+"""Converts a date in place, if the document has it; an object in it is replaced by a copy. Raises InvalidMessage."""
 
 
 class SpecifiedMessage(Struct, forbid_unknown_fields=True, gc=False):
@@ -126,6 +112,8 @@ def origin(record: Record, received_at: int) -> dict[str, Any]:
     }
 
 
+_convert = msgspec.convert
+
 KAFKA_DATE_FIELDS = frozenset({"timestamp", "received_at"})
 MAX_EXACT_DATE = len("2023-07-15T12:34:56.789012Z")
 """A longer text of a date may have digits after the microseconds."""
@@ -165,17 +153,26 @@ class StoredMessage(NamedTuple):
         return cls(as_identity(document_id), position, epoch_milliseconds(fields.get("timestamp")))
 
 
+class Schema:
+    """What a store knows of the documents: the field with the identity, and the paths of the dates."""
+
+    def __init__(self, settings: DocumentSettings) -> None:
+        self.identity_field = settings.identity_field
+        self.dates = settings.stored_dates
+        self.date_converters = [date_converter(path) for path in self.dates]
+
+
 def canonical_json(document: ValidDocument) -> bytes:
     """Equal for equal messages, whatever their positions. 1, 1.0 and true differ; the order of keys does not matter."""
     message = {name: value for name, value in fields_of(document).items() if name != "kafka"}
     return msgspec.json.encode(dates_as_text(message), order="sorted")
 
 
-def convert_dates(message: Document, paths: Sequence[Path] = DEFAULT_SCHEMA.dates) -> dict[str, Any]:
-    """A copy with datetimes at the paths, as far as they exist, and in the field `kafka`. Raises InvalidMessage."""
+def convert_dates(message: Document, converters: Iterable[DateConverter]) -> dict[str, Any]:
+    """A copy with datetimes at the paths of the converters, and in the field `kafka`. Raises InvalidMessage."""
     document = dict(message)
-    for path in paths:
-        convert_date(document, path)
+    for convert in converters:
+        convert(document)
     if isinstance(kafka := document.get("kafka"), dict):
         document["kafka"] = {
             name: as_date(value, f"kafka.{name}") if name in KAFKA_DATE_FIELDS and value is not None else value
@@ -184,24 +181,45 @@ def convert_dates(message: Document, paths: Sequence[Path] = DEFAULT_SCHEMA.date
     return document
 
 
-def convert_date(document: dict[str, Any], path: Path) -> None:
-    """In place, if the document has the path; an object in it is replaced by a copy. Raises InvalidMessage."""
-    fields = document
-    for name in path[:-1]:
-        if type(inner := fields.get(name)) is not dict:
-            return
-        fields[name] = fields = dict(inner)
-    if path[-1] in fields:
-        fields[path[-1]] = as_date(fields[path[-1]], ".".join(path))
+def date_converter(path: str) -> DateConverter:
+    parents, name = parents_and_name(path)
+
+    def convert(document: dict[str, Any]) -> None:
+        fields = own_object(document, parents)
+        if fields is not None and name in fields:
+            fields[name] = as_date(fields[name], path)
+
+    return convert
+
+
+def parents_and_name(path: str) -> tuple[Sequence[str], str]:
+    """The names of the objects that a field is in, and its own."""
+    *parents, name = path.split(".")
+    return tuple(parents), name
+
+
+def own_object(document: dict[str, Any], names: Sequence[str]) -> dict[str, Any] | None:
+    """The object at a path, after it and those that it is in are replaced by copies; None if it does not exist."""
+    for name in names:
+        inner = document.get(name)
+        if not isinstance(inner, dict):
+            return None
+        document[name] = document = dict(inner)
+    return document
 
 
 def as_date(value: object, path: str) -> datetime:
     """The datetime in UTC, truncated to milliseconds as in MongoDB. Raises InvalidMessage (`invalid_` and the path)."""
     try:
-        date = value if isinstance(value, datetime) else msgspec.convert(_without_finer_digits(value), datetime)
-        if date.tzinfo is None:
-            raise InvalidMessage(f"invalid_{path}", f"{path} is a date without its offset from UTC")
-        date = date if date.tzinfo is UTC else date.astimezone(UTC)
+        if isinstance(value, str):
+            date = _convert(value if len(value) <= MAX_EXACT_DATE else _without_finer_digits(value), datetime)
+        else:
+            date = value if isinstance(value, datetime) else _convert(value, datetime)
+        zone = date.tzinfo
+        if zone is not UTC:
+            if zone is None:
+                raise InvalidMessage(f"invalid_{path}", f"{path} is a date without its offset from UTC")
+            date = date.astimezone(UTC)
     except (msgspec.ValidationError, OverflowError) as error:
         text = f"{path} is not a date of the years 1 to 9999 in UTC: {error}"
         raise InvalidMessage(f"invalid_{path}", text) from error
@@ -252,8 +270,9 @@ EARLIEST, LATEST = milliseconds(datetime.min.replace(tzinfo=UTC)), milliseconds(
 """The milliseconds since 1970 that are a date."""
 
 
-def _without_finer_digits(value: object) -> object:
+def _without_finer_digits(text: str) -> str:
     """The parser would round what is finer than a microsecond, perhaps into the next second."""
-    if isinstance(value, str) and len(value) > MAX_EXACT_DATE:
-        return _FINER_THAN_MICROSECONDS.sub(r"\1", value)
-    return value
+    return _FINER_THAN_MICROSECONDS.sub(r"\1", text)
+
+
+DEFAULT_SCHEMA = Schema(DocumentSettings())

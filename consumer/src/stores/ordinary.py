@@ -38,6 +38,16 @@ def ordinary_documents(values: Sequence[bytes]) -> list[ValidDocument | None]:
     return documents if _convert_dates(specified) else [_other_form(document) for document in documents]
 
 
+def ordinary_message(value: bytes) -> dict[str, Any] | None:
+    """The message, if any values in its fields can be stored as they are. The general form of the above."""
+    if len(value) > MAX_BYTES or (BACKSLASH in value and b"\\u0000" in value):
+        return None
+    try:
+        return _decode_simple(value)
+    except (ValueError, RecursionError):
+        return None
+
+
 def _convert_dates(messages: Sequence[SpecifiedMessage]) -> bool:
     """In place. False if any has another date than milliseconds in UTC."""
     texts = [message.created_at for message in messages]

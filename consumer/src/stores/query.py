@@ -11,7 +11,7 @@ Query = Mapping[str, Any]
 Sort = Sequence[tuple[str, int]]
 
 LOGICAL_OPERATORS = frozenset({"$and", "$or", "$nor"})
-_KAFKA_DATES = [[name] for name in KAFKA_DATE_FIELDS]
+_KAFKA_DATES = [f"kafka.{name}" for name in KAFKA_DATE_FIELDS]
 
 
 class UnsupportedQuery(ConsumerError):
@@ -29,13 +29,11 @@ def has_operators(condition: Any) -> bool:
 
 
 def _normalized(field: str, condition: Any, schema: Schema) -> Any:
-    path = field.split(".")
-    if path[0] == "_id" != schema.identity_field:
+    if field.split(".")[0] == "_id" != schema.identity_field:
         raise UnsupportedQuery("use id: _id is not a field of a message")
     if field in LOGICAL_OPERATORS and isinstance(condition, list | tuple):
         return [normalized(query, schema) for query in condition]
-    is_date = path in schema.dates or (path[0] == "kafka" and path[1:] in _KAFKA_DATES)
-    return _with_dates(field, condition) if is_date else condition
+    return _with_dates(field, condition) if field in (*schema.dates, *_KAFKA_DATES) else condition
 
 
 def _with_dates(field: str, condition: Any) -> Any:

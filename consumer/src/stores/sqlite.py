@@ -284,7 +284,7 @@ def _stored_message(identifier: object, text: str) -> StoredMessage:
 
 def _document(text: str, paths: str | None) -> Document:
     try:
-        document = convert_dates(msgspec.json.decode(text), DEFAULT_SCHEMA.dates if paths is None else ())
+        document = convert_dates(msgspec.json.decode(text), DEFAULT_SCHEMA.date_converters if paths is None else ())
         for *parents, last in json.loads(paths or "[]"):
             fields = reduce(getitem, parents, document)
             fields[last] = as_date(fields[last], "date")

@@ -19,12 +19,19 @@ MIN_INT64, MAX_INT64 = -(2**63), 2**63 - 1
 def validated(message: Mapping[str, Any], schema: Schema = DEFAULT_SCHEMA) -> Document:
     """The document to store for a message: a copy, with its dates as datetimes. Raises InvalidMessage."""
     _check_identity(message, schema.identity_field)
-    document = convert_dates(message, schema.dates)
+    document = convert_dates(message, schema.date_converters)
     _check_fields(document, 1)
-    may_be_too_large = len(msgspec.json.encode(document)) * MAX_BSON_PER_JSON_BYTE > MAX_BSON_BYTES
+    may_be_too_large = len(_encoded(document)) * MAX_BSON_PER_JSON_BYTE > MAX_BSON_BYTES
     if may_be_too_large and _size(document) > MAX_BSON_BYTES:
         raise InvalidMessage("document_too_large", f"the document is larger than {MAX_BSON_BYTES} bytes in BSON")
     return document
+
+
+def _encoded(document: Document) -> bytes:
+    try:
+        return msgspec.json.encode(document)
+    except TypeError as error:  # a subclass of a JSON type
+        raise InvalidMessage("not_encodable", str(error)) from error
 
 
 def require_encodable(value: Any) -> None:

@@ -48,6 +48,7 @@ class ConsumerMetrics:
         messages = Counter("consumer_messages", "Messages settled, by result", ["result"], registry=registry)
         self.stored = messages.labels("stored")
         self.duplicates = messages.labels("duplicate")
+        self.skipped = messages.labels("skipped")
         self.dead_lettered = messages.labels("dead_lettered")
         self.dead_letters = Counter(
             "consumer_dead_letters", "Messages dead-lettered, by reason", ["reason"], registry=registry

@@ -106,7 +106,7 @@ class WithoutDeadLetterRetry(DeadLetterTopic):
 class WithoutUnknownFields(DataProcessor):
     """A field that is not in the specification makes a message invalid."""
 
-    def check(self, message: Mapping[str, Any]) -> dict[str, Any]:
+    def check(self, message: Mapping[str, Any]) -> dict[str, Any] | None:
         if message.keys() - {"id", "name", "created_at", "metadata"}:
             raise InvalidMessage("unknown_field", "a field is not known")
         return super().check(message)
