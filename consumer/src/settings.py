@@ -238,6 +238,8 @@ class DocumentSettings(Section, frozen=True):
         for path in self.dates:
             if path in self.checks:
                 raise ValueError(f"checks: `{path}` is one of dates, which are checked already; remove it")
+        if any(_is_within(path, self.identity_field) for path in self.stored_dates):
+            raise ValueError(f"dates: `{self.identity_field}` is the identity, and no date; remove it")
         if self.identity_field == "id" and any(_is_within("id", path) for path in self.drop):
             raise ValueError("drop: `id` is the identity; set id to another field, or do not drop it")
         _check_renames(self)

@@ -68,6 +68,8 @@ def test_lists_and_mappings_come_from_the_environment() -> None:
         ({"checks": {"created_at": "string"}}, "checks: `created_at` is one of dates"),
         ({"transform": "orders"}, "document.transform: Expected module:function, found 'orders'"),
         ({"keep": ["a"], "drop": ["b"]}, "keep and drop are both set; empty one of them"),
+        ({"dates": ["id"]}, "dates: `id` is the identity, and no date"),
+        ({"id": "key", "dates": ["_id"]}, "dates: `_id` is the identity, and no date"),
         ({"drop": ["id"]}, "drop: `id` is the identity"),
         ({"rename": {"id": "key"}}, "rename: `id` to `key`: `id` is the identity"),
         ({"rename": {"a": "id"}}, "rename: `a` to `id`: `id` is the identity"),
