@@ -8,6 +8,7 @@ from pathlib import Path
 from threading import Event
 from time import monotonic
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -20,19 +21,20 @@ IMAGES = (
     *("ZOOKEEPER_IMAGE", "KAFKA_IMAGE", "MONGO_IMAGE", "PROMETHEUS_IMAGE", "ALERTMANAGER_IMAGE", "GRAFANA_IMAGE"),
     *("KAFKA_EXPORTER_IMAGE", "MONGODB_EXPORTER_IMAGE", "NODE_EXPORTER_IMAGE", "CADVISOR_IMAGE"),
 )
-SETUP_JOBS = {"topics", "mongodb-users"}
+SETUP_JOBS = {"topics", "mongodb-users", "jmx-agent"}
 
 
 class Stack:
     """Runs docker compose commands against the stack."""
 
-    def __init__(self, project: str, settings: Mapping[str, str]) -> None:
+    def __init__(self, project: str, settings: Mapping[str, str], *files: str) -> None:
         self.project = project
+        self._files = [argument for name in files for argument in ("--file", name)]
         self._environ = {**os.environ, "COMPOSE_PROJECT_NAME": project, **settings}
 
     def compose(self, *arguments: str, stdin: str = "", **settings: str) -> str:
         done = subprocess.run(
-            ["docker", "compose", *arguments],
+            ["docker", "compose", *self._files, *arguments],
             cwd=ROOT,
             env={**self._environ, **settings},
             input=stdin,
@@ -57,7 +59,7 @@ class Stack:
     def crash(self, service: str) -> None:
         """Send SIGKILL from inside, because the restart policy ignores `docker kill`, and wait for the restart."""
         before, deadline = self.restarts(service), monotonic() + TIMEOUT
-        command = ["docker", "compose", "exec", "-T", service, "sh", "-c", "kill -9 -1"]
+        command = ["docker", "compose", *self._files, "exec", "-T", service, "sh", "-c", "kill -9 -1"]
         subprocess.run(command, cwd=ROOT, env=self._environ, capture_output=True)
         while self.restarts(service) == before:
             assert monotonic() < deadline, f"{service} was not restarted"
@@ -82,6 +84,12 @@ class Stack:
         finally:
             self.compose("unpause", "producer")
             self.wait_until_healthy()
+
+    def prometheus(self, query: str) -> float | None:
+        """The value of a query with a single result."""
+        url = f"http://127.0.0.1:9090/api/v1/query?query={quote(query)}"
+        result = json.loads(self.compose("exec", "-T", "prometheus", "wget", "-qO-", url))["data"]["result"]
+        return float(result[0]["value"][1]) if result else None
 
     def send(self, *messages: str) -> None:
         """Send messages with an additional producer process."""

@@ -338,6 +338,7 @@ def promtool(*arguments: str) -> None:
 @pytest.mark.usefixtures("docker")
 def test_promtool_accepts_the_configuration_and_rules() -> None:
     promtool("check", "config", "prometheus.yml")
+    promtool("check", "config", "prometheus-cluster.yml")
 
 
 @pytest.mark.docker

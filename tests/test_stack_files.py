@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 COMPOSE = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
+CLUSTER = (ROOT / "docker-compose.cluster.yml").read_text(encoding="utf-8")
 SETTINGS = dict(re.findall(r"^(\w+)=(\S*)", (ROOT / ".env").read_text(encoding="utf-8"), re.MULTILINE))
 
 
@@ -115,8 +116,8 @@ def test_setup_requires_the_versions_documented_in_installation() -> None:
     assert f"Docker Engine {needed['ENGINE']} or newer with Compose {needed['COMPOSE']} or newer" in documentation
 
 
-def test_env_defines_exactly_the_variables_of_the_compose_file_and_an_image_of_the_tests() -> None:
-    used = set(re.findall(r"(?<!\$)\$\{(\w+)", COMPOSE))
+def test_env_defines_exactly_the_variables_of_the_compose_files_and_an_image_of_the_tests() -> None:
+    used = set(re.findall(r"(?<!\$)\$\{(\w+)", COMPOSE + CLUSTER))
     files = (ROOT / "scripts" / "compose").glob("*.env")
     used |= {name for file in files for name in re.findall(r"=\$\{(\w+)\}", file.read_text(encoding="utf-8"))}
 
@@ -200,3 +201,49 @@ def test_a_rejected_root_password_is_explained() -> None:
     message = script("mongodb_users").describe(OperationFailure("Authentication failed.", 18))
 
     assert "first start" in message
+
+
+# -- docker-compose.cluster.yml
+
+
+def test_a_broker_of_the_cluster_has_the_common_settings() -> None:
+    brokers = CLUSTER.split("x-broker-environment:")[0]
+    common = COMPOSE.split("x-defaults: &defaults\n")[1].split("  stop_grace_period")[0]
+
+    assert common in brokers
+    assert "cap_drop: [ALL]" in brokers
+    assert 'security_opt: ["no-new-privileges:true"]' in brokers
+    assert "options: {max-size: 10m" in brokers
+
+
+def test_the_brokers_of_the_cluster_differ_in_number_and_port_only() -> None:
+    pieces = re.split(r"^  kafka-(\d):\n", CLUSTER, flags=re.MULTILINE)
+    brokers = dict(zip(pieces[1::2], (text.split("\n\n")[0] for text in pieces[2::2]), strict=True))
+
+    assert {
+        text.replace(f"_{n}_", "_").replace(f"-{n}", "-N").replace(f"ID: {n}", "ID: N") for n, text in brokers.items()
+    } == {brokers["1"].replace("-1", "-N").replace("ID: 1", "ID: N")}
+    assert len(brokers) == 3
+
+
+def test_the_cluster_fits_into_6_gib() -> None:
+    single = {name: text for name, text in services().items() if "profiles: [elk]" not in text}
+    limits = [text for name, text in single.items() if name not in {"zookeeper", "kafka"}]
+    broker = CLUSTER.split("x-broker-environment:")[0]
+
+    assert sum(map(_megabytes, limits)) + 3 * _megabytes(broker) <= 6 * 1024
+
+
+def _megabytes(text: str) -> int:
+    limit = re.search(r"mem_limit: (\d+)([mg])", text)
+    return int(limit[1]) * (1024 if limit[2] == "g" else 1) if limit else 0
+
+
+def test_the_two_prometheus_configurations_differ_in_the_targets_of_kafka_only() -> None:
+    folder = ROOT / "monitoring" / "prometheus"
+    texts = [(folder / name).read_text(encoding="utf-8") for name in ("prometheus.yml", "prometheus-cluster.yml")]
+    common = [text[text.index("global:") : text.index("scrape_configs:")] for text in texts]
+    arguments = re.findall(r"- (--(?:storage|web)\S+)", services()["prometheus"])
+
+    assert common[0] == common[1]
+    assert re.findall(r"- (--(?:storage|web)\S+)", CLUSTER) == arguments

@@ -14,6 +14,7 @@ from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, C
 
 TIMEOUT = 30.0  # seconds per request
 HOUR_MS = 3_600_000
+BROKERS_DEFAULT = -1  # the replication factor that the brokers are configured with
 MAX_MESSAGE_BYTES = "max.message.bytes"
 DEFAULT_MAX_MESSAGE_BYTES = 1_048_588  # Kafka's default
 DEAD_LETTER_OVERHEAD = 64 * 1024  # bytes that a dead letter adds to its original message
@@ -53,7 +54,7 @@ def ensure(admin: AdminClient, topic: Topic) -> str:
     """Create the topic, or update its config and partitions. Returns what was done. Raises KafkaException."""
     existing = admin.list_topics(timeout=TIMEOUT).topics.get(topic.name)
     if existing is None:
-        _wait(admin.create_topics([NewTopic(topic.name, topic.partitions, 1, config=dict(topic.config))]))
+        _wait(admin.create_topics([NewTopic(topic.name, topic.partitions, BROKERS_DEFAULT, config=dict(topic.config))]))
         return f"created with {topic.partitions} partition(s)"
     _wait(admin.incremental_alter_configs([_changes(topic.allowing(max_message_bytes(admin, topic.name)))]))
     return _ensure_partitions(admin, topic, len(existing.partitions))

@@ -1,4 +1,4 @@
-"""Kafka Monitoring: broker, topics, consumer groups and ZooKeeper."""
+"""Kafka Monitoring: brokers, topics, consumer groups, and ZooKeeper or the controller quorum."""
 
 from dashboards.grafana import GREEN, ORANGE, RED, Column, Dashboard, Row, ValueMappings, Variable, graph, stat, table
 from dashboards.shared import (
@@ -10,7 +10,7 @@ from dashboards.shared import (
     highest_lag,
     lag_by_group,
     rate,
-    running,
+    zookeeper_or_quorum,
 )
 
 BROKER: ValueMappings = {
@@ -22,8 +22,9 @@ BROKER: ValueMappings = {
     7: ("STOPPING", ORANGE),
 }
 ROLE: ValueMappings = {0: ("FOLLOWER", GREEN), 1: ("LEADER", GREEN)}
-CONNECTED = 'kafka_server_zookeeper_session_state{state="CONNECTED"}'
-SESSION: ValueMappings = {0: ("LOST", RED), 1: ("CONNECTED", GREEN)}
+SESSION = "kafka_server_zookeeper_session_state"
+METADATA: ValueMappings = {0: ("LOST", RED), 1: ("AVAILABLE", GREEN)}
+WITH_ZOOKEEPER = "with ZooKeeper: none"
 TOPICS = '{topic=~"$topic",topic!~"__.*"}'
 
 
@@ -31,8 +32,8 @@ def dashboard(thresholds: Thresholds) -> Dashboard:
     return Dashboard(
         "kafka",
         "Kafka Monitoring",
-        "Broker, topics, consumer groups and ZooKeeper.",
-        [_broker(thresholds), _traffic(), _topics(), _groups(thresholds), _zookeeper()],
+        "Brokers, topics, consumer groups, and ZooKeeper or the controller quorum.",
+        [_broker(thresholds), _traffic(), _topics(), _groups(thresholds), _zookeeper(), _quorum()],
         variables=[
             Variable("topic", "Topic", 'label_values(kafka_topic_partitions{topic!~"__.*"}, topic)'),
             Variable("group", "Consumer group", "label_values(kafka_consumergroup_members, consumergroup)"),
@@ -53,10 +54,12 @@ def _broker(thresholds: Thresholds) -> Row:
                 no_value="DOWN",
             ),
             stat(
-                "ZooKeeper session",
-                "LOST: topics, partitions and leaders cannot change, and a restarted broker cannot start.",
-                f"count({CONNECTED}) or 0 * absent({CONNECTED})",
-                mappings=SESSION,
+                "Metadata",
+                "LOST: the broker has no ZooKeeper session, or the quorum no active controller. Topics, partitions and"
+                " leaders cannot change, and a restarted broker cannot start.",
+                f'count({SESSION}{{state="CONNECTED"}})'
+                f" or max(kafka_controller_kafkacontroller_activecontrollercount unless on () group({SESSION}))",
+                mappings=METADATA,
                 no_value="LOST",
             ),
             stat(
@@ -197,7 +200,7 @@ def _zookeeper() -> Row:
     return Row(
         "ZooKeeper",
         [
-            running("zookeeper", "ZooKeeper", width=6),
+            zookeeper_or_quorum(width=6),
             stat(
                 "Role",
                 "A single node is the leader of its own quorum.",
@@ -232,6 +235,45 @@ def _zookeeper() -> Row:
                 "Open client connections.",
                 {"connections": 'sum(num_alive_connections{job="zookeeper"})'},
                 height=7,
+            ),
+        ],
+    )
+
+
+def _quorum() -> Row:
+    return Row(
+        "Controller quorum",
+        [
+            stat(
+                "Leader",
+                "The node that is the active controller, as most of its voters see it.",
+                "max(kafka_server_raft_current_leader)",
+                no_value=WITH_ZOOKEEPER,
+                width=6,
+            ),
+            stat(
+                "Brokers",
+                "Brokers that the active controller considers alive.",
+                "max(kafka_controller_kafkacontroller_activebrokercount)",
+                no_value=WITH_ZOOKEEPER,
+                width=6,
+            ),
+            stat(
+                "Fenced brokers",
+                "Brokers without heartbeat: killed, frozen or cut off. They lead no partition.",
+                "max(kafka_controller_kafkacontroller_fencedbrokercount)",
+                threshold=1,
+                no_value=WITH_ZOOKEEPER,
+                width=6,
+            ),
+            stat(
+                "Commit latency",
+                "Time until most voters have a change of the metadata.",
+                "max(kafka_server_raft_commit_latency_avg >= 0)",
+                "ms",
+                decimals=1,
+                no_value="no change",
+                width=6,
             ),
         ],
     )

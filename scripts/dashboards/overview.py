@@ -15,6 +15,7 @@ from dashboards.shared import (
     ready,
     running,
     undelivered,
+    zookeeper_or_quorum,
 )
 
 CONTAINERS: ValueMappings = {
@@ -55,7 +56,7 @@ def _health() -> Row:
                 threshold=1,
                 no_value=None,
             ),
-            running("zookeeper", "ZooKeeper"),
+            zookeeper_or_quorum(),
             running("kafka", "Kafka"),
             running("mongodb", "MongoDB"),
             ready("producer", "Producer"),

@@ -69,6 +69,17 @@ def running(job: str, title: str, *, width: int = 4) -> Panel:
     )
 
 
+def zookeeper_or_quorum(*, width: int = 4) -> Panel:
+    return stat(
+        "ZooKeeper or quorum",
+        "DOWN: ZooKeeper is unreachable, or the controllers of Kafka have no leader.",
+        'service:up:min{job="zookeeper"} or max(kafka_server_raft_current_leader >= bool 0)',
+        mappings=RUNNING,
+        no_value="DOWN",
+        width=width,
+    )
+
+
 def ready(job: str, title: str) -> Panel:
     return stat(
         title,
