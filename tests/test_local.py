@@ -285,15 +285,19 @@ def test_a_message_that_is_in_no_count_is_missing() -> None:
     assert str(counts) == "100 settled = 99 stored + 0 dead-lettered + 1 MISSING"
 
 
+AUDIT = dict.fromkeys(("dead_lettered", "duplicates", "skipped", "superseded", "deleted", "expired_offsets"), 0)
+
+
 def test_what_the_audit_knows_explains_what_is_not_stored() -> None:
-    audit = {"dead_lettered": 2, "duplicates": 1, "expired_offsets": 0}
+    audit = AUDIT | {"dead_lettered": 2, "duplicates": 1}
 
     assert with_audit(Counts(100, 97), audit, []) == Counts(100, 97, 2, 1)
     assert with_audit(Counts(100, 96), audit, [ConsumerMetrics(duplicates=9)]).missing == 1
+    assert with_audit(Counts(100, 91), audit | {"skipped": 1, "superseded": 2, "deleted": 3}, []).missing == 0
 
 
 def test_messages_that_have_left_the_topic_are_counted_by_the_consumers_metrics() -> None:
-    audit = {"dead_lettered": 2, "duplicates": 0, "expired_offsets": 50}
+    audit = AUDIT | {"dead_lettered": 2, "expired_offsets": 50}
     consumers = [ConsumerMetrics(dead_lettered=2, duplicates=3), ConsumerMetrics(dead_lettered=4)]
 
     assert with_audit(Counts(100, 92), audit, consumers) == Counts(100, 92, 6, 2)

@@ -6,6 +6,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event, Thread
 from time import monotonic
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -34,7 +35,9 @@ SOON = 0.005
 class World:
     """A topic of one partition on the embedded broker, and a store."""
 
-    def __init__(self, broker: EmbeddedBroker, folder: Path) -> None:
+    def __init__(
+        self, broker: EmbeddedBroker, folder: Path, *, document: Mapping[str, Any] = MappingProxyType({})
+    ) -> None:
         self.settings: Settings = parse(
             Settings,
             {
@@ -44,6 +47,7 @@ class World:
                 },
                 "consumer": {"offset_commit_frequency_ms": 20, "batch_size": 500},
                 "mongodb": {"uri": f"sqlite:///{folder}/store.db"},
+                "document": dict(document),
                 "metrics": {"port": 0},
             },
         )

@@ -13,6 +13,8 @@ Content = tuple[Identity | None, int | None]
 
 SKIPPED: Content = None, None
 INVALID: Content = None, 0
+TOMBSTONE = 1
+"""The hash of a message that deletes the document with its id."""
 
 _encode = msgspec.json.Encoder(order="sorted").encode
 

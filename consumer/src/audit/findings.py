@@ -19,7 +19,9 @@ class Example(NamedTuple):
 
 @dataclass(frozen=True)
 class Findings:
-    """Every committed message is either stored, a duplicate, dead-lettered, skipped, expired or lost.
+    """Every committed message is either stored, a duplicate, superseded, dead-lettered, skipped, expired or lost.
+
+    A tombstone that has deleted the document of its id counts as `deleted`.
 
     `twice` and `repeated` count messages too: some of these, and others that retention has deleted from the topic.
     `other_ids` are documents whose messages have other ids now, or none.
@@ -28,6 +30,8 @@ class Findings:
     produced: int
     stored: int
     duplicates: int
+    superseded: int
+    deleted: int
     dead_lettered: int
     skipped: int
     expired: int

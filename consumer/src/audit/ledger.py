@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import NamedTuple, Self, TypeGuard
 
 from src.audit import queries
-from src.audit.content import Content
+from src.audit.content import TOMBSTONE, Content
 from src.audit.findings import MAX_EXAMPLES, Example, Findings
 from src.audit.pages import Key, Pages, PositionRange
 from src.model.errors import ConsumerError
@@ -49,10 +49,14 @@ class Expiry(NamedTuple):
 
 
 class Ledger:
-    """Records the messages of one topic; messages of other topics are foreign."""
+    """Records the messages of one topic; messages of other topics are foreign.
 
-    def __init__(self, topic: str) -> None:
+    With `upserts` a newer message with the id of a stored one has replaced its document, or deleted it.
+    """
+
+    def __init__(self, topic: str, *, upserts: bool = False) -> None:
         self._topic = topic
+        self._upserts = upserts
         self._foreign_documents = 0
         self._foreign_dead_letters = 0
         self.in_memory = not _can_create_files()
@@ -102,6 +106,8 @@ class Ledger:
                 produced=self._stored + self._skipped + self._count(queries.COUNT_PRODUCED),
                 stored=self._stored + self._count(queries.COUNT_STORED),
                 duplicates=self._count(queries.COUNT_MISSING, "duplicate"),
+                superseded=self._count(queries.COUNT_MISSING, "superseded"),
+                deleted=self._count(queries.COUNT_MISSING, "deleted"),
                 dead_lettered=self._count(queries.COUNT_DEAD_LETTERED),
                 skipped=self._skipped + self._count(queries.COUNT_MISSING, "skipped"),
                 expired=self._count(queries.COUNT_MISSING, "expired"),
@@ -190,8 +196,13 @@ class Ledger:
             milliseconds = {"deleted_before": expiry.deleted_before * 1000, "ttl": expiry.ttl * 1000}
             self._database.execute(queries.FIND_EXPIRED, milliseconds)
             self._database.execute(queries.FIND_EXPIRED_DUPLICATES, milliseconds)
-        self._database.execute(queries.FIND_DUPLICATES)
-        self._database.execute(queries.FIND_DUPLICATES_UNDER_OTHER_IDS)
+        if self._upserts:
+            for statement in (queries.FIND_NEWEST, queries.INDEX_NEWEST, queries.FIND_SUPERSEDED):
+                self._database.execute(statement)
+            self._database.execute(queries.FIND_DELETED, {"tombstone": TOMBSTONE})
+        else:
+            self._database.execute(queries.FIND_DUPLICATES)
+            self._database.execute(queries.FIND_DUPLICATES_UNDER_OTHER_IDS)
 
     def _count(self, query: str, *parameters: str) -> int:
         return int(self._database.execute(query, parameters).fetchone()[0])

@@ -1,6 +1,6 @@
 """The SQL of the ledger.
 
-A `position` is the partition and the offset of a message as one integer, see `ledger.py`; a negative one is unknown. A
+A `position` is the partition and, in 47 bits, the offset of a message as one integer; a negative one is unknown. A
 `timestamp` is that of the message, in milliseconds since the epoch, or NULL if unknown. An `id` is a text or an
 integer. The `hash` of a message that the processing skips is NULL. The tables have all that can be a finding, not every
 message, see `ledger.py`.
@@ -70,6 +70,27 @@ FIND_DUPLICATES_UNDER_OTHER_IDS = """
         SELECT missing.position
           FROM stored CROSS JOIN produced USING (position)
           CROSS JOIN missing ON missing.id = produced.id AND missing.hash = produced.hash)"""
+# With `document.write: replace` or `merge` the newest record of an id decides on its document: in a partition the last
+# one. Which of several partitions has it, the timestamps say, as far as they differ.
+FIND_NEWEST = """
+    CREATE TABLE newest AS
+    SELECT id, position >> 47 AS "partition", max(position) AS position, max(timestamp) AS timestamp
+      FROM (SELECT id, position, timestamp FROM stored
+             UNION ALL
+            SELECT id, position, timestamp FROM produced
+             WHERE NOT EXISTS (SELECT 1 FROM dead_lettered WHERE dead_lettered.position = produced.position))
+     WHERE id IS NOT NULL GROUP BY 1, 2"""
+INDEX_NEWEST = "CREATE INDEX newest_id ON newest (id)"
+FIND_SUPERSEDED = """
+    UPDATE missing SET result = 'superseded' WHERE result = 'lost' AND EXISTS (
+        SELECT 1 FROM newest
+         WHERE newest.id = missing.id
+           AND iif("partition" = missing.position >> 47,
+                   newest.position > missing.position,
+                   (newest.timestamp < missing.timestamp) IS NOT TRUE))"""
+FIND_DELETED = """
+    UPDATE missing SET result = 'deleted'
+     WHERE result = 'lost' AND hash = :tombstone AND id NOT IN (SELECT id FROM stored)"""
 COUNT_MISSING = "SELECT count(*) FROM missing WHERE result = ?"
 FIRST_LOST = """
     SELECT position, id, 'neither stored nor dead-lettered' FROM missing

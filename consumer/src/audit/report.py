@@ -10,6 +10,8 @@ from src.audit.progress import Progress
 from src.kafka.topic_reader import OffsetRange
 from src.settings import MongoSettings, Settings
 
+Row = tuple[str, int, str]
+
 
 @dataclass(frozen=True)
 class Report:
@@ -51,7 +53,8 @@ def notes(
 
 
 def as_json(report: Report) -> str:
-    """`produced` is the sum of stored, duplicates, dead_lettered, skipped, pending, lost and expired_documents."""
+    """`produced` is the sum of stored, duplicates, superseded, deleted, dead_lettered, skipped, pending, lost and
+    expired_documents."""
     kafka, findings = report.settings.kafka, report.findings
     return json.dumps(
         {
@@ -62,6 +65,8 @@ def as_json(report: Report) -> str:
             "produced": findings.produced + report.pending,
             "stored": findings.stored,
             "duplicates": findings.duplicates,
+            "superseded": findings.superseded,
+            "deleted": findings.deleted,
             "dead_lettered": findings.dead_lettered,
             "skipped": findings.skipped,
             "pending": report.pending,
@@ -99,7 +104,7 @@ def as_table(report: Report) -> str:
     return "\n".join(lines)
 
 
-def _rows(report: Report) -> tuple[tuple[str, int, str], ...]:
+def _rows(report: Report) -> tuple[Row, ...]:
     findings, offsets = report.findings, report.expired_offsets
     documents, dead_letters = findings.foreign_documents, findings.foreign_dead_letters
     expired = f"{offsets:,} offsets deleted by retention, {findings.expired:,} documents deleted by their TTL"
@@ -108,8 +113,10 @@ def _rows(report: Report) -> tuple[tuple[str, int, str], ...]:
         ("produced", findings.produced + report.pending, "messages in the topic"),
         ("stored", findings.stored, "have a document in the store"),
         ("duplicates", findings.duplicates, "were sent again; the same message is in the store"),
+        *_row_unless_zero("superseded", findings.superseded, "have been followed by a newer message with their id"),
+        *_row_unless_zero("deleted", findings.deleted, "are tombstones, and the store has no document with their id"),
         ("dead-lettered", findings.dead_lettered, f"are in {report.settings.kafka.dead_letter_topic}"),
-        *([("skipped", findings.skipped, "are skipped by the transform")] if findings.skipped else []),
+        *_row_unless_zero("skipped", findings.skipped, "are skipped by the transform"),
         ("pending", report.pending, "are not yet committed by the group"),
         ("expired", offsets + findings.expired, f"cannot be checked: {expired}"),
         ("lost", findings.lost, "are committed, but neither stored nor dead-lettered"),
@@ -117,6 +124,11 @@ def _rows(report: Report) -> tuple[tuple[str, int, str], ...]:
         ("repeated", findings.repeated, "are dead-lettered more than once, as after a crash"),
         ("foreign", documents + dead_letters, f"are not from this topic: {foreign}"),
     )
+
+
+def _row_unless_zero(name: str, number: int, text: str) -> list[Row]:
+    """Of what only some settings make possible."""
+    return [(name, number, text)] if number else []
 
 
 def _describe(topic: str, verdict: str, example: Example) -> str:
