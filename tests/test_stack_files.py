@@ -156,6 +156,21 @@ def test_the_dead_letter_topic_accepts_every_message_and_keeps_it_for_30_days() 
     assert dead_letters.config["cleanup.policy"] == "delete"
 
 
+def test_each_topic_that_the_consumer_reads_by_name_is_created() -> None:
+    environ = {
+        "KAFKA_TOPIC": "t",
+        "KAFKA_DEAD_LETTER_TOPIC": "t.dlq",
+        "KAFKA_PARTITIONS": "6",
+        "KAFKA_RETENTION_HOURS": "1",
+    }
+
+    def names(topics: str) -> list[str]:
+        return [topic.name for topic in script("topics").desired_topics({**environ, "KAFKA_TOPICS": topics})]
+
+    assert names("t, orders") == ["t", "orders", "t.dlq"]
+    assert names("^ord") == names("") == ["t", "t.dlq"]
+
+
 def test_a_raised_maximum_message_size_is_kept() -> None:
     topic = script("topics").Topic("t", 6, {"max.message.bytes": "1000"})
 

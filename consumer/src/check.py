@@ -1,6 +1,6 @@
 """`--check`: checks the settings, Kafka and the store."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,26 +50,30 @@ def check(
     results = [CheckResult("settings", True, f"valid: {path} and the environment")]
     warnings = warnings_about(VARIABLES, settings.kafka.client, environ or {})
     results += [CheckResult("settings", True, text, warning=True) for text in warnings]
-    results += _check_kafka(settings.kafka, timeout, admin)
-    with DataStorage(settings.mongodb, settings.document) as storage:
-        results += storage.check()
+    topics = list(settings.kafka.known_topics)
+    results += _check_kafka(settings.kafka, topics, timeout, admin)
+    results += _check_store(settings, topics)
     width = max(len(result.name) for result in results)
     for result in results:
         show(f"{result.label:<4}  {result.name:<{width}}  {result.text}")
     return 0 if all(result.ok for result in results) else 2
 
 
-def _check_kafka(settings: KafkaSettings, timeout: float, new_admin: NewAdmin) -> list[CheckResult]:
-    """The dead-letter topic is checked only if the brokers are reachable, so that the check ends within seconds."""
-    results = list(_check_cluster(settings, timeout, new_admin))
+def _check_kafka(settings: KafkaSettings, topics: list[str], timeout: float, new_admin: NewAdmin) -> list[CheckResult]:
+    """Adds those that match the pattern to the topics. The dead-letter topic is checked only if the brokers are
+    reachable, so that the check ends within seconds.
+    """
+    results = list(_check_cluster(settings, topics, timeout, new_admin))
     if results[0].ok:
         dead_letters = DeadLetterTopic(settings, admin=new_admin)
-        results += dead_letters.check(timeout)
+        results += dead_letters.check(topics, timeout)
         dead_letters.close()
     return results
 
 
-def _check_cluster(settings: KafkaSettings, timeout: float, new_admin: NewAdmin) -> Iterator[CheckResult]:
+def _check_cluster(
+    settings: KafkaSettings, topics: list[str], timeout: float, new_admin: NewAdmin
+) -> Iterator[CheckResult]:
     errors = ClientErrors()
     try:
         consumer = Consumer({**member_settings(settings), "error_cb": errors.record})
@@ -87,7 +91,12 @@ def _check_cluster(settings: KafkaSettings, timeout: float, new_admin: NewAdmin)
             "broker", True, f"{settings.servers} is reachable, the cluster has {len(cluster.brokers)} broker(s)"
         )
         admin = new_admin({**settings.client_settings, "log_level": 2})  # its errors are in the results
-        yield from _check_topic(consumer, errors, admin, cluster, settings.topic, timeout)
+        if settings.pattern:
+            topics += sorted(filter(settings.reads, cluster.topics))
+        if not topics:
+            yield CheckResult("topic", False, f"no topic matches {settings.pattern}; create one, or set KAFKA_TOPICS")
+        for topic in topics:
+            yield from _check_topic(consumer, errors, admin, cluster, topic, timeout)
         yield check_group_operations(admin, settings.group_id, timeout)
     finally:
         consumer.close()
@@ -126,3 +135,24 @@ def _check_leaders(
             text = f"the leader of partition {number}, {address}, is unreachable from here: {cause};"
             return CheckResult("leaders", False, f"{text} check advertised.listeners of the broker")
     return CheckResult("leaders", True, "the leaders of all partitions are reachable")
+
+
+def _check_store(settings: Settings, topics: Sequence[str]) -> list[CheckResult]:
+    """Of every collection; what is true for all of them is said once. Ends with the first that is unavailable."""
+    if not topics:
+        with DataStorage(settings.mongodb, settings.document) as storage:
+            return storage.check()[:1]  # whether it is reachable
+    collections = {settings.mongodb.collection_of(topic): topic for topic in reversed(topics)}
+    found: dict[CheckResult, list[str]] = {}
+    for name, topic in collections.items():
+        of_topic = settings.of_topic(topic)
+        with DataStorage(of_topic.mongodb, of_topic.document) as storage:
+            results = storage.check()
+        for result in results:
+            found.setdefault(result, []).append(name)
+        if not results[0].ok:
+            return results
+    return [
+        result if len(names) == len(collections) else result._replace(text=f"{result.text} ({', '.join(names)})")
+        for result, names in found.items()
+    ]

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from src.model.errors import StorageUnavailable
-from src.settings import DEFAULT_FILE, VERSION, load_settings
+from src.settings import DEFAULT_FILE, VERSION, Settings, load_settings
 from src.storage import DataStorage, UnsupportedQuery
+from src.storage_router import open_storage
 from src.utils import command_line
 from src.utils.config import ConfigurationError
 from src.utils.logging import configure
@@ -25,19 +26,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _get(options: argparse.Namespace) -> int:
     configure(service="get", version=VERSION, level="WARNING", style="text", stream=sys.stderr)
     settings = load_settings(options.config, os.environ)
-    with DataStorage(settings.mongodb, settings.document) as storage:
+    with _storage(settings, options.topic) as storage:
         try:
-            messages = storage.get(options.filter, limit=options.limit + 1, sort=options.sort)
+            messages = storage.get(_query(options), limit=options.limit + 1, sort=options.sort)
         except StorageUnavailable as error:
             raise StorageUnavailable(error.cause, f"the store is unavailable: {error}") from error
     one_per_line = options.json or not sys.stdout.isatty()
     for message in messages[: options.limit]:
         print(json.dumps(message) if one_per_line else json.dumps(message, indent=2))
     if not messages:
-        print("no messages match" if options.filter else "no messages in the store", file=sys.stderr)
+        print("no messages match" if options.filter or options.topic else "no messages in the store", file=sys.stderr)
     if len(messages) > options.limit:
         print(f"more than {options.limit} messages match; see --limit", file=sys.stderr)
     return 0
+
+
+def _storage(settings: Settings, topic: str | None) -> DataStorage:
+    if topic is None:
+        storage = open_storage(settings)
+        if isinstance(storage, DataStorage):
+            return storage
+        names = ", ".join(settings.kafka.subscription)
+        raise ConfigurationError(f"the topics have collections of their own: choose one of them with --topic ({names})")
+    if not settings.kafka.reads(topic):
+        raise ConfigurationError(f"--topic {topic}: the topics are {', '.join(settings.kafka.subscription)}")
+    of_topic = settings.of_topic(topic)
+    return DataStorage(of_topic.mongodb, of_topic.document)
+
+
+def _query(options: argparse.Namespace) -> dict[str, Any]:
+    """Several topics may have one collection."""
+    filters = [options.filter, {"kafka.topic": options.topic}]
+    return {"$and": filters} if options.topic else options.filter
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -72,6 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--limit", type=command_line.positive, default=10, metavar="N", help="maximum number of messages (%(default)s)"
     )
+    parser.add_argument("--topic", help="only messages of this topic, from its collection")
     parser.add_argument(
         "--sort", type=_sort, metavar="FIELD", help="sort by this field; -FIELD sorts in descending order"
     )

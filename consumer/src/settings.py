@@ -293,6 +293,14 @@ class Settings(Section, frozen=True):
     logging: LoggingSettings = LoggingSettings()
     metrics: MetricsSettings = MetricsSettings()
 
+    def of_topic(self, topic: str) -> "Settings":
+        """For what looks at one of the topics, and at its collection."""
+        return replace(
+            self,
+            kafka=replace(self.kafka, topic=topic, topics=()),
+            mongodb=replace(self.mongodb, collection=self.mongodb.collection_of(topic), collections={}),
+        )
+
     def __post_init__(self) -> None:
         for topic in self.mongodb.collections:
             if not self.kafka.reads(topic):

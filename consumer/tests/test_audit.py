@@ -5,7 +5,7 @@ import json
 import logging
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from io import StringIO
 from itertools import count
 from pathlib import Path
@@ -489,7 +489,7 @@ def test_an_unknown_librdkafka_key_is_named(world: World, capsys: pytest.Capture
 
 
 def test_a_bug_in_the_audit_is_not_a_result(capsys: pytest.CaptureFixture[str]) -> None:
-    def fail(options: argparse.Namespace) -> Report:
+    def fail(options: argparse.Namespace) -> Sequence[Report]:
         raise ZeroDivisionError
 
     assert audit.main([], run=fail) == CANNOT_RUN
@@ -514,7 +514,7 @@ def test_the_progress_of_each_step_is_shown(world: World) -> None:
 
 
 def test_an_interrupted_audit_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    def interrupt(options: argparse.Namespace) -> Report:
+    def interrupt(options: argparse.Namespace) -> Sequence[Report]:
         raise KeyboardInterrupt
 
     assert audit.main([], run=interrupt) == INTERRUPTED

@@ -19,6 +19,7 @@ from local.broker import EmbeddedBroker
 from src.check import check
 from src.consumer import main
 from src.settings import Settings
+from src.storage import DataStorage
 from src.utils.config import ConfigurationError, parse
 
 SERVICE = Path(__file__).parents[1]
@@ -165,3 +166,44 @@ def test_a_signal_ends_the_check_immediately(number: signal.Signals) -> None:
 
     assert monotonic() - started < 3
     assert (process.returncode != 0, errors) == (True, "")
+
+
+def test_every_topic_is_checked_and_the_dead_letter_topic_is_none_of_them(
+    broker: EmbeddedBroker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, table = run_check(tmp_path, capsys, bootstrap_servers=broker.address, topics=["^data-"])
+
+    assert code == 0
+    assert table.count("has 3 partition(s)") == 1
+    assert "ok    topic " in table
+
+    code, table = run_check(tmp_path, capsys, bootstrap_servers=broker.address, topics=["data-topic", "missing"])
+    assert code == 2
+    assert "data-topic has 3 partition(s)" in table
+    assert "missing does not exist" in table
+
+
+def test_a_pattern_that_no_topic_matches_is_told(
+    broker: EmbeddedBroker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, table = run_check(tmp_path, capsys, bootstrap_servers=broker.address, topics=["^nothing"])
+
+    assert code == 2
+    assert "no topic matches ^nothing" in table
+
+
+def test_what_differs_between_collections_is_told_of_each(
+    broker: EmbeddedBroker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    DataStorage({"uri": f"sqlite:///{tmp_path}/store.db"}).ping()
+    kafka = {"bootstrap_servers": broker.address, "topics": ["data-topic", "missing"]}
+    mongodb = {"uri": f"sqlite:///{tmp_path}/store.db", "collection": "{topic}"}
+
+    check(parse(Settings, {"kafka": kafka, "mongodb": mongodb}), Path("config.json"), timeout=1.0)
+
+    table = capsys.readouterr().out
+    assert [table.count(text) for text in ("store reachable", "durability", "table data-topic (data-topic)")] == [
+        1,
+        1,
+        1,
+    ]

@@ -39,7 +39,7 @@ def discard_marker_of(record: Record) -> Record:
 
 
 def read(*records: Record) -> list[Entry]:
-    return read_entries(records, "data-topic")
+    return read_entries(records, "data-topic".__eq__)
 
 
 def offsets(entries: list[Entry]) -> list[int | None]:
@@ -158,10 +158,10 @@ ENTRIES = read(
         ({"partition": 1, "offset": 3}, []),
         ({"states": tuple(State), "offset": 3}, [3]),
         ({"states": tuple(State), "partition": 2}, [5]),
-        ({"position": MessagePosition("data-topic", 0, 3)}, [3]),
-        ({"position": MessagePosition("orders", 0, 3)}, []),
-        ({"position": MessagePosition("dlq", 0, 2)}, [3]),
-        ({"position": MessagePosition("dlq", 0, 4), "states": (State.FOREIGN,)}, [None]),
+        ({"topic": "data-topic", "offset": 3}, [3]),
+        ({"topic": "orders", "offset": 3}, []),
+        ({"dead_letter": MessagePosition("dlq", 0, 2)}, [3]),
+        ({"dead_letter": MessagePosition("dlq", 0, 4), "states": (State.FOREIGN,)}, [None]),
     ],
 )
 def test_a_filter_returns_the_matching_entries_oldest_first(criteria: Any, expected: list[int | None]) -> None:
@@ -172,4 +172,4 @@ def test_a_message_is_found_by_each_of_its_dead_letters() -> None:
     entries = read(dead_lettered(1, at=0), dead_lettered(1, at=2))
 
     for offset in (0, 2):
-        assert offsets(Filter((State.WAITING,), position=MessagePosition("dlq", 0, offset)).apply(entries)) == [1]
+        assert offsets(Filter((State.WAITING,), dead_letter=MessagePosition("dlq", 0, offset)).apply(entries)) == [1]

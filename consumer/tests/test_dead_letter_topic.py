@@ -457,7 +457,7 @@ UNAVAILABLE = KafkaException(KafkaError(KafkaError._TIMED_OUT))
 
 def check(topics: Mapping[str, int] | Exception, dead_letters: Any, data: Any) -> list[CheckResult]:
     admin: Any = ScriptedAdmin(topics, {"data-topic.dlq": dead_letters, "data-topic": data})
-    return DeadLetterTopic(SETTINGS, producer=Factory(), admin=lambda _settings: admin).check(SHORT)
+    return DeadLetterTopic(SETTINGS, producer=Factory(), admin=lambda _settings: admin).check([SETTINGS.topic], SHORT)
 
 
 @pytest.mark.parametrize(
@@ -506,7 +506,9 @@ def test_a_missing_permission_is_distinguished_from_a_missing_topic(topics: Any,
     admin: Any = ScriptedAdmin(topics, {"data-topic.dlq": config(size=1_114_124), "data-topic": config()})
     admin.operations = operations
 
-    results = DeadLetterTopic(SETTINGS, producer=Factory(), admin=lambda _settings: admin).check(SHORT)
+    results = DeadLetterTopic(SETTINGS, producer=Factory(), admin=lambda _settings: admin).check(
+        [SETTINGS.topic], SHORT
+    )
 
     assert [text in result.text for result in results if not result.ok] == [True]
 
@@ -514,7 +516,7 @@ def test_a_missing_permission_is_distinguished_from_a_missing_topic(topics: Any,
 def test_a_broker_that_returns_no_configuration_passes(broker: EmbeddedBroker, settings: KafkaSettings) -> None:
     broker.create_topic(settings.dead_letter_topic, 1)
 
-    results = DeadLetterTopic(settings).check(timeout=SHORT)
+    results = DeadLetterTopic(settings).check([settings.topic], SHORT)
 
     assert [result.ok for result in results] == [True, True, True]
     assert "does not list authorized operations" in results[1].text

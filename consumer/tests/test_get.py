@@ -1,12 +1,17 @@
 """Finding messages from the command line."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from src.get import main
+from src.model.record import Record
+from src.settings import MongoSettings, StoreUri
 from src.storage import DataStorage
+from src.storage_router import StorageRouter
+from src.stores.document import DocumentBatch
 
 
 @pytest.fixture
@@ -115,3 +120,33 @@ def test_a_wrong_setting_is_reported(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert main(["--config", str(tmp_path / "none.json")]) == 2
 
     assert "none.json" in capsys.readouterr().err
+
+
+def test_of_several_collections_one_is_chosen_by_its_topic(
+    store: DataStorage, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("KAFKA_TOPICS", "orders,payments")
+    monkeypatch.setenv("MONGODB_COLLECTION", "{topic}")
+    mongodb = MongoSettings(uri=StoreUri(os.environ["MONGODB_URI"]), collection="{topic}")
+    with StorageRouter(mongodb, ["orders", "payments"], DataStorage) as router:
+        for topic in ("orders", "payments"):
+            record = Record(topic, 0, 7, None, b"")
+            router.save_valid(DocumentBatch([{"id": topic}], [record], 0))
+
+    assert main([]) == 2
+    assert "choose one of them with --topic (orders, payments)" in capsys.readouterr().err
+    assert main(["--topic", "invoices"]) == 2
+    assert "the topics are orders, payments" in capsys.readouterr().err
+    assert main(["--topic", "payments", '{"kafka.offset": 7}']) == 0
+    assert found(capsys) == ["payments"]
+
+
+def test_of_a_collection_of_several_topics_only_the_messages_of_one_are_found(
+    store: DataStorage, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("KAFKA_TOPICS", "orders,payments")
+    store.save_valid(DocumentBatch([{"id": "p"}], [Record("payments", 0, 7, None, b"")], 0))
+
+    assert main(["--topic", "payments"]) == 0
+
+    assert found(capsys) == ["p"]

@@ -33,11 +33,13 @@ class Topic(NamedTuple):
 
 
 def desired_topics(environ: Mapping[str, str]) -> list[Topic]:
-    """The message topic, and the dead-letter topic, which must accept every message of the former."""
+    """The topics of messages, and the dead-letter topic, which must accept every message of the former."""
+    others = [name.strip() for name in environ.get("KAFKA_TOPICS", "").split(",") if not name.strip().startswith("^")]
+    names = dict.fromkeys(filter(None, [environ["KAFKA_TOPIC"], *others]))
     messages = _config(int(environ["KAFKA_RETENTION_HOURS"]), DEFAULT_MAX_MESSAGE_BYTES)
     dead_letters = _config(DEAD_LETTER_RETENTION_HOURS, DEFAULT_MAX_MESSAGE_BYTES + DEAD_LETTER_OVERHEAD)
     return [
-        Topic(environ["KAFKA_TOPIC"], int(environ["KAFKA_PARTITIONS"]), messages),
+        *(Topic(name, int(environ["KAFKA_PARTITIONS"]), messages) for name in names),
         Topic(environ["KAFKA_DEAD_LETTER_TOPIC"], 1, dead_letters),
     ]
 
@@ -89,9 +91,10 @@ def _wait(futures: Mapping[Any, Future[Any]]) -> None:
 def main() -> int:
     admin = AdminClient({"bootstrap.servers": os.environ["KAFKA_BOOTSTRAP_SERVERS"]})
     try:
-        messages, dead_letters = desired_topics(os.environ)
-        print(f"{messages.name}: {ensure(admin, messages)}")
-        dead_letters = dead_letters.allowing(max_message_bytes(admin, messages.name) + DEAD_LETTER_OVERHEAD)
+        *topics, dead_letters = desired_topics(os.environ)
+        for topic in topics:
+            print(f"{topic.name}: {ensure(admin, topic)}")
+            dead_letters = dead_letters.allowing(max_message_bytes(admin, topic.name) + DEAD_LETTER_OVERHEAD)
         print(f"{dead_letters.name}: {ensure(admin, dead_letters)}")
     except (KafkaException, TimeoutError) as error:
         print(f"cannot create or update the topics: {error}", file=sys.stderr)

@@ -4,13 +4,14 @@ import argparse
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 
 from src.audit.comparison import Audit
-from src.audit.report import Report, as_json, as_table
+from src.audit.report import Report, all_as_json, all_as_table
 from src.kafka.topic_reader import TopicReader
 from src.model.errors import ConsumerError
-from src.settings import DEFAULT_FILE, VERSION, load_settings
+from src.settings import DEFAULT_FILE, VERSION, Settings, load_settings
 from src.storage import DataStorage
 from src.utils import command_line
 from src.utils.config import ConfigurationError
@@ -20,25 +21,36 @@ from src.utils.progress import ProgressLine
 PASSED, FAILED, CANNOT_RUN = 0, 1, 2
 
 
-def run_audit(options: argparse.Namespace) -> Report:
+def run_audit(options: argparse.Namespace) -> Sequence[Report]:
+    """One report for each topic."""
     settings = load_settings(options.config, os.environ)
-    with TopicReader(settings.kafka) as reader, DataStorage(settings.mongodb, settings.document) as storage:
+    deadline = time.monotonic() + options.wait
+    with TopicReader(settings.kafka) as reader:
+        topics = reader.topics(settings.kafka)
+        return [_run(settings.of_topic(topic), reader, options, deadline, len(topics)) for topic in topics]
+
+
+def _run(settings: Settings, reader: TopicReader, options: argparse.Namespace, deadline: float, topics: int) -> Report:
+    name = "audit" if topics == 1 else f"audit of {settings.kafka.topic}"
+    with DataStorage(settings.mongodb, settings.document) as storage:
         storage.ping()
-        audit = Audit(settings, reader, storage, show=ProgressLine("audit", quiet=options.quiet))
-        audit.wait(options.wait)
+        audit = Audit(settings, reader, storage, show=ProgressLine(name, quiet=options.quiet))
+        audit.wait(deadline - time.monotonic())
         return audit.run()
 
 
-def main(arguments: Sequence[str] | None = None, *, run: Callable[[argparse.Namespace], Report] = run_audit) -> int:
+def main(
+    arguments: Sequence[str] | None = None, *, run: Callable[[argparse.Namespace], Sequence[Report]] = run_audit
+) -> int:
     """Returns the exit code. The report is written to standard output, errors to standard error."""
 
     def body() -> int:
         options = _parser().parse_args(arguments)
         configure(service="audit", version=VERSION, level="WARNING", style="text", stream=sys.stderr)
         logging.getLogger("librdkafka").setLevel(logging.CRITICAL)  # the error text has the client's last error
-        report = run(options)
-        print(as_json(report) if options.json else as_table(report))
-        return PASSED if report.passed else FAILED
+        reports = run(options)
+        print(all_as_json(reports) if options.json else all_as_table(reports))
+        return PASSED if all(report.passed for report in reports) else FAILED
 
     failures: dict[type[Exception], int] = {ConfigurationError: CANNOT_RUN, ConsumerError: CANNOT_RUN}
     return command_line.run("audit", body, failures, error_code=CANNOT_RUN)
@@ -48,9 +60,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = command_line.parser(
         "audit",
         VERSION,
-        "Compare the topic, up to the group's committed offsets, with the dead letters and the store."
+        "Compare each topic, up to the group's committed offsets, with the dead letters and the store."
         " Reads only: it does not join the group, and commits, stores and dead-letters nothing.",
-        notes="Topic, group and store are those of the consumer's settings file and environment.",
+        notes="Topics, group and store are those of the consumer's settings file and environment.",
         examples=["--wait 60"],
         exit_codes="0 no message is lost or twice; 1 one is; 2 the audit cannot run, or wrong configuration or"
         " arguments",

@@ -1,7 +1,7 @@
 """The result of an audit, as a table for people or as JSON."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit, urlunsplit
 
@@ -50,6 +50,18 @@ def notes(
         yield f"{documents}: document.id, a transform or the code was changed"
     if in_memory:
         yield "no temporary file could be created, so the audit used memory: about 200 bytes per message"
+
+
+def all_as_json(reports: Sequence[Report]) -> str:
+    """Of several topics, the report of each."""
+    if len(reports) == 1:
+        return as_json(reports[0])
+    topics = [json.loads(as_json(report)) for report in reports]
+    return json.dumps({"topics": topics, "passed": all(report.passed for report in reports)})
+
+
+def all_as_table(reports: Sequence[Report]) -> str:
+    return "\n\n".join(map(as_table, reports))
 
 
 def as_json(report: Report) -> str:

@@ -139,10 +139,20 @@ class Commands:
         return 0
 
     def _matching(self, entries: Iterable[Entry], options: argparse.Namespace, states: Sequence[State]) -> list[Entry]:
-        topic = self._settings.dead_letter_topic if options.dead_letter else self._settings.topic
-        position = MessagePosition(topic, *options.position) if options.position else None
-        criteria = (options.reason, options.since, options.until, options.partition, options.offset, position)
+        dead_letter = None
+        if options.dead_letter:
+            dead_letter = MessagePosition(self._settings.dead_letter_topic, *options.position)
+        elif options.position:
+            entries = [entry for entry in entries if self._is_at(options.position, entry)]
+        times = options.since, options.until
+        criteria = (options.reason, *times, options.topic, options.partition, options.offset, dead_letter)
         return Filter(states, *criteria).apply(entries)
+
+    def _is_at(self, position: tuple[int, int], entry: Entry) -> bool:
+        """In one of the topics that the consumer reads."""
+        return (
+            entry.position is not None and entry.position[1:] == position and self._settings.reads(entry.position.topic)
+        )
 
     @contextmanager
     def _producer(self) -> Iterator[tuple[ConfirmedProducer, Event]]:

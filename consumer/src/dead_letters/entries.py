@@ -1,6 +1,6 @@
 """The dead-lettered messages: one entry for each, however many dead letters it has. No Kafka here."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -61,18 +61,19 @@ class Entry:
 
 @dataclass(frozen=True)
 class Filter:
-    """`partition` and `offset` are those of the original message; times are seconds since the epoch.
+    """`topic`, `partition` and `offset` are those of the original message; times are seconds since the epoch.
 
-    `position` is that of the message in its original topic, or that of one of its dead letters.
+    `dead_letter` is the position of one of its dead letters.
     """
 
     states: Collection[State]
     reasons: Sequence[str] = ()
     since: float | None = None
     until: float | None = None
+    topic: str | None = None
     partition: int | None = None
     offset: int | None = None
-    position: MessagePosition | None = None
+    dead_letter: MessagePosition | None = None
 
     def apply(self, entries: Iterable[Entry]) -> list[Entry]:
         """The matching entries, oldest first."""
@@ -81,14 +82,15 @@ class Filter:
         )
 
     def _matches(self, entry: Entry) -> bool:
-        partition, offset = entry.position[1:] if entry.position else (None, None)
+        topic, partition, offset = entry.position or (None, None, None)
         return (
             entry.state in self.states
             and (not self.reasons or entry.reason in self.reasons)
             and self._matches_time(entry.dead_lettered_at)
             and self.partition in (None, partition)
             and self.offset in (None, offset)
-            and self.position in (None, entry.position, *entry.dead_letters)
+            and self.topic in (None, topic)
+            and self.dead_letter in (None, *entry.dead_letters)
         )
 
     def _matches_time(self, dead_lettered_at: int | None) -> bool:
@@ -100,14 +102,14 @@ class Filter:
         return (self.since is None or seconds >= self.since) and (self.until is None or seconds < self.until)
 
 
-def read_entries(records: Iterable[Record], topic: str) -> list[Entry]:
-    """The entries of all records in the dead-letter topic. Those from topics other than `topic` are foreign."""
+def read_entries(records: Iterable[Record], reads: Callable[[str], bool]) -> list[Entry]:
+    """The entries of all records in the dead-letter topic. Those from topics that are not read are foreign."""
     entries: dict[str, Entry] = {}
     markers: dict[str, State] = {}
     for record in records:
         identity = read_replay_marker(record)
         if identity is None:
-            entry = _entry(record, topic)
+            entry = _entry(record, reads)
             previous = entries.get(entry.identity)
             entries[entry.identity] = replace(entry, earlier=previous.dead_letters) if previous else entry
         elif is_discard_marker(record):
@@ -122,11 +124,11 @@ def entry_identity(record: Record) -> str:
     return message_identity(record.headers) or f"foreign {record.partition}:{record.offset}"
 
 
-def _entry(record: Record, topic: str) -> Entry:
+def _entry(record: Record, reads: Callable[[str], bool]) -> Entry:
     position = original_position(record.headers)
     return Entry(
         identity=entry_identity(record),
-        state=State.WAITING if position is not None and position.topic == topic else State.FOREIGN,
+        state=State.WAITING if position is not None and reads(position.topic) else State.FOREIGN,
         reason=header_text(record.headers, REASON) or "",
         position=position,
         dead_letter=record.position,

@@ -60,9 +60,11 @@ def _error(options: argparse.Namespace) -> str | None:
     """What is wrong with the arguments together."""
     if options.dead_letter and not options.position:
         return "--dead-letter requires PARTITION:OFFSET"
-    filters = (options.position, options.reason, options.since, options.until, options.partition, options.offset)
+    original = (options.topic, options.partition, options.offset)
+    filters = (options.position, options.reason, options.since, options.until, *original)
     if options.command == "discard" and all(criterion in (None, []) for criterion in filters):
-        return "at least one filter is required: PARTITION:OFFSET, --reason, --since, --until, --partition or --offset"
+        names = "PARTITION:OFFSET, --reason, --since, --until, --topic, --partition or --offset"
+        return f"at least one filter is required: {names}"
     return None
 
 
@@ -181,6 +183,7 @@ def _add_filters(parser: argparse.ArgumentParser) -> None:
         "--since", type=_time, metavar="TIME", help="dead-lettered at or after TIME (ISO 8601, UTC by default)"
     )
     parser.add_argument("--until", type=_time, metavar="TIME", help="dead-lettered before TIME")
+    parser.add_argument("--topic", metavar="NAME", help="topic of the original message")
     parser.add_argument("--partition", type=int, metavar="N", help="partition of the original message")
     parser.add_argument("--offset", type=int, metavar="N", help="offset of the original message")
     parser.add_argument("--limit", type=command_line.positive, metavar="N", help="only the N oldest")

@@ -21,7 +21,7 @@ class DeadLetterReader:
         self._ranges = reader.offset_ranges(self._topic, reader.existing_partitions(self._topic))
 
     def entries(self) -> list[Entry]:
-        return read_entries(self._read(self._ranges), self._settings.topic)
+        return read_entries(self._read(self._ranges), self._settings.reads)
 
     def records(self, positions: Iterable[MessagePosition], task: str = "reading") -> Iterator[Record]:
         """The records at these positions of the dead-letter topic."""

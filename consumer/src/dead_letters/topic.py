@@ -60,10 +60,10 @@ class DeadLetterTopic:
             error = self._producer.topic_error(self._topic, LOOK_UP_TIMEOUT)
             self.unavailable_reason = None if error is None else self._describe(self._explain(error))
 
-    def check(self, timeout: float = CHECK_TIMEOUT) -> list[CheckResult]:
-        """Whether the topic exists, keeps dead letters, and accepts one for every message."""
+    def check(self, topics: Sequence[str], timeout: float = CHECK_TIMEOUT) -> list[CheckResult]:
+        """Whether the topic exists, keeps dead letters, and accepts one for every message of these topics."""
         admin = self._admin({**self._kafka.client_settings, "log_level": 2})  # its errors are in the results
-        return list(topic_check.check(admin, self._topic, self._kafka.topic, timeout))
+        return list(topic_check.check(admin, self._topic, topics, timeout))
 
     def close(self) -> None:
         self._producer.close()

@@ -12,7 +12,9 @@ from src.model.check_result import CheckResult
 TopicConfig = Mapping[str, str]
 
 
-def check(admin: AdminClient, dead_letter_topic: str, data_topic: str, timeout: float) -> Iterator[CheckResult]:
+def check(
+    admin: AdminClient, dead_letter_topic: str, data_topics: Sequence[str], timeout: float
+) -> Iterator[CheckResult]:
     """`timeout` is for each request, in seconds."""
     try:
         topic = find_topic(admin, dead_letter_topic, timeout)
@@ -26,14 +28,14 @@ def check(admin: AdminClient, dead_letter_topic: str, data_topic: str, timeout: 
     yield CheckResult("dead-letter topic", True, f"{dead_letter_topic} has {len(topic.partitions)} partition(s)")
     name = "dead-letter permissions"
     yield check_topic_operations(name, admin, dead_letter_topic, [AclOperation.WRITE], timeout)
-    configs = _describe_configs(admin, (dead_letter_topic, data_topic), timeout)
+    configs = _describe_configs(admin, (dead_letter_topic, *data_topics), timeout)
     if dead_letter_topic not in configs:
         text = f"the broker does not return the configuration of {dead_letter_topic}: that takes DescribeConfigs on it"
         yield CheckResult("dead letters are kept", True, text)
         return
     yield _check_cleanup_policy(configs[dead_letter_topic])
-    if data_topic in configs:
-        yield _check_size(configs[dead_letter_topic], configs[data_topic])
+    if described := [configs[topic] for topic in data_topics if topic in configs]:
+        yield _check_size(configs[dead_letter_topic], described)
 
 
 def _describe_configs(admin: AdminClient, topics: Sequence[str], timeout: float) -> dict[str, TopicConfig]:
@@ -56,9 +58,11 @@ def _check_cleanup_policy(config: TopicConfig) -> CheckResult:
     return CheckResult("dead letters are kept", "compact" not in policy, text)
 
 
-def _check_size(dead_letters: TopicConfig, data: TopicConfig) -> CheckResult:
-    limit, data_limit = int(dead_letters["max.message.bytes"]), int(data["max.message.bytes"])
-    text = f"max.message.bytes is {limit:,}, that of the data topic is {data_limit:,}"
+def _check_size(dead_letters: TopicConfig, data: Sequence[TopicConfig]) -> CheckResult:
+    limit = int(dead_letters["max.message.bytes"])
+    data_limit = max(int(config["max.message.bytes"]) for config in data)
+    of_data = "that of the data topic" if len(data) == 1 else "the largest of the data topics"
+    text = f"max.message.bytes is {limit:,}, {of_data} is {data_limit:,}"
     fits = limit >= data_limit + MAX_OVERHEAD_BYTES
     if not fits:
         text += f"; set it to {data_limit + 4 * MAX_OVERHEAD_BYTES} or more"

@@ -62,6 +62,16 @@ class TopicReader:
         except (KafkaException, ValueError, TypeError) as error:
             raise ConfigurationError(f"kafka.client: {reason(error)}") from error
 
+    def topics(self, settings: KafkaSettings) -> Sequence[str]:
+        """The names of the topics; of a pattern, those that exist. Raises SourceError if there are none."""
+        if settings.known_topics:
+            return settings.known_topics
+        with self._translating():
+            existing = self._retry(self._consumer.list_topics, timeout=self._request_timeout).topics
+        if topics := sorted(filter(settings.reads, existing)):
+            return topics
+        raise SourceError(f"no topic at {self._servers} matches {settings.pattern}")
+
     def partitions(self, topic: str) -> list[int]:
         """Empty if there is no such topic."""
         with self._translating():
