@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
+from msgspec.structs import replace
 
 from local.broker import RETENTION_BYTES, EmbeddedBroker
 from src.audit import __main__ as audit
@@ -573,3 +574,66 @@ def unused_port() -> int:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
     return port
+
+
+# -- several topics
+
+
+@pytest.fixture
+def other(world: World, broker: EmbeddedBroker, producer: Producer, tmp_path: Path) -> World:
+    """Another topic of the same consumer, which stores the messages of each topic in a collection of its own."""
+    folder = tmp_path / "other"
+    folder.mkdir()
+    other = World(f"{world.kafka.topic}-2", broker, producer, folder)
+    topics = [world.kafka.topic, other.kafka.topic]
+    tree = _plain(world.settings)
+    mongodb = {**tree["mongodb"], "collection": "{topic}"}
+    world.config.write_text(json.dumps({"kafka": {**tree["kafka"], "topics": topics}, "mongodb": mongodb}))
+    for each in (world, other):
+        each.kafka = replace(world.kafka, topic=each.kafka.topic)
+        each.mongodb = replace(world.mongodb, collection=each.kafka.topic)
+        each.send(message("same id", of=each.kafka.topic))
+        each.commit(1)
+        each.store(message("same id", of=each.kafka.topic), 0)
+    return other
+
+
+def test_each_topic_is_compared_with_its_own_collection(
+    world: World, other: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, report = world.report(capsys)
+
+    assert (code, report["passed"]) == (PASSED, True)
+    assert [(topic["topic"], topic["stored"], topic["lost"]) for topic in report["topics"]] == [
+        (world.kafka.topic, 1, 0),
+        (other.kafka.topic, 1, 0),
+    ]
+
+
+def test_one_lost_message_in_one_topic_fails_the_audit_of_all(
+    world: World, other: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other.send(message("lost"))
+    other.commit(2)
+
+    code = audit.main(["--config", str(world.config)])
+
+    verdicts = [line for line in capsys.readouterr().out.splitlines() if line.startswith(("PASS", "FAIL"))]
+    assert (code, [verdict[:5] for verdict in verdicts]) == (FAILED, ["PASS:", "FAIL:"])
+
+
+def test_the_topics_that_match_a_pattern_are_compared_without_the_dead_letter_topic(
+    world: World, other: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tree = json.loads(world.config.read_text())
+    tree["kafka"]["topics"] = [f"^{world.kafka.topic}"]
+    world.config.write_text(json.dumps(tree))
+    world.dead_letter_of_another_program()
+
+    _, report = world.report(capsys)
+    assert [topic["topic"] for topic in report["topics"]] == [world.kafka.topic, other.kafka.topic]
+
+    tree["kafka"] |= {"topic": "data-topic", "topics": ["^no-such-topic"]}
+    world.config.write_text(json.dumps(tree))
+    assert audit.main(["--config", str(world.config)]) == CANNOT_RUN
+    assert "no topic at 127.0.0.1" in capsys.readouterr().err

@@ -333,7 +333,11 @@ def test_the_value_of_several_messages_is_an_error(world: World) -> None:
 
     result = world.run("show", "--value")
 
-    assert result == (1, "", "dead_letters: --value is for one message, but 2 match; give PARTITION:OFFSET\n")
+    assert result == (
+        1,
+        "",
+        "dead_letters: --value is for one message, but 2 match; give PARTITION:OFFSET, and --topic if several do\n",
+    )
 
 
 @pytest.mark.parametrize("arguments", [["0:7"], ["0:7", "--dead-letter"], ["7:0", "--dead-letter"]])
@@ -651,3 +655,21 @@ def test_the_help_explains_markers(command: str, marker: str, capsys: pytest.Cap
 
     assert ended.value.code == 0
     assert marker in capsys.readouterr().out
+
+
+# -- several topics
+
+
+def test_dead_letters_of_each_topic_wait_and_are_chosen_by_topic(world: World) -> None:
+    other = f"{world.topic}-2"
+    world.configure(topics=[world.topic, other])
+    world.dead_letter(world.rejection(5), world.rejection(5, topic=other), world.rejection(5, topic="no-such-topic"))
+
+    assert [entry["state"] for entry in world.run("list", "--json").objects] == ["waiting", "waiting", "foreign"]
+    assert [entry["topic"] for entry in world.run("show", "0:5", "--json").objects] == [world.topic, other]
+    assert [entry["topic"] for entry in world.run("list", "--topic", other, "--json").objects] == [other]
+    assert "2 match; give PARTITION:OFFSET" in world.run("show", "0:5", "--value").err
+    assert len(world.run("show", "0:5", "--topic", other, "--json").objects) == 1
+
+    assert world.run("replay", "--topic", other).code == 0
+    assert [len(world.records(topic)) for topic in (world.topic, other)] == [0, 1]

@@ -204,7 +204,9 @@ def _only(selected: Sequence[Entry], entries: Sequence[Entry], option: str) -> E
     if not selected:
         raise NotOneMessage(_counts(entries, 0))
     if len(selected) > 1:
-        raise NotOneMessage(f"{option} is for one message, but {len(selected)} match; give PARTITION:OFFSET")
+        raise NotOneMessage(
+            f"{option} is for one message, but {len(selected)} match; give PARTITION:OFFSET, and --topic if several do"
+        )
     return selected[0]
 
 
