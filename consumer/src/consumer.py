@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import Any, Protocol, Self, TextIO
@@ -26,6 +27,7 @@ from src.pipeline import dead_letter_writer, result_metrics, storage_writer
 from src.pipeline.batch_writer import PROBE_INTERVAL, BatchWriter, Result, WriterOptions
 from src.pipeline.writer_thread import WriterThread
 from src.settings import DEFAULT_FILE, VERSION, Settings, load_settings
+from src.storage import DataStorage
 from src.storage_router import open_storage
 from src.utils import command_line
 from src.utils.config import ConfigurationError, parse
@@ -81,6 +83,7 @@ class DataConsumer:
         dead_letters: DeadLetters | None = None,
         processor: DataProcessor | None = None,
         registry: CollectorRegistry | None = None,
+        reprocess: bool = False,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
         probe_interval: float = PROBE_INTERVAL,
@@ -96,7 +99,8 @@ class DataConsumer:
             version=VERSION,
             dead_letter_reasons=sorted({*self._processor.reasons, *STORE_REASONS}),
         )
-        self._storage: Storage = storage or open_storage(settings)
+        new_storage = partial(DataStorage, reprocess=reprocess)
+        self._storage: Storage = storage or open_storage(settings, new_storage)
         self._dead_letters: DeadLetters = dead_letters or DeadLetterTopic(settings.kafka)
         self._member = group_member(settings.kafka, settings.consumer, self._metrics, clock=clock)
         self._writer = WriterThread(
@@ -307,7 +311,7 @@ def _main(options: argparse.Namespace) -> int:
             return _check(options.config)
     stop = Event()
     with stopping_on_signals(stop):
-        return _run(options.config, stop)
+        return _run(options, stop)
 
 
 def _settings_from(path: Path, log: TextIO | None = None) -> Settings:
@@ -329,11 +333,11 @@ def _check(path: Path) -> int:
     return check(settings, path, environ=os.environ)
 
 
-def _run(path: Path, stop: Event) -> int:
-    settings = _settings_from(path)
+def _run(options: argparse.Namespace, stop: Event) -> int:
+    settings = _settings_from(options.config)
     disable_created_metrics()
     try:
-        with DataConsumer(settings, stop=stop) as consumer:
+        with DataConsumer(settings, reprocess=options.reprocess, stop=stop) as consumer:
             _relax_garbage_collection()
             consumer.run()
     except CannotServe as error:
@@ -365,6 +369,11 @@ def _parser() -> argparse.ArgumentParser:
         "--check",
         action="store_true",
         help="check the settings, Kafka and MongoDB, print the results, and exit with 0, or with 2 if a check fails",
+    )
+    parser.add_argument(
+        "--reprocess",
+        action="store_true",
+        help="replace the document of a message that is read again by what the processing makes of it now",
     )
     return parser
 

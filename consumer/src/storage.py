@@ -43,7 +43,8 @@ _IN_STORE = frozenset({Outcome.STORED, Outcome.DUPLICATE})
 class DataStorage:
     """Saves and finds messages. `config` is the `mongodb` section of the settings, `document` that of this name.
 
-    The constructor does not connect: an unavailable server does not fail it. A wrong setting raises ConfigurationError.
+    With `reprocess`, a message that is read again replaces the document that was made from it before. The constructor
+    does not connect: an unavailable server does not fail it. A wrong setting raises ConfigurationError.
     """
 
     def __init__(
@@ -52,9 +53,11 @@ class DataStorage:
         document: DocumentSettings = DocumentSettings(),  # noqa: B008 - immutable
         *,
         store: Store | None = None,
+        reprocess: bool = False,
     ) -> None:
         self._schema = Schema(document)
         self._store = store or _store_for(_parsed(config), self._schema)
+        self._reprocess = reprocess
 
     def save(self, data: Mapping[str, Any]) -> bool:
         """Store one document; True if it is stored durably, by this call or before. `data` is not changed."""
@@ -92,7 +95,7 @@ class DataStorage:
 
     def save_valid(self, batch: DocumentBatch) -> list[Verdict]:
         """The same for documents that are valid, with the records that they were made from."""
-        return save_valid_once(self._store, batch)
+        return save_valid_once(self._store, batch, reprocess=self._reprocess)
 
     def validated(self, document: Document) -> Document:
         """A copy that `save_valid` accepts. Raises InvalidMessage."""

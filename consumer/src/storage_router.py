@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from src.model.errors import StorageUnavailable
 from src.model.record import Record
 from src.model.verdict import Outcome, Verdict
-from src.settings import MongoSettings, Settings
+from src.settings import DocumentSettings, MongoSettings, Settings
 from src.storage import DataStorage
 from src.stores.document import Document, DocumentBatch
 
@@ -19,7 +19,9 @@ logger = logging.getLogger(__name__)
 NewStorage = Callable[[MongoSettings], DataStorage]
 
 
-def open_storage(settings: Settings, kind: type[DataStorage] = DataStorage) -> "DataStorage | StorageRouter":
+def open_storage(
+    settings: Settings, kind: Callable[[MongoSettings, DocumentSettings], DataStorage] = DataStorage
+) -> "DataStorage | StorageRouter":
     """A router only where topics have different collections, so that one collection costs no more than without it."""
     kafka, mongodb = settings.kafka, settings.mongodb
 

@@ -11,7 +11,15 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, OFFSET_INVALID, KafkaError, KafkaException, TopicCollection
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    OFFSET_END,
+    OFFSET_INVALID,
+    TIMESTAMP_CREATE_TIME,
+    KafkaError,
+    KafkaException,
+    TopicCollection,
+)
 from confluent_kafka import TopicPartition as PartitionOffset
 from confluent_kafka.admin import AclOperation
 
@@ -61,7 +69,7 @@ class FakeMessage:
         return None
 
     def timestamp(self) -> tuple[int, int]:
-        return 0, 0
+        return TIMESTAMP_CREATE_TIME, self._offset or 0
 
 
 class CommitResult(NamedTuple):

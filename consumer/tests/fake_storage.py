@@ -6,7 +6,7 @@ from threading import Event
 from src.model.check_result import CheckResult
 from src.model.errors import StorageUnavailable
 from src.model.verdict import DUPLICATE_KEY, STORED, Outcome, Verdict
-from src.stores.document import Document, DocumentBatch, Identity, StoredMessage, identity_of
+from src.stores.document import Document, DocumentBatch, Identity, StoredMessage, has_same_position, identity_of
 from src.stores.matching import in_order, matcher
 from src.stores.query import Query, Sort
 from tests.fakes import DEADLINE
@@ -36,6 +36,10 @@ class FakeStore:
             assert self.gate.wait(DEADLINE)
         self.ping()
         return [self._insert(document) for document in documents]
+
+    def replace(self, documents: Sequence[Document]) -> list[Verdict]:
+        self.ping()
+        return [self._replace(document) for document in documents]
 
     def fetch(self, ids: Sequence[Identity]) -> list[Document]:
         self.ping()
@@ -78,6 +82,16 @@ class FakeStore:
         if (verdict := next(self.verdicts.get(identity_of(document), iter(())), None)) is not None:
             return verdict
         if identity_of(document) in self.documents:
-            return Verdict(Outcome.FAILED, DUPLICATE_KEY, KeyError(identity_of(document)))
+            return _id_taken(document)
         self.documents[identity_of(document)] = document
         return STORED
+
+    def _replace(self, document: Document) -> Verdict:
+        if not has_same_position(document, self.documents.get(identity_of(document), document)):
+            return _id_taken(document)
+        self.documents[identity_of(document)] = document
+        return STORED
+
+
+def _id_taken(document: Document) -> Verdict:
+    return Verdict(Outcome.FAILED, DUPLICATE_KEY, KeyError(identity_of(document)))

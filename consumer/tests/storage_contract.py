@@ -1,4 +1,4 @@
-"""What DataStorage guarantees with every store. A subclass provides the fixture `storage`, which is empty."""
+"""What DataStorage guarantees with every store. A subclass has the fixtures `storage` and `store`, its empty store."""
 
 from copy import deepcopy
 from datetime import UTC, datetime, timedelta, timezone
@@ -9,13 +9,14 @@ from uuid import uuid4
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from src.model.errors import StorageUnavailable
 from src.model.position import MessagePosition
 from src.model.record import Record
-from src.model.verdict import STORED, Outcome
-from src.storage import DataStorage, StoredMessage, UnsupportedQuery
-from src.stores.document import DocumentBatch, SpecifiedMessage, ValidDocument, epoch_milliseconds
+from src.model.verdict import DUPLICATE, STORED, Outcome
+from src.storage import DataStorage, Store, StoredMessage, UnsupportedQuery
+from src.stores.document import Document, DocumentBatch, SpecifiedMessage, ValidDocument, epoch_milliseconds
 
 Message = dict[str, Any]
 
@@ -34,6 +35,18 @@ def message(identity: str = "1", **fields: Any) -> Message:
 
 def origin(offset: int, partition: int = 0) -> Message:
     return {"topic": "t", "partition": partition, "offset": offset, "timestamp": DAY, "received_at": DAY}
+
+
+def at(offset: int) -> Record:
+    return Record("t", 0, offset, None, b"", timestamp=1_689_424_496_789)
+
+
+def processed(ids: str, *records: Record, **fields: Any) -> DocumentBatch:
+    return DocumentBatch([{"id": each, **fields} for each in ids.split()], records, 1_689_424_496_789)
+
+
+def in_order(store: Store) -> list[Document]:
+    return list(store.find({}, None, [("id", 1)]))
 
 
 def nested(levels: int) -> Any:
@@ -379,6 +392,90 @@ class StorageContract:
         verdicts = storage.save_many([message("1", name="another"), message("1"), message("1", name="another")])
 
         assert [verdict.outcome.name for verdict in verdicts] == ["REJECTED", "DUPLICATE", "REJECTED"]
+
+    # -- the same position in Kafka
+
+    @pytest.mark.parametrize("reprocess", [False, True])
+    def test_a_message_that_is_processed_differently_now_is_recognized_by_its_position(
+        self, store: Store, reprocess: bool
+    ) -> None:
+        DataStorage({}, store=store).save_valid(processed("1 2", at(7), at(8)))
+
+        again = DataStorage({}, store=store, reprocess=reprocess).save_valid(
+            processed("1 2 3", at(7), at(8), at(9), x=1)
+        )
+
+        assert again == ([STORED] * 3 if reprocess else [DUPLICATE, DUPLICATE, STORED])
+        assert [found.get("x") for found in in_order(store)] == ([1, 1, 1] if reprocess else [None, None, 1])
+
+    @pytest.mark.parametrize("reprocess", [False, True])
+    @pytest.mark.parametrize(
+        "other",
+        [
+            {"offset": 8},
+            {"partition": 1},
+            {"topic": "u"},
+            {"timestamp": 1_689_424_496_790},  # the topic has been recreated
+            {"timestamp": None},
+            {"timestamp": 1_689_424_500_123_456_789},
+        ],
+        ids=str,
+    )
+    def test_a_message_from_another_position_is_another_one_unless_its_content_is_equal(
+        self, store: Store, other: Message, reprocess: bool
+    ) -> None:
+        storage = DataStorage({}, store=store, reprocess=reprocess)
+        storage.save_valid(processed("1", at(7)))
+        [before] = in_order(store)
+
+        [verdict] = storage.save_valid(processed("1", replace(at(7), **other), x=1))
+        [equal] = storage.save_valid(processed("1", replace(at(7), **other)))
+
+        assert (verdict.outcome, verdict.reason, equal) == (Outcome.REJECTED, "id_conflict", DUPLICATE)
+        assert in_order(store) == [before]
+
+    @pytest.mark.parametrize("reprocess", [False, True])
+    def test_without_a_timestamp_the_contents_are_compared(self, store: Store, reprocess: bool) -> None:
+        """The topic may have been recreated."""
+        storage = DataStorage({}, store=store, reprocess=reprocess)
+        record = replace(at(7), timestamp=None)
+        storage.save_valid(processed("1", record))
+
+        verdicts = [storage.save_valid(processed("1", record, **fields))[0] for fields in ({}, {"x": 1})]
+
+        assert [verdict.outcome.name for verdict in verdicts] == ["DUPLICATE", "REJECTED"]
+
+    @pytest.mark.parametrize(
+        ("reprocess", "outcomes"),
+        [(False, "DUPLICATE REJECTED DUPLICATE REJECTED"), (True, "STORED DUPLICATE DUPLICATE REJECTED")],
+    )
+    def test_each_message_of_a_batch_is_recognized(self, store: Store, reprocess: bool, outcomes: str) -> None:
+        """The second is equal to what the first is processed to now, the third is the first, the last is another."""
+        DataStorage({}, store=store).save_valid(processed("1", at(7)))
+        documents: list[ValidDocument] = [{"id": "1", "x": x} for x in (1, 1, 1, 2)]
+        batch = DocumentBatch(documents, [at(7), at(8), at(7), at(9)], 0)
+
+        verdicts = DataStorage({}, store=store, reprocess=reprocess).save_valid(batch)
+
+        assert " ".join(verdict.outcome.name for verdict in verdicts) == outcomes
+
+    def test_a_message_that_was_replaced_is_a_duplicate_when_it_is_read_again(self, store: Store) -> None:
+        DataStorage({}, store=store).save_valid(processed("1", at(7)))
+        storage = DataStorage({}, store=store, reprocess=True)
+
+        verdicts = [storage.save_valid(processed("1", at(7), x=1)) for _ in range(2)]
+
+        assert verdicts == [[STORED], [DUPLICATE]]
+
+    def test_a_document_is_replaced_only_if_it_still_comes_from_the_position(self, store: Store) -> None:
+        """Another consumer may have stored or deleted documents since they were compared."""
+        storage = DataStorage({}, store=store)
+        storage.save_valid(processed("same other", at(7), at(8)))
+
+        verdicts = store.replace([{"id": each, "x": 1, "kafka": origin(7)} for each in ("same", "other", "none")])
+
+        assert [verdict.outcome.name for verdict in verdicts] == ["STORED", "FAILED", "STORED"]
+        assert {found["id"]: found.get("x") for found in in_order(store)} == {"same": 1, "other": None, "none": 1}
 
     # -- finding
 

@@ -10,13 +10,21 @@ import logging
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
+from typing import cast
 
 import pytest
 from confluent_kafka import Consumer, KafkaError
 from confluent_kafka import TopicPartition as PartitionOffset
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from msgspec.structs import replace
 
 from src.kafka.assignment import Assignment
@@ -66,8 +74,9 @@ class CoreMachine(RuleBasedStateMachine):
     def process(self, number: int) -> Process:
         return self.world.processes[number]
 
-    @initialize(sent=messages)
-    def start(self, sent: list[tuple[TopicPartition, Kind]]) -> None:
+    @initialize(sent=messages, deploying=st.booleans())
+    def start(self, sent: list[tuple[TopicPartition, Kind]], deploying: bool) -> None:
+        self.deploying = deploying
         self.send(sent)
         for index, partition in enumerate(PARTITIONS):
             self.assign(partition, index % 2)
@@ -156,6 +165,12 @@ class CoreMachine(RuleBasedStateMachine):
 
     # -- ends
 
+    @precondition(lambda self: self.deploying)
+    @rule()
+    def deploy(self) -> None:
+        """Processes that start from now on process messages differently."""
+        self.world.version += 1
+
     @rule(number=processes)
     def crash(self, number: int) -> None:
         self.world.replace(self.process(number))
@@ -201,12 +216,17 @@ def quiet() -> Iterator[None]:
     logging.disable(logging.NOTSET)
 
 
-def storage_of(kind: type[DataStorage]) -> Callable[[FakeStore], Storage]:
-    return lambda store: kind({}, store=store)
+def storage_of(kind: type[DataStorage], *, reprocess: bool = False) -> Callable[[FakeStore], Storage]:
+    return lambda store: kind({}, store=store, reprocess=reprocess)
 
 
-def test_the_invariant_holds_in_every_order_of_events() -> None:
-    run_state_machine_as_test(CoreMachine, settings=COMMON)
+class ReprocessingMachine(CoreMachine):
+    parts = Parts(storage=storage_of(DataStorage, reprocess=True))
+
+
+@pytest.mark.parametrize("machine", [CoreMachine, ReprocessingMachine])
+def test_the_invariant_holds_in_every_order_of_events(machine: type[CoreMachine]) -> None:
+    run_state_machine_as_test(machine, settings=COMMON)
 
 
 # Each of these is a core with one fault in it, which the machine must find.
@@ -311,6 +331,23 @@ class DoesNotCompare(DataStorage):
         return [DUPLICATE if verdict.reason == "id_conflict" else verdict for verdict in verdicts]
 
 
+class DoesNotRecognize(DataStorage):
+    def save_valid(self, batch: DocumentBatch) -> list[Verdict]:
+        """Without timestamps, only the contents are compared."""
+        records = [record and replace(record, timestamp=None) for record in batch.records]
+        return super().save_valid(batch._replace(records=records))
+
+
+class ReplacesAny(DataStorage):
+    def save_valid(self, batch: DocumentBatch) -> list[Verdict]:
+        """Replaces whatever is stored under an id."""
+        verdicts = super().save_valid(batch)
+        conflicts = [index for index, verdict in enumerate(verdicts) if verdict.reason == "id_conflict"]
+        for index in conflicts:
+            cast(FakeStore, self._store).documents[batch.ids[index]] = batch.fields(index)
+        return [STORED if index in conflicts else verdict for index, verdict in enumerate(verdicts)]
+
+
 class SettlesWhatAStormHolds(BatchWriter):
     def write(self, records: Sequence[Record]) -> Result:
         return super().write(records)._replace(records=records, unsettled=())
@@ -357,6 +394,8 @@ MUTANTS = {
     ),
     "assumes success in an outage": (Parts(storage=storage_of(AssumesSuccessInAnOutage)), VIOLATION),
     "does not compare duplicates": (Parts(storage=storage_of(DoesNotCompare)), VIOLATION),
+    "does not recognize messages": (Parts(storage=storage_of(DoesNotRecognize)), "dead-lettered"),
+    "replaces any document": (Parts(storage=storage_of(ReplacesAny, reprocess=True)), VIOLATION),
     "does not wait for dead letters": (Parts(dead_letters=DoesNotWaitForDeadLetters), VIOLATION),
     "settles what a storm holds back": (Parts(writer=SettlesWhatAStormHolds), VIOLATION),
     "forgets what a storm holds back": (Parts(writer=ForgetsWhatAStormHolds), "not settled"),

@@ -21,11 +21,11 @@ from pymongo.errors import (
 
 from src.model.errors import StorageUnavailable
 from src.model.verdict import STORED, Outcome
-from src.stores.mongo.errors import InsertResponse, rejection_reason, unavailable, verdicts
+from src.stores.mongo.errors import WriteResponse, rejection_reason, unavailable, verdicts
 
 
-def response(inserted: int, *faults: dict[str, Any], unconfirmed: Sequence[dict[str, Any]] = ()) -> InsertResponse:
-    return InsertResponse(inserted, faults, unconfirmed)
+def response(written: int, *faults: dict[str, Any], unconfirmed: Sequence[dict[str, Any]] = ()) -> WriteResponse:
+    return WriteResponse(written, faults, unconfirmed)
 
 
 def fault(index: int, code: int, **details: Any) -> dict[str, Any]:
@@ -129,7 +129,7 @@ def test_a_write_without_confirmation_is_not_stored() -> None:
 
 
 @pytest.mark.parametrize("some", [response(0), response(1), response(1, fault(0, 121), fault(1, 121)), response(3)])
-def test_a_response_that_does_not_account_for_each_document_is_not_a_success(some: InsertResponse) -> None:
+def test_a_response_that_does_not_account_for_each_document_is_not_a_success(some: WriteResponse) -> None:
     with pytest.raises(StorageUnavailable):
         verdicts(some, 2)
 

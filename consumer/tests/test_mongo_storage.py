@@ -4,7 +4,7 @@ import logging
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from itertools import chain
 from pathlib import Path
 from typing import Any, cast
@@ -50,9 +50,14 @@ def settings(mongodb_uri: str, mongodb_database: str) -> MongoSettings:
 
 
 @pytest.fixture
-def storage(settings: MongoSettings) -> Iterator[DataStorage]:
-    with DataStorage(settings) as storage:
-        yield storage
+def store(settings: MongoSettings) -> Iterator[MongoStore]:
+    with closing(MongoStore(settings)) as store:
+        yield store
+
+
+@pytest.fixture
+def storage(settings: MongoSettings, store: MongoStore) -> DataStorage:
+    return DataStorage(settings, store=store)
 
 
 @pytest.fixture

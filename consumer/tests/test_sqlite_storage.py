@@ -8,6 +8,7 @@ import sqlite3
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -32,9 +33,14 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def storage(path: Path) -> Iterator[DataStorage]:
-    with opened(path) as storage:
-        yield storage
+def store(path: Path) -> Iterator[SqliteStore]:
+    with closing(SqliteStore(MongoSettings(uri=StoreUri(f"sqlite:///{path}")))) as store:
+        yield store
+
+
+@pytest.fixture
+def storage(store: SqliteStore) -> DataStorage:
+    return DataStorage(MongoSettings(), store=store)
 
 
 class TestSqliteStore(StorageContract):

@@ -162,6 +162,12 @@ class Schema:
         self.date_converters = [date_converter(path) for path in self.dates]
 
 
+def has_same_position(document: Document, other: Document) -> bool:
+    """Whether both come from the same message in Kafka. Its timestamp tells a topic from one that was recreated."""
+    one, another = (StoredMessage.of("", each.get("kafka")) for each in (document, other))
+    return one == another and None not in one
+
+
 def canonical_json(document: ValidDocument) -> bytes:
     """Equal for equal messages, whatever their positions. 1, 1.0 and true differ; the order of keys does not matter."""
     message = {name: value for name, value in fields_of(document).items() if name != "kafka"}

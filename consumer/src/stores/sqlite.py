@@ -36,6 +36,7 @@ from src.stores.document import (
     convert_dates,
     dates_as_text,
     epoch_milliseconds,
+    has_same_position,
     identity_of,
     milliseconds,
 )
@@ -70,6 +71,7 @@ UPGRADE = (
 INDEXES = {"created_at": "created_at", "name": "name", "source": "source, created_at"}
 CREATE_INDEX = "CREATE INDEX IF NOT EXISTS {index} ON {table} ({columns})"
 INSERT = "INSERT INTO {table} VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING"
+REPLACE = "INSERT OR REPLACE INTO {table} VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 DOCUMENTS = "SELECT document, dates FROM {table}"
 DOCUMENT = "SELECT document, dates FROM {table} WHERE id = ?"
 IDS = "SELECT id, document FROM {table}"
@@ -110,6 +112,11 @@ class SqliteStore:
         with _translated_errors(), self._connection() as connection:
             connection.execute("BEGIN IMMEDIATE")
             return [STORED if connection.execute(statement, row).rowcount else ID_TAKEN for row in rows]
+
+    def replace(self, documents: Sequence[Document]) -> list[Verdict]:
+        with _translated_errors(), self._connection() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            return [self._replace(connection, document) for document in documents]
 
     def fetch(self, ids: Sequence[Identity]) -> list[Document]:
         statement = self._sql(DOCUMENT)
@@ -165,6 +172,13 @@ class SqliteStore:
     def close(self) -> None:
         while self._connections:
             self._connections.pop().close()
+
+    def _replace(self, connection: sqlite3.Connection, document: Document) -> Verdict:
+        for row in connection.execute(self._sql(DOCUMENT), (identity_of(document),)):
+            if not has_same_position(document, _document(*row)):
+                return ID_TAKEN
+        connection.execute(self._sql(REPLACE), _row(document))
+        return STORED
 
     def _connection(self) -> sqlite3.Connection:
         """The connection of this thread."""

@@ -16,6 +16,11 @@ class Store(Protocol):
     def insert(self, batch: DocumentBatch) -> list[Verdict]:
         """One verdict per document; no two have the same id. Raises StorageUnavailable if the whole call failed."""
 
+    def replace(self, documents: Sequence[Document]) -> list[Verdict]:
+        """Each replaces the document with its id if that comes from the same position in Kafka (`has_same_position`),
+        or is stored if there is none. One verdict per document; no two have the same id. Raises StorageUnavailable.
+        """
+
     def fetch(self, ids: Sequence[Identity]) -> Iterable[Document]:
         """Those that are stored. Raises StorageUnavailable."""
 

@@ -83,10 +83,15 @@ def _head(record: Record, tail: int) -> bytes:
 
 
 def _to_mongo(fields: Mapping[str, Any], origin: EncodedObject | None) -> dict[str, Any]:
+    document = fields_to_mongo(fields)
+    return document if origin is None else {**document, "kafka": origin}
+
+
+def fields_to_mongo(fields: Mapping[str, Any]) -> dict[str, Any]:
     document = {"_id": identity_of(fields), **fields}
     if "_id" not in fields:
         del document["id"]
-    return document if origin is None else {**document, "kafka": origin}
+    return document
 
 
 def from_mongo(raw: RawBSONDocument, identity_field: str) -> dict[str, Any]:

@@ -90,19 +90,19 @@ def unavailable(error: PyMongoError) -> StorageUnavailable:
     return StorageUnavailable(_cause(error), f"MongoDB: {_short_text(error)}")
 
 
-class InsertResponse(NamedTuple):
-    """The number of inserted documents, and the errors of the others by their `index`."""
+class WriteResponse(NamedTuple):
+    """The number of documents that were written, and the errors of the others by their `index`."""
 
-    inserted: int
+    written: int
     write_errors: Sequence[Mapping[str, Any]] = ()
     write_concern_errors: Sequence[Mapping[str, Any]] = ()
 
 
-def verdicts(response: InsertResponse, count: int) -> list[Verdict]:
+def verdicts(response: WriteResponse, count: int) -> list[Verdict]:
     """One verdict for each of `count` documents. Raises StorageUnavailable if the response confirms none of them."""
     if response.write_concern_errors:
         raise StorageUnavailable("write_concern", f"MongoDB did not confirm the write: {response.write_concern_errors}")
-    if response.inserted + len(response.write_errors) != count:
+    if response.written + len(response.write_errors) != count:
         raise StorageUnavailable(
             "write_concern", f"MongoDB reports another number of documents than {count}: {response}"
         )

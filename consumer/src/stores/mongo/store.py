@@ -1,13 +1,13 @@
 """Inserts, fetches and queries documents of one MongoDB collection."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import pymongo
 from bson.errors import BSONError
-from pymongo import ReadPreference
+from pymongo import ReadPreference, ReplaceOne
 from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError, DocumentTooLarge, OperationFailure, PyMongoError
 
@@ -15,16 +15,16 @@ from src.model.check_result import CheckResult
 from src.model.errors import StorageUnavailable
 from src.model.verdict import Outcome, Verdict
 from src.settings import MongoSettings
-from src.stores.document import DEFAULT_SCHEMA, Document, DocumentBatch, Identity, Schema, StoredMessage
+from src.stores.document import DEFAULT_SCHEMA, Document, DocumentBatch, Identity, Schema, StoredMessage, identity_of
 from src.stores.mongo.check import check
 from src.stores.mongo.client import RESPONSE, open_collection
-from src.stores.mongo.documents import from_mongo, query_to_mongo, sort_to_mongo, to_mongo
+from src.stores.mongo.documents import fields_to_mongo, from_mongo, query_to_mongo, sort_to_mongo, to_mongo
 from src.stores.mongo.errors import (
     CAUSES,
     LOGIN_FAILED,
     NOT_ENCODABLE,
     REJECTIONS,
-    InsertResponse,
+    WriteResponse,
     rejection_reason,
     translated_errors,
     unavailable,
@@ -40,6 +40,8 @@ logger = logging.getLogger(__name__)
 MAX_COMMAND_BYTES = 8 * 1024 * 1024  # of JSON; BSON of more than 16 MiB is too large for one command
 
 PAGE = 10_000  # documents of a scan in one call
+
+T = TypeVar("T")
 
 
 class MongoStore:
@@ -62,13 +64,17 @@ class MongoStore:
         if batch.message_bytes > MAX_COMMAND_BYTES:
             self._next_send = self._insert_many
         with self._reconnecting():
-            return self._insert(to_mongo(batch))
+            return self._write(to_mongo(batch), self._send)
+
+    def replace(self, documents: Sequence[Document]) -> list[Verdict]:
+        with self._reconnecting():
+            return self._write([_replacement(document) for document in documents], self._bulk_write)
 
     def fetch(self, ids: Sequence[Identity]) -> list[Document]:
         """From the primary: it is the primary that reported the ids as taken."""
         with translated_errors():
             try:
-                found = self._primary.find({"_id": {"$in": list(ids)}}, {"kafka": 0})
+                found = self._primary.find({"_id": {"$in": list(ids)}})
                 return [from_mongo(raw, self._identity_field) for raw in found]
             except DocumentTooLarge:  # the query itself, with ids of several megabytes
                 middle = len(ids) // 2
@@ -144,19 +150,19 @@ class MongoStore:
     def _primary(self) -> Collection[Any]:
         return self.collection.with_options(read_preference=ReadPreference.PRIMARY)
 
-    def _insert(self, documents: Sequence[Mapping[str, Any]]) -> list[Verdict]:
+    def _write(self, writes: Sequence[T], send: Callable[[Sequence[T]], WriteResponse]) -> list[Verdict]:
         try:
-            return verdicts(self._send(documents), len(documents))
+            return verdicts(send(writes), len(writes))
         except NOT_ENCODABLE as error:
-            return self._insert_halves(documents, error, rejection_reason(error))
+            return self._write_halves(writes, send, error, rejection_reason(error))
         except OperationFailure as error:
             if (reason := REJECTIONS.get(error.code or 0)) is None:
                 raise unavailable(error) from error
-            return self._insert_halves(documents, error, reason)
+            return self._write_halves(writes, send, error, reason)
         except PyMongoError as error:
             raise unavailable(error) from error
 
-    def _send(self, documents: Sequence[Mapping[str, Any]]) -> InsertResponse:
+    def _send(self, documents: Sequence[Mapping[str, Any]]) -> WriteResponse:
         """As one command, in less than half the time of `insert_many`, which splits documents into several commands.
 
         After an error `insert_many` is used: a server may take fewer documents in one command.
@@ -166,7 +172,7 @@ class MongoStore:
         self._next_send = self._insert_command
         return response
 
-    def _insert_command(self, documents: Sequence[Mapping[str, Any]]) -> InsertResponse:
+    def _insert_command(self, documents: Sequence[Mapping[str, Any]]) -> WriteResponse:
         concern = self.collection.write_concern.document  # as insert_many sends it: timeout_ms includes wtimeout
         response = self.collection.database.command(
             {
@@ -178,25 +184,42 @@ class MongoStore:
             codec_options=RESPONSE,
         )
         concern_error = response.get("writeConcernError")
-        return InsertResponse(
+        return WriteResponse(
             response.get("n", 0), response.get("writeErrors", ()), [concern_error] if concern_error else ()
         )
 
-    def _insert_many(self, documents: Sequence[Mapping[str, Any]]) -> InsertResponse:
+    def _insert_many(self, documents: Sequence[Mapping[str, Any]]) -> WriteResponse:
         try:
             self.collection.insert_many(documents, ordered=False)
         except BulkWriteError as error:
             details: Mapping[str, Any] = error.details or {}
             errors, concern_errors = details.get("writeErrors", ()), details.get("writeConcernErrors", ())
-            return InsertResponse(details.get("nInserted", 0), errors, concern_errors)
-        return InsertResponse(len(documents))
+            return WriteResponse(details.get("nInserted", 0), errors, concern_errors)
+        return WriteResponse(len(documents))
 
-    def _insert_halves(self, documents: Sequence[Mapping[str, Any]], error: Exception, reason: str) -> list[Verdict]:
+    def _bulk_write(self, writes: Sequence[ReplaceOne[Mapping[str, Any]]]) -> WriteResponse:
+        try:
+            self.collection.bulk_write(writes, ordered=False)
+        except BulkWriteError as error:
+            details: Mapping[str, Any] = error.details or {}
+            written = details.get("nMatched", 0) + details.get("nUpserted", 0)
+            return WriteResponse(written, details.get("writeErrors", ()), details.get("writeConcernErrors", ()))
+        return WriteResponse(len(writes))
+
+    def _write_halves(
+        self, writes: Sequence[T], send: Callable[[Sequence[T]], WriteResponse], error: Exception, reason: str
+    ) -> list[Verdict]:
         """One document fails the call for all: find it by bisection, and store the others."""
-        if len(documents) == 1:
+        if len(writes) == 1:
             return [Verdict(Outcome.REJECTED, reason, error)]
-        middle = len(documents) // 2
-        return self._insert(documents[:middle]) + self._insert(documents[middle:])
+        middle = len(writes) // 2
+        return self._write(writes[:middle], send) + self._write(writes[middle:], send)
+
+
+def _replacement(document: Document) -> ReplaceOne[Mapping[str, Any]]:
+    """If another document has the id, its filter does not match, and the error is that the id is taken."""
+    position = {f"kafka.{name}": document["kafka"][name] for name in ("topic", "partition", "offset", "timestamp")}
+    return ReplaceOne({"_id": identity_of(document), **position}, fields_to_mongo(document), upsert=True)
 
 
 def _next_batch(cursor: Iterator[Any]) -> bytes | None:
