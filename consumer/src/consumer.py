@@ -21,7 +21,7 @@ from src.check import check
 from src.data_processor import DataProcessor
 from src.dead_letters.topic import DeadLetterTopic
 from src.kafka.group_member import GroupMember
-from src.model.errors import DeadLetterError, DeadLetterStorm, InvalidMessage
+from src.model.errors import DEAD_LETTER_STORM, DeadLetterError, InvalidMessage
 from src.model.record import Record, total_bytes
 from src.pipeline import dead_letter_writer, result_metrics, storage_writer
 from src.pipeline.batch_writer import PROBE_INTERVAL, BatchWriter, Result, WriterOptions
@@ -82,6 +82,7 @@ class DataConsumer:
         storage: Storage | None = None,
         dead_letters: DeadLetters | None = None,
         processor: DataProcessor | None = None,
+        writer: Callable[..., BatchWriter] = BatchWriter,
         registry: CollectorRegistry | None = None,
         reprocess: bool = False,
         clock: Callable[[], float] = time.monotonic,
@@ -104,7 +105,7 @@ class DataConsumer:
         self._dead_letters: DeadLetters = dead_letters or DeadLetterTopic(settings.kafka)
         self._member = group_member(settings.kafka, settings.consumer, self._metrics, clock=clock)
         self._writer = WriterThread(
-            BatchWriter(
+            writer(
                 self._processor,
                 self._storage,
                 self._dead_letters,
@@ -117,6 +118,7 @@ class DataConsumer:
                 stop=self._stop,
                 on_retry=lambda cause: self._metrics.retries.labels(cause).inc(),
                 clock=wall_clock,
+                monotonic_clock=clock,
             )
         )
         self._metrics.healthy.set_function(lambda: not self.readiness_failures())
@@ -156,6 +158,7 @@ class DataConsumer:
             while not self._stop.is_set():
                 self._last_iteration = self._clock()
                 self._fetch()
+                self._writer.probe_if_due()
                 self._settle(self._writer.results(self._result_timeout()))
                 self._member.update_lag_if_due()
                 self._member.commit_if_due()
@@ -171,7 +174,12 @@ class DataConsumer:
 
         Kafka, the store and the dead-letter topic must each have responded once.
         """
-        failures = (*self._member.readiness_failures(), self._writer_failure(), self._dead_letters.unavailable_reason)
+        failures = (
+            *self._member.readiness_failures(),
+            self._writer_failure(),
+            *(f"{storm.cause}: {storm}" for storm in self._writer.storm_guard.failures.values()),
+            self._dead_letters.unavailable_reason,
+        )
         return [failure for failure in failures if failure]
 
     def liveness_failures(self) -> list[str]:
@@ -198,6 +206,7 @@ class DataConsumer:
 
     def _fetch(self) -> None:
         """Poll, and submit the records to the writer; while it is full, batches wait here."""
+        self._member.hold(self._writer.storm_guard.held)
         if self._writer.full and not self._paused:
             if not self._full_for_long():
                 return
@@ -235,7 +244,7 @@ class DataConsumer:
     def _full_for_long(self) -> bool:
         now = self._clock()
         self._full_since = self._full_since or now
-        return now - self._full_since >= PAUSE_DELAY
+        return self._writer.storm_guard.full or now - self._full_since >= PAUSE_DELAY
 
     def _pause(self) -> None:
         """Fetch nothing but keep polling, so that this member stays in the group however long it takes."""
@@ -251,14 +260,15 @@ class DataConsumer:
     def _pause_reason(self) -> str:
         blocked_by = self._writer.blocked_by
         if blocked_by is None:
-            return "backpressure"
-        if isinstance(blocked_by, DeadLetterStorm):
-            return blocked_by.cause
+            return DEAD_LETTER_STORM if self._writer.storm_guard.full else "backpressure"
         return "dead_letters" if isinstance(blocked_by, DeadLetterError) else "storage"
 
     def _show_paused(self) -> None:
         reasons = {self._pause_reason()} if self._paused or self._writer.blocked_by else set()
-        self._metrics.show_paused(reasons | ({"offset_gap"} if self._member.assignment.gaps else set()))
+        stopped = {(partition, "offset_gap") for partition in self._member.assignment.gaps}
+        held = {(partition, DEAD_LETTER_STORM) for partition in self._writer.storm_guard.failures}
+        paused = frozenset(stopped | held)
+        self._metrics.show_paused(reasons | {reason for _, reason in paused}, paused)
 
     def _ping_idle_store(self) -> None:
         now = self._clock()

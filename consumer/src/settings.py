@@ -171,7 +171,7 @@ class ConsumerSettings(Section, frozen=True):
     max_retries: Annotated[int, Meta(ge=0, le=100)] = 3
     """Retries of a message that fails alone, for an unknown reason, before it is dead-lettered."""
     dead_letter_storm_percent: Annotated[int, Meta(ge=1, le=100)] = 80
-    """If more of the last 1,000 messages would be dead-lettered, they are held back; 100 allows any share."""
+    """If more of the last 200 messages of a partition would be dead-lettered, they are held back; 100: never."""
     offset_commit_frequency_ms: Annotated[int, Meta(ge=10, le=3_600_000)] = 1000
     on_offset_gap: Literal["stop", "earliest"] = "stop"
     """If a committed offset no longer exists: stop the partition, or continue at the oldest message and log it."""

@@ -40,10 +40,10 @@ from tests.fake_storage import FakeStore
 from tests.fakes import DEADLINE, P0, P1, deferred, failed, rejected
 
 PARTITIONS = (P0, P1, TopicPartition("other-topic", 0))
-COMMIT_INTERVAL = 1.0  # seconds, and the lag's
+COMMIT_INTERVAL = 1.0  # seconds, also of the lag and of the probes in a storm
 MAX_RETRIES = 1
 STORM_PERCENT = 60
-STORM_WINDOW = 6
+STORM_WINDOW = 4
 ROUNDS = 60  # within which everything is settled once there are no more faults
 
 T = TypeVar("T")
@@ -542,15 +542,17 @@ class Process:
                 max_retries=MAX_RETRIES,
                 storm_percent=STORM_PERCENT,
                 storm_window=STORM_WINDOW,
-                probe_interval=0.0,
+                probe_interval=COMMIT_INTERVAL,
                 max_backoff=0.0,
             ),
             stop=self._stop,
+            monotonic_clock=lambda: self.now,
         )
 
     # -- the loop, as in DataConsumer
 
     def poll(self, limit: int, *, first_before_events: bool = False, responded: bool = True) -> None:
+        self.member.hold(self._thread.storm_guard.held)
         self.client.budget = limit
         self.client.first_before_events = first_before_events
         self.client.responding = responded
@@ -558,6 +560,7 @@ class Process:
             self._waiting.append(records)
         if self._waiting and not self._thread.full:
             self._thread.submit(self._waiting.popleft())
+        self._thread.probe_if_due()
 
     def step(self, steps: int) -> None:
         self._executor.step(steps)

@@ -5,10 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
 from typing import Any, cast
 
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, Producer
+from confluent_kafka import TopicPartition as PartitionOffset
 from prometheus_client import CollectorRegistry
 
 from src.kafka.group_member import GroupMember, Timing
+from src.model.position import TopicPartition
 from src.model.record import Record
 from src.settings import ConsumerSettings, KafkaSettings
 from src.utils.metrics import ConsumerMetrics
@@ -26,6 +28,7 @@ class Member:
         self.records: list[Record] = []
         self.settling = False
         self.closed = False
+        self._topic = settings.topic
         self.member = GroupMember(
             settings,
             ConsumerSettings(on_offset_gap=cast(Any, on_offset_gap), offset_commit_frequency_ms=10),
@@ -56,6 +59,9 @@ class Member:
         if not self.closed:
             self.closed = True
             self.member.close()
+
+    def hold(self, *partitions: int) -> None:
+        self.member.hold(frozenset(TopicPartition(self._topic, partition) for partition in partitions))
 
     def _before_revoke(self) -> None:
         if self.settling:
@@ -115,7 +121,7 @@ class GroupOnServers(Group):
 
     def commit(self, offset: int, partition: int = 0, topic_id: str = "") -> None:
         consumer = Consumer({"bootstrap.servers": self.servers, "group.id": self.topic})
-        consumer.commit(offsets=[TopicPartition(self.topic, partition, offset, topic_id)], asynchronous=False)
+        consumer.commit(offsets=[PartitionOffset(self.topic, partition, offset, topic_id)], asynchronous=False)
         consumer.close()
 
     def new_member(
@@ -204,6 +210,38 @@ class GroupMemberContract:
         member = group.join()
         member.member.pause()
         group.until(lambda: member.assignment.partitions)
+        for _ in range(10):
+            member.poll()
+
+        assert member.records == []
+
+        member.member.resume()
+        group.until(lambda: member.offsets == [0])
+
+    def test_of_a_partition_that_is_held_nothing_is_read_and_the_others_are_not_affected(self, group: Group) -> None:
+        member = group.join()
+        group.until(lambda: member.assignment.partitions)
+        member.hold(0)
+        group.produce([b"a"])
+        group.produce([b"b"], partition=1)
+        group.until(lambda: member.values == {b"b"})
+        member.member.pause()
+        member.member.resume()
+        for _ in range(10):
+            member.poll()
+
+        assert member.values == {b"b"}
+
+        member.hold()
+        group.until(lambda: member.values == {b"a", b"b"})
+
+    def test_a_pause_continues_for_a_partition_that_is_no_longer_held(self, group: Group) -> None:
+        member = group.join()
+        group.until(lambda: member.assignment.partitions)
+        member.hold(0)
+        member.member.pause()
+        member.hold()
+        group.produce([b"a"])
         for _ in range(10):
             member.poll()
 

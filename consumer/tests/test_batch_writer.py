@@ -23,7 +23,7 @@ def world() -> WriterWorld:
 
 
 def test_a_broken_message_is_dead_lettered_and_its_neighbors_are_stored(world: WriterWorld) -> None:
-    result = world.writer.write([record(1), record(2, b"{"), record(3)])
+    result = world.write_one([record(1), record(2, b"{"), record(3)])
 
     assert world.stored == ["0-1", "0-3"]
     assert world.dead_lettered == [(2, "not_json", 1)]
@@ -32,7 +32,7 @@ def test_a_broken_message_is_dead_lettered_and_its_neighbors_are_stored(world: W
 
 
 def test_a_batch_of_broken_messages_causes_no_call_to_the_store(world: WriterWorld) -> None:
-    world.writer.write([record(1, b"{"), record(2, b"[")])
+    world.write_one([record(1, b"{"), record(2, b"[")])
 
     assert world.store.inserts == []
     assert [offset for offset, _, _ in world.dead_lettered] == [1, 2]
@@ -41,7 +41,7 @@ def test_a_batch_of_broken_messages_causes_no_call_to_the_store(world: WriterWor
 def test_a_document_that_the_store_rejects_is_dead_lettered_without_a_retry(world: WriterWorld) -> None:
     world.store.verdicts["0-2"] = iter([rejected("validation_failed")])
 
-    world.writer.write([record(1), record(2), record(3)])
+    world.write_one([record(1), record(2), record(3)])
 
     assert world.stored == ["0-1", "0-3"]
     assert world.dead_lettered == [(2, "validation_failed", 1)]
@@ -50,9 +50,9 @@ def test_a_document_that_the_store_rejects_is_dead_lettered_without_a_retry(worl
 
 
 def test_a_message_that_is_already_stored_counts_as_a_duplicate(world: WriterWorld) -> None:
-    world.writer.write([record(1)])
+    world.write_one([record(1)])
 
-    result = world.writer.write([record(1), record(2)])
+    result = world.write_one([record(1), record(2)])
 
     assert (result.duplicates, len(result.stored)) == (1, 1)
 
@@ -60,7 +60,7 @@ def test_a_message_that_is_already_stored_counts_as_a_duplicate(world: WriterWor
 def test_in_an_outage_of_the_store_the_writer_retries_and_dead_letters_nothing(world: WriterWorld) -> None:
     world.store.outages = 5
 
-    world.writer.write([record(1), record(2)])
+    world.write_one([record(1), record(2)])
 
     assert world.stored == ["0-1", "0-2"]
     assert world.dead_lettered == []
@@ -72,7 +72,7 @@ def test_an_outage_is_logged_and_so_is_its_end(world: WriterWorld, caplog: pytes
     caplog.set_level("INFO")
     world.store.outages = 1
 
-    world.writer.write([record(1)])
+    world.write_one([record(1)])
 
     assert caplog.messages == ["dependency unavailable, retrying", "dependency recovered"]
 
@@ -80,7 +80,7 @@ def test_an_outage_is_logged_and_so_is_its_end(world: WriterWorld, caplog: pytes
 def test_only_deferred_documents_are_written_again(world: WriterWorld) -> None:
     world.store.verdicts["0-2"] = iter([deferred(), deferred()])
 
-    result = world.writer.write([record(1), record(2), record(3)])
+    result = world.write_one([record(1), record(2), record(3)])
 
     assert world.store.inserts == [["0-1", "0-2", "0-3"], ["0-2"], ["0-2"]]
     assert (len(result.stored), result.duplicates, world.dead_lettered) == (3, 0, [])
@@ -92,7 +92,7 @@ def test_a_document_that_fails_for_an_unknown_reason_is_retried_alone_and_then_d
 ) -> None:
     world.store.verdicts["0-2"] = repeat(failed("code_1"))
 
-    world.writer.write([record(1), record(2), record(3)])
+    world.write_one([record(1), record(2), record(3)])
 
     assert world.store.inserts == [["0-1", "0-2", "0-3"], ["0-2"], ["0-2"]]
     assert world.dead_lettered == [(2, "code_1", 3)]
@@ -102,7 +102,7 @@ def test_a_document_that_fails_for_an_unknown_reason_is_retried_alone_and_then_d
 def test_a_document_that_succeeds_alone_is_stored(world: WriterWorld) -> None:
     world.store.verdicts["0-2"] = iter([failed()])
 
-    result = world.writer.write([record(1), record(2)])
+    result = world.write_one([record(1), record(2)])
 
     assert world.stored == ["0-1", "0-2"]
     assert (world.dead_lettered, len(result.stored)) == ([], 2)
@@ -127,7 +127,7 @@ class FailingProcessor(DataProcessor):
 def test_a_message_whose_processing_fails_unexpectedly_is_retried_and_then_dead_lettered() -> None:
     world = WriterWorld(processor=FailingProcessor())
 
-    world.writer.write([with_id("a", 1, failures=1), with_id("b", 2, failures=9), record(3)])
+    world.write_one([with_id("a", 1, failures=1), with_id("b", 2, failures=9), record(3)])
 
     assert sorted(world.stored) == ["0-3", "a"]
     assert world.dead_lettered == [(2, "processing_failed", 3)]
@@ -142,7 +142,7 @@ class FailsForABatch(DataProcessor):
 def test_messages_whose_batch_fails_unexpectedly_are_processed_one_by_one() -> None:
     world = WriterWorld(processor=FailsForABatch())
 
-    world.writer.write([record(1), record(2, b"{"), record(3)])
+    world.write_one([record(1), record(2, b"{"), record(3)])
 
     assert world.stored == ["0-1", "0-3"]
     assert world.dead_lettered == [(2, "not_json", 1)]
@@ -151,7 +151,7 @@ def test_messages_whose_batch_fails_unexpectedly_are_processed_one_by_one() -> N
 def test_only_dead_letters_that_kafka_has_not_confirmed_are_sent_again(world: WriterWorld) -> None:
     world.dead_letters.outages = 2
 
-    world.writer.write([record(1, b"{"), record(2, b"{"), record(3, b"{")])
+    world.write_one([record(1, b"{"), record(2, b"{"), record(3, b"{")])
 
     assert world.dead_letters.offsets == [1, 2, 3]
 
@@ -161,7 +161,7 @@ def test_a_stop_in_an_outage_leaves_the_batch_unsettled(world: WriterWorld) -> N
     world.stop.set()
 
     with pytest.raises(WriterStopped, match="connection refused"):
-        world.writer.write([record(1)])
+        world.write_one([record(1)])
 
     assert (world.stored, world.dead_lettered) == ([], [])
 
@@ -171,7 +171,7 @@ def test_a_stop_between_two_attempts_of_a_message_leaves_the_batch_unsettled(wor
     world.stop.set()
 
     with pytest.raises(WriterStopped):
-        world.writer.write([record(1)])
+        world.write_one([record(1)])
 
     assert world.dead_lettered == []
 
@@ -194,7 +194,7 @@ def test_a_ping_finds_that_an_idle_store_is_unavailable_and_that_it_has_recovere
 def test_of_two_equal_messages_in_a_batch_one_is_stored_and_a_different_one_under_their_id_is_dead_lettered(
     world: WriterWorld,
 ) -> None:
-    result = world.writer.write([with_id("a", 1), with_id("a", 2), with_id("a", 3, name="other"), with_id("b", 4)])
+    result = world.write_one([with_id("a", 1), with_id("a", 2), with_id("a", 3, name="other"), with_id("b", 4)])
 
     assert world.store.inserts == [["a", "b"]]
     assert world.store.documents["a"]["kafka"]["offset"] == 1
@@ -227,7 +227,7 @@ TEN = [with_id(str(number), number) for number in range(10)]
 def test_after_a_partial_insert_only_the_remaining_documents_are_written_again() -> None:
     world = WriterWorld(store=FailsDuringInsert(written=5))
 
-    result = world.writer.write(TEN)
+    result = world.write_one(TEN)
 
     assert world.store.inserts == [[str(number) for number in range(10)], *[["5", "6", "7", "8", "9"]] * 4]
     assert len(world.stored) == 10
@@ -238,7 +238,7 @@ def test_after_a_partial_insert_only_the_remaining_documents_are_written_again()
 def test_after_a_partial_insert_without_a_response_nothing_is_stored_twice() -> None:
     world = WriterWorld(store=FailsDuringInsert(written=5, responds=False))
 
-    result = world.writer.write(TEN)
+    result = world.write_one(TEN)
 
     assert len(world.stored) == 10
     assert (len(result.stored), result.duplicates, world.dead_lettered) == (5, 5, [])
@@ -264,7 +264,7 @@ def test_a_message_whose_partition_is_revoked_in_an_outage_of_the_store_is_not_d
     ownership = FakeOwnership()
     world = WriterWorld(store=RevokesDuringOutage(ownership), ownership=ownership)
 
-    result = world.writer.write([with_id("a", 0), record(0, b"{", partition=1), record(1, b"{")])
+    result = world.write_one([with_id("a", 0), record(0, b"{", partition=1), record(1, b"{")])
 
     assert positions(world.dead_letters.rejections) == [(0, 1)]
     assert positions(result.rejections) == [(0, 1)]
@@ -287,7 +287,7 @@ def test_a_message_whose_partition_is_revoked_in_an_outage_of_the_dead_letter_to
     ownership = FakeOwnership()
     world = WriterWorld(dead_letters=RevokesDuringDeadLetterOutage(ownership), ownership=ownership)
 
-    result = world.writer.write([record(0, b"{"), record(0, b"{", partition=1), record(1, b"{")])
+    result = world.write_one([record(0, b"{"), record(0, b"{", partition=1), record(1, b"{")])
 
     assert positions(world.dead_letters.rejections) == [(0, 0), (0, 1)]
     assert positions(result.rejections) == [(0, 0), (0, 1)]
@@ -310,11 +310,11 @@ def test_a_message_whose_partition_is_revoked_between_two_attempts_is_neither_re
     world = WriterWorld(store=RevokesDuringInsert(ownership), ownership=ownership)
     world.store.verdicts["b"] = repeat(failed())
 
-    result = world.writer.write([with_id("a", 0), with_id("b", 0, partition=1)])
+    result = world.write_one([with_id("a", 0), with_id("b", 0, partition=1)])
 
     assert world.store.inserts == [["a", "b"]]
     assert [(each.partition, each.offset) for each in result.records] == [(0, 0)]
-    assert (result.unsettled, world.dead_lettered) == ([], [])
+    assert world.dead_lettered == []
 
 
 # -- commits that are rejected
@@ -343,7 +343,7 @@ def test_dead_letters_wait_until_commits_are_accepted_again() -> None:
     ownership = Rebalance(3, after=lambda _: written_before.append(len(dead_letters.rejections)))
     world = WriterWorld(dead_letters=dead_letters, ownership=ownership)
 
-    result = world.writer.write([with_id("a", 0, partition=1), record(1, b"{", partition=1)])
+    result = world.write_one([with_id("a", 0, partition=1), record(1, b"{", partition=1)])
 
     assert written_before == [0]
     assert world.stored == ["a"]
@@ -353,7 +353,7 @@ def test_dead_letters_wait_until_commits_are_accepted_again() -> None:
 def test_dead_letters_of_a_partition_that_is_revoked_meanwhile_are_left_to_its_new_owner() -> None:
     world = WriterWorld(ownership=Rebalance(3, after=lambda ownership: ownership.revoked.add(1)))
 
-    result = world.writer.write([record(0, b"{"), record(1, b"{", partition=1)])
+    result = world.write_one([record(0, b"{"), record(1, b"{", partition=1)])
 
     assert positions(result.rejections) == positions(world.dead_letters.rejections) == [(0, 0)]
 

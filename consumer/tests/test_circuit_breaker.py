@@ -19,7 +19,7 @@ def test_it_stays_closed_until_the_window_is_full() -> None:
 
 
 def test_it_opens_with_the_first_dead_letter_above_the_limit() -> None:
-    breaker = CircuitBreaker(limit=80)
+    breaker = CircuitBreaker(limit=80, window=1000)
 
     assert breaker.admit([STORED] * 200 + [DEAD] * 800) == 1000
     assert breaker.admit([STORED] * 100) == 100
@@ -42,7 +42,7 @@ def test_a_stored_message_that_fills_the_window_is_admitted_although_the_breaker
 
 
 def test_it_opens_within_a_batch_that_is_longer_than_the_window() -> None:
-    breaker = CircuitBreaker(limit=80)
+    breaker = CircuitBreaker(limit=80, window=1000)
 
     admitted = breaker.admit([STORED] * 2000 + [DEAD] * 1000 + [STORED] * 7000)
 

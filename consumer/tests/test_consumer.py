@@ -18,12 +18,14 @@ from src.consumer import MAX_BATCH_BYTES, DataConsumer, main
 from src.data_processor import DataProcessor
 from src.kafka.group_member import GroupMember
 from src.model.errors import SourceError
+from src.model.position import TopicPartition
 from src.pipeline.batch_writer import PROBE_INTERVAL
+from src.pipeline.storm_guard import MAX_HELD_BYTES
 from src.storage import DataStorage
 from src.utils.config import ConfigurationError
 from tests.fake_kafka import FakeAdmin, FakeBroker, FakeConsumer
 from tests.fake_storage import FakeStore
-from tests.fakes import DEADLINE, P0, TOPIC, FakeDeadLetters
+from tests.fakes import DEADLINE, P0, P1, TOPIC, FakeDeadLetters
 
 CONFIG: dict[str, Any] = {
     "consumer": {"batch_size": 2, "offset_commit_frequency_ms": 10, "max_retries": 1},
@@ -69,6 +71,15 @@ class World:
 
     def produce(self, *values: bytes | None) -> None:
         self.broker.logs[P0] += values
+
+    def add_partition(self, partition: TopicPartition, *values: bytes) -> None:
+        self.broker.logs[partition] = list(values)
+        self.broker.committed[partition] = (0, "")
+        self.client.assign(partition)
+
+    def partition_paused(self, partition: TopicPartition, reason: str) -> float | None:
+        topic, number = partition
+        return self.metric("consumer_partition_paused", topic=topic, partition=str(number), reason=reason)
 
     def _new_client(self, settings: dict[str, Any]) -> Any:
         self.client = FakeConsumer(self.broker, settings)
@@ -167,33 +178,57 @@ def test_an_unavailable_dead_letter_topic_is_retried_and_nothing_is_committed_pa
     assert len(world.store.documents) == 0
 
 
-def test_in_a_dead_letter_storm_fetching_is_paused_and_the_service_is_not_ready() -> None:
+def test_in_a_dead_letter_storm_one_partition_is_paused_and_the_service_says_which() -> None:
     world = World(*broken(3000), config=LARGE_BATCHES)
+    world.add_partition(P1, *messages(10))
 
     with world.running():
-        world.wait(lambda: world.consumer.readiness_failures() and world.committed == 999)
-        world.hours_passed += 1
-        world.wait(lambda: world.client.paused)
-        polls = world.client.polls
-        world.wait(lambda: world.client.polls > polls)
+        world.wait(lambda: world.client.paused == {P0} and world.broker.offsets == {P0: 199, P1: 10})
+        world.broker.logs[P1] += messages(20)[10:]
+        world.wait(lambda: world.broker.offsets == {P0: 199, P1: 20})
 
         assert world.consumer.readiness_failures() == [
-            "dead_letter_storm: 1,000 of the last 1,000 messages would be dead-lettered, currently mostly for not_json"
-            " (80 % is allowed); set consumer.dead_letter_storm_percent to 100 to let them through"
+            "dead_letter_storm: 200 of the last 200 messages of data-topic[0] would be dead-lettered, currently"
+            " mostly for not_json (80 % is allowed); set consumer.dead_letter_storm_percent to 100 to let them through"
         ]
         assert world.metric("consumer_paused", reason="dead_letter_storm") == 1
         assert world.metric("consumer_paused", reason="dead_letters") == 0
+        assert world.partition_paused(P0, "dead_letter_storm") == 1
+        assert world.partition_paused(P1, "dead_letter_storm") is None
         assert world.metric("consumer_healthy") == 0
 
-    assert world.dead_letters.offsets == list(range(999))
-    assert world.committed == 999
+    assert world.dead_letters.offsets == list(range(199))
+    assert world.committed == 199
+
+
+def test_after_a_dead_letter_storm_the_partition_is_read_on() -> None:
+    world = World(*broken(205), *messages(1000)[205:], config=LARGE_BATCHES, probe_interval=0.01)
+
+    with world.running():
+        world.wait(lambda: world.committed == 1000)
+        world.wait(lambda: not world.client.paused and not world.consumer.readiness_failures())
+        world.wait(lambda: world.metric("consumer_paused", reason="dead_letter_storm") == 0)
+        assert world.partition_paused(P0, "dead_letter_storm") is None
+
+    assert world.dead_letters.offsets == list(range(205))
+    assert world.metric("consumer_messages_total", result="duplicate") == 0
+
+
+def test_when_too_much_is_held_back_all_partitions_are_paused() -> None:
+    world = World(*broken(200), b"{" * MAX_HELD_BYTES, config=LARGE_BATCHES)
+    world.add_partition(P1)
+
+    with world.running():
+        world.wait(lambda: world.client.paused == {P0, P1})
+        assert world.metric("consumer_paused", reason="dead_letter_storm") == 1
+        assert world.metric("consumer_paused", reason="backpressure") == 0
 
 
 def test_what_was_dead_lettered_in_a_storm_is_committed_on_revocation_and_no_more_is_dead_lettered() -> None:
     world = World(*broken(3000), config=LARGE_BATCHES, probe_interval=0.05)
 
     with world.running():
-        world.wait(lambda: len(world.dead_letters.rejections) > 1000)
+        world.wait(lambda: len(world.dead_letters.rejections) > 200)
         world.client.revoke(P0)
         world.wait(
             lambda: world.metric("consumer_assigned_partitions") == 0 and not world.consumer.readiness_failures()

@@ -37,9 +37,10 @@ from src.model.verdict import DUPLICATE, STORED, Verdict
 from src.pipeline.batch_writer import BatchWriter, Result
 from src.pipeline.dead_letter_writer import DeadLetters
 from src.pipeline.storage_writer import Storage
+from src.pipeline.storm_guard import StormGuard
 from src.storage import DataStorage
 from src.stores.document import DocumentBatch
-from tests.core_world import PARTITIONS, Fault, Kind, Parts, Process, World
+from tests.core_world import PARTITIONS, STORM_WINDOW, Fault, Kind, Parts, Process, World
 from tests.fake_storage import FakeStore
 from tests.fakes import rejected
 
@@ -87,6 +88,11 @@ class CoreMachine(RuleBasedStateMachine):
     def send(self, sent: list[tuple[TopicPartition, Kind]]) -> None:
         for partition, kind in sent:
             self.world.send(partition, kind)
+
+    @rule(partition=partitions, sent=messages)
+    def send_storm(self, partition: int, sent: list[tuple[int, Kind]]) -> None:
+        self.send([(partition, Kind.POISON)] * STORM_WINDOW)
+        self.send(sent)
 
     # -- the loop, the writer and faults
 
@@ -349,13 +355,28 @@ class ReplacesAny(DataStorage):
 
 
 class SettlesWhatAStormHolds(BatchWriter):
-    def write(self, records: Sequence[Record]) -> Result:
-        return super().write(records)._replace(records=records, unsettled=())
+    def write(self, records: Sequence[Record]) -> Iterator[Result]:
+        for result in super().write(records):
+            yield result._replace(records=records)
 
 
-class ForgetsWhatAStormHolds(BatchWriter):
-    def write(self, records: Sequence[Record]) -> Result:
-        return super().write(records)._replace(unsettled=())
+class ForgetsWhatAStormHolds(StormGuard):
+    def hold_back(self, records: Sequence[Record]) -> Sequence[Record]:
+        passed = super().hold_back(records)
+        for storm in self._storms.values():
+            storm.held.clear()
+        return passed
+
+
+class TakesHeldForStored(StormGuard):
+    def next_probe(self, partition: TopicPartition) -> tuple[Sequence[Record], frozenset[int]]:
+        """Whatever is behind the dead letter that began the storm."""
+        records, stored = super().next_probe(partition)
+        return records, stored | {record.offset for record in records[1:]}
+
+
+def guarded_by(kind: type[StormGuard]) -> type[BatchWriter]:
+    return type("Writer", (BatchWriter,), {"guard": kind})
 
 
 class DoesNotWaitForDeadLetters:
@@ -398,7 +419,8 @@ MUTANTS = {
     "replaces any document": (Parts(storage=storage_of(ReplacesAny, reprocess=True)), VIOLATION),
     "does not wait for dead letters": (Parts(dead_letters=DoesNotWaitForDeadLetters), VIOLATION),
     "settles what a storm holds back": (Parts(writer=SettlesWhatAStormHolds), VIOLATION),
-    "forgets what a storm holds back": (Parts(writer=ForgetsWhatAStormHolds), "not settled"),
+    "forgets what a storm holds back": (Parts(writer=guarded_by(ForgetsWhatAStormHolds)), "not settled"),
+    "takes what a storm holds back for stored": (Parts(writer=guarded_by(TakesHeldForStored)), VIOLATION),
 }
 
 

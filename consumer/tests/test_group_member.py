@@ -123,6 +123,17 @@ def test_while_paused_the_lag_still_grows(group: EmbeddedGroup) -> None:
     assert lag(member) == 3
 
 
+def test_the_lag_of_a_partition_that_is_held_still_grows(group: EmbeddedGroup) -> None:
+    member = group.join()
+    group.produce([b"a"])
+    group.until(lambda: lag(member) == 1)
+    member.hold(0)
+
+    group.produce([b"b", b"c"])
+
+    group.until(lambda: lag(member) == 3)
+
+
 def lag(member: Member) -> float | None:
     member.member.update_lag()
     return member.metric("consumer_lag_messages", topic=TOPIC, partition="0")

@@ -9,6 +9,7 @@ import pytest
 from src.model.record import Rejection
 from src.model.verdict import Verdict
 from src.pipeline.batch_writer import Result
+from src.pipeline.storm_guard import MAX_HELD_BYTES
 from src.pipeline.writer_thread import MAX_IN_FLIGHT, WriterThread
 from src.stores.document import Document
 from tests.fake_storage import FakeStore
@@ -80,8 +81,8 @@ def test_drain_does_not_wait_for_the_end_of_an_outage(world: WriterWorld) -> Non
         assert thread.results(DEADLINE) == []
 
 
-def test_in_a_storm_a_batch_has_several_results(world: WriterWorld) -> None:
-    with WriterThread(world.writer) as thread:
+def test_in_a_storm_a_batch_has_several_results() -> None:
+    with WriterThread(WriterWorld().writer) as thread:
         thread.submit(broken(range(25)))
         thread.submit(broken(range(25, 50)))
         results: list[Result] = []
@@ -91,7 +92,30 @@ def test_in_a_storm_a_batch_has_several_results(world: WriterWorld) -> None:
 
         assert settled(results) == list(range(50))
         assert [len(result.records) for result in results] == [3, 10, 10, 2, 10, 10, 5]
-        assert world.dead_letters.offsets == list(range(50))
+
+
+def test_without_a_batch_the_next_probe_is_made_when_it_is_due() -> None:
+    world = WriterWorld(probe_interval=1.0)
+    with WriterThread(world.writer) as thread:
+        thread.submit(broken(range(13)))
+        results = thread.drain(DEADLINE)
+        assert settled(results) == [0, 1, 2]
+
+        while world.writer.storm_guard.held:
+            world.now += 1
+            thread.probe_if_due()
+            results += thread.results(DEADLINE)
+
+    assert settled(results) == list(range(13))
+
+
+def test_when_too_much_is_held_back_the_thread_is_full() -> None:
+    world = WriterWorld(probe_interval=1.0)
+    with WriterThread(world.writer) as thread:
+        thread.submit([*broken(range(4)), record(4, b"{" * MAX_HELD_BYTES)])
+        thread.drain(DEADLINE)
+
+        assert thread.full
 
 
 class WaitsForGate(FakeDeadLetters):
@@ -122,10 +146,8 @@ def test_drain_waits_for_a_probe_that_is_being_written() -> None:
 
 
 def test_drain_does_not_wait_for_the_next_probe_of_a_storm() -> None:
-    world = WriterWorld(probe_interval=DEADLINE)
-    with WriterThread(world.writer) as thread:
+    with WriterThread(WriterWorld(probe_interval=1.0).writer) as thread:
         thread.submit(broken(range(13)))
-        assert any(world.retries or world.stop.wait(0.01) for _ in range(1000))
 
         assert drains(thread)
 

@@ -30,7 +30,8 @@ class FakeOwnership:
 
 
 class WriterWorld:
-    """A dead-letter storm begins when more than half of the last `storm_window` messages would be dead-lettered."""
+    """A dead-letter storm begins when more than half of the last `storm_window` messages of a partition would be
+    dead-lettered."""
 
     def __init__(
         self,
@@ -39,12 +40,13 @@ class WriterWorld:
         processor: DataProcessor | None = None,
         *,
         ownership: FakeOwnership | None = None,
-        probe_interval: float = 0.001,
+        probe_interval: float = 0.0,
         storm_window: int = 4,
     ) -> None:
         self.store = store or FakeStore()
         self.dead_letters = dead_letters or FakeDeadLetters()
         self.stop = Event()
+        self.now = 0.0
         self.retries: list[str] = []
         self.ownership = ownership or FakeOwnership()
         self.writer = BatchWriter(
@@ -62,15 +64,29 @@ class WriterWorld:
             stop=self.stop,
             on_retry=self.retries.append,
             clock=lambda: 1000.0,
+            monotonic_clock=lambda: self.now,
         )
 
     def write(self, records: Sequence[Record]) -> list[Result]:
-        """All the records, as the writer's thread does it."""
-        results = []
-        while records:
-            results.append(self.writer.write(records))
-            records = results[-1].unsettled
+        """One batch, and what is due."""
+        return list(self.writer.write(records))
+
+    def write_one(self, records: Sequence[Record]) -> Result:
+        """One batch, which has one result."""
+        [result] = self.writer.write(records)
+        return result
+
+    def write_all(self, records: Sequence[Record]) -> list[Result]:
+        """Until nothing is held back."""
+        results = self.write(records)
+        while self.writer.storm_guard.held:
+            results += self.write(())
         return results
+
+    @property
+    def storms(self) -> dict[int, str]:
+        """The partitions in a storm, each with the reason."""
+        return {partition: str(storm) for (_, partition), storm in self.writer.storm_guard.failures.items()}
 
     @property
     def stored(self) -> list[str]:
@@ -86,8 +102,8 @@ def with_id(identifier: str, offset: int, *, partition: int = 0, **fields: objec
     return record(offset, json.dumps({"id": identifier, **fields}).encode(), partition=partition)
 
 
-def broken(offsets: range) -> list[Record]:
-    return [record(offset, b"{") for offset in offsets]
+def broken(offsets: range, *, partition: int = 0, assignment: int = 1) -> list[Record]:
+    return [record(offset, b"{", partition=partition, assignment=assignment) for offset in offsets]
 
 
 def offsets(records: Sequence[Record]) -> list[int]:

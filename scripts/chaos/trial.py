@@ -2,7 +2,7 @@
 
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from random import Random
@@ -89,10 +89,12 @@ class Trial:
         self.accepted += load
         return self.processes.start_producer(load, seconds=seconds, **how)
 
-    def produce_raw(self, load: Load, *, headers: Sequence[RawHeader]) -> None:
+    def produce_raw(
+        self, load: Load, *, headers: Sequence[RawHeader] = (), partitions: Collection[int] = range(plan.PARTITIONS)
+    ) -> None:
         """Produce as a client in another language would; returns when the brokers have acknowledged all messages."""
         self.accepted += load
-        leaders = self.admin.leaders()
+        leaders = {partition: leader for partition, leader in self.admin.leaders().items() if partition in partitions}
         records: dict[int, list[RawRecord]] = {partition: [] for partition in leaders}
         for line in load.lines:
             records[self.random.choice(tuple(leaders))].append(RawRecord(line.encode(), None, headers))
@@ -224,6 +226,13 @@ class Trial:
             self.admin.drop_collection()
         except CannotRun as error:
             self.notes.append(f"not cleaned up: {error}")
+
+    def caught_up_in(self, partitions: Collection[int]) -> bool:
+        """Whether every message in these partitions is settled."""
+        progress = self.watcher.read()
+        return progress is not None and all(
+            progress.committed.get(each, 0) == progress.end[each] for each in partitions
+        )
 
     def _wait_for_exit(self, child: Child) -> None:
         if not child.wait():

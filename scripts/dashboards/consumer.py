@@ -31,6 +31,8 @@ PAUSED = (
     'or 2 * max by (reason) (consumer_paused{reason="backpressure",instance=~"$instance"})'
 )
 
+PAUSED_PARTITIONS = f"topk(10, max by (topic, partition) (consumer_partition_paused{OF}))"
+
 
 def dashboard(thresholds: Thresholds) -> Dashboard:
     return Dashboard(
@@ -130,9 +132,9 @@ def _lag(thresholds: Thresholds) -> Row:
             states(
                 "Pauses by reason",
                 "storage: MongoDB is unavailable. dead_letters: the dead-letter topic is unavailable. "
-                "dead_letter_storm: nearly all messages are rejected. offset_gap: a partition needs an operator. "
-                "backpressure: MongoDB is slower than Kafka, which is normal under load.",
-                {"{{reason}}": PAUSED},
+                "dead_letter_storm: nearly all messages of a partition are rejected. offset_gap: a partition needs an "
+                "operator. backpressure: MongoDB is slower than Kafka, which is normal under load.",
+                {"{{reason}}": PAUSED, "{{topic}}/{{partition}}": PAUSED_PARTITIONS},
                 PAUSES,
                 no_value=NO_CONSUMER,
             ),

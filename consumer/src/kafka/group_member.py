@@ -126,7 +126,7 @@ class GroupMember:
         with self._deferring_errors():
             self._offset_reset.handle_gaps()
             self._errors.clear_if_readable_again()
-            if self._paused:
+            if self._paused or self._fetcher.held:
                 self._lag.look_up_latest_if_due()
         first = self._client.poll(timeout)
         self._raise_failure()
@@ -166,6 +166,11 @@ class GroupMember:
         self._paused = False
         self._statistics.clear_latest()
         self._fetcher.resume(self.assignment.readable)
+
+    def hold(self, partitions: frozenset[TopicPartition]) -> None:
+        """Fetch nothing of these partitions from now on, and again of those held before."""
+        if partitions != self._fetcher.held:
+            self._fetcher.hold(partitions, self.assignment.readable)
 
     def readiness_failures(self) -> list[str]:
         """Why no messages can arrive; empty while they can. Safe to call from any thread."""

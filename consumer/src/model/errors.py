@@ -11,6 +11,8 @@ ConsumerError
 
 from collections.abc import Sequence
 
+DEAD_LETTER_STORM = "dead_letter_storm"  # a cause
+
 
 class ConsumerError(Exception):
     """The root of this service's errors."""
@@ -48,7 +50,7 @@ class DeadLetterStorm(Unavailable):
     """So many messages would be dead-lettered that the cause is probably elsewhere: a schema, a rule, a release."""
 
     def __init__(self, text: str) -> None:
-        super().__init__("dead_letter_storm", text)
+        super().__init__(DEAD_LETTER_STORM, text)
 
 
 class SourceError(ConsumerError):

@@ -1,21 +1,21 @@
 """Settles records batch by batch: each is stored, or written to the dead-letter topic."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from threading import Event
 from typing import NamedTuple
 
-from src.model.errors import StorageUnavailable, Unavailable
+from src.model.errors import DEAD_LETTER_STORM, StorageUnavailable, Unavailable
+from src.model.position import TopicPartition
 from src.model.record import Record, Rejection
-from src.pipeline.circuit_breaker import WINDOW, CircuitBreaker
+from src.pipeline.circuit_breaker import WINDOW
 from src.pipeline.dead_letter_writer import DeadLetters, DeadLetterWriter
 from src.pipeline.ownership import Ownership
 from src.pipeline.retry import Retrier
 from src.pipeline.storage_writer import Batch, Processor, Storage, StorageWriter
 from src.pipeline.storm_guard import StormGuard
 
-PROBE_SIZE = 10  # messages that are attempted at a time in a dead-letter storm
 PROBE_INTERVAL = 10.0  # seconds
 MAX_BACKOFF = 5.0  # seconds
 
@@ -26,14 +26,15 @@ class WriterOptions:
 
     max_retries: int
     storm_percent: int = 100
-    """A larger share of dead letters among the last `storm_window` messages is a storm; 100 allows any share."""
+    """A larger share of dead letters among the last `storm_window` messages of a partition is a storm; 100 allows any
+    share."""
     storm_window: int = WINDOW
     probe_interval: float = PROBE_INTERVAL
     max_backoff: float = MAX_BACKOFF
 
 
 class Result(NamedTuple):
-    """`records` are the settled ones of a batch: all of them, or in a dead-letter storm the first few."""
+    """`records` are the settled ones of a batch: all of them, but for those that a dead-letter storm holds back."""
 
     records: Sequence[Record]
     stored: Sequence[Record]
@@ -43,8 +44,6 @@ class Result(NamedTuple):
     storage_seconds: float
     finished: float
     """Seconds since 1970."""
-    unsettled: Sequence[Record] = ()
-    """The rest of the batch, to be written next."""
 
 
 class BatchWriter:
@@ -54,6 +53,8 @@ class BatchWriter:
     why it makes no progress, and `on_retry` is called with the cause of each retry. A message that is no
     longer owned is not dead-lettered: its new owner settles it.
     """
+
+    guard: type[StormGuard] = StormGuard
 
     def __init__(
         self,
@@ -66,6 +67,7 @@ class BatchWriter:
         stop: Event,
         on_retry: Callable[[str], object] = str,
         clock: Callable[[], float] = time.time,
+        monotonic_clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._storage = storage
         self._ownership = ownership
@@ -79,10 +81,12 @@ class BatchWriter:
             ownership=ownership,
             clock=clock,
         )
-        self._storm_guard = StormGuard(
-            CircuitBreaker(options.storm_percent, options.storm_window),
-            self._retrier,
+        self.storm_guard = self.guard(
+            ownership,
+            limit=options.storm_percent,
+            window=options.storm_window,
             probe_interval=options.probe_interval,
+            clock=monotonic_clock,
         )
         self._dead_letter_writer = DeadLetterWriter(dead_letters, self._retrier, ownership)
         self.store_reached = False
@@ -91,12 +95,12 @@ class BatchWriter:
     @property
     def blocked_by(self) -> Unavailable | None:
         """Why the writer makes no progress; None while it does. Safe to read from any thread."""
-        return self._retrier.unavailable or self._storm_guard.storm
+        return self._retrier.unavailable
 
     @property
     def waiting(self) -> bool:
-        """Whether the writer waits, perhaps for long: for a dependency to recover, or for the next probe of a storm."""
-        return self._retrier.unavailable is not None or self._storm_guard.waiting or self._dead_letter_writer.holding
+        """Whether the writer waits, perhaps for long, for a dependency to recover or for commits to be accepted."""
+        return self._retrier.unavailable is not None or self._dead_letter_writer.holding
 
     @property
     def writing_dead_letters(self) -> bool:
@@ -118,42 +122,48 @@ class BatchWriter:
         else:
             self._retrier.mark_available()
 
-    def write(self, records: Sequence[Record]) -> Result:
-        """Settle the records. Raises WriterStopped.
+    def write(self, records: Sequence[Record]) -> Iterator[Result]:
+        """Settle the records, and what a storm has held back and may be tried now. Raises WriterStopped.
 
-        In a dead-letter storm only the first few are settled, after a wait; no state is kept for the `unsettled` ones.
+        Of a partition in a dead-letter storm only a few records are settled at a time; the guard keeps the others.
         """
-        self._storm_guard.wait_for_next_probe()
-        return self._write_probe(records) if self._storm_guard.probing else self._write_batch(records)
+        yield from self._write(records)
+        for partition in self.storm_guard.due_partitions():
+            self._retrier.on_retry(DEAD_LETTER_STORM)
+            yield from self._probe(partition)
 
     def stop(self) -> None:
         """End all waits: a batch that would have to wait from now on is not settled."""
         self._retrier.stop()
 
-    def _write_batch(self, records: Sequence[Record]) -> Result:
-        batch = self._storage_writer.write(records)
-        admitted = self._storm_guard.admit(batch.rejections, len(batch.records))
-        return self._settle(batch, admitted)
+    def _write(self, records: Sequence[Record], stored: Collection[int] = ()) -> Iterator[Result]:
+        if records := self.storm_guard.hold_back(records):
+            batch = self._storage_writer.write(records, stored)
+            yield self._settle(batch, self.storm_guard.admit(batch))
 
-    def _write_probe(self, records: Sequence[Record]) -> Result:
-        """Attempt the first few as if for the first time: the cause may be fixed, or the storm may be over."""
-        assigned = [record for record in records if self._ownership.owns(record)]
-        batch = self._storage_writer.write(assigned[:PROBE_SIZE])
-        self._storm_guard.record_probe(batch.rejections, len(batch.records))
-        return self._settle(batch, len(batch.records), assigned[PROBE_SIZE:])
+    def _probe(self, partition: TopicPartition) -> Iterator[Result]:
+        """Attempt a few messages as if for the first time: the cause may be fixed, or the storm may be over."""
+        while (probe := self.storm_guard.next_probe(partition))[0]:
+            batch = self._storage_writer.write(*probe)
+            self.storm_guard.record_probe(partition, batch)
+            yield self._settle(batch)
+            if ended := self.storm_guard.ended(partition):
+                for records in ended.held:
+                    yield from self._write(records, ended.stored)
 
-    def _settle(self, batch: Batch, admitted: int, not_tried: Sequence[Record] = ()) -> Result:
-        """Dead-letter the rejected ones of the admitted records."""
-        settled = batch.records[:admitted]
-        rejections = [batch.rejections[index] for index in sorted(batch.rejections) if index < admitted]
-        not_stored = batch.duplicates | batch.skipped | batch.rejections.keys()
+    def _settle(self, batch: Batch, held: Collection[int] = ()) -> Result:
+        """Dead-letter the rejected ones of the records that are not held back."""
+        rejections = [batch.rejections[index] for index in sorted(batch.rejections) if index not in held]
         return Result(
-            records=settled,
-            stored=[each for index, each in enumerate(settled) if index not in not_stored] if not_stored else settled,
-            duplicates=sum(index < admitted for index in batch.duplicates),
-            skipped=sum(index < admitted for index in batch.skipped),
+            records=_without(batch.records, held),
+            stored=_without(batch.records, batch.duplicates.union(batch.skipped, batch.rejections, held)),
+            duplicates=len(batch.duplicates.difference(held)),
+            skipped=len(batch.skipped.difference(held)),
             rejections=self._dead_letter_writer.write(rejections),
             storage_seconds=batch.storage_seconds,
             finished=self._clock(),
-            unsettled=[*batch.records[admitted:], *not_tried],
         )
+
+
+def _without(records: Sequence[Record], indexes: Collection[int]) -> Sequence[Record]:
+    return [each for index, each in enumerate(records) if index not in indexes] if indexes else records

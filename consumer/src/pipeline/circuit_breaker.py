@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Sequence
 
-WINDOW = 1000  # messages
+WINDOW = 200  # messages
 
 
 class CircuitBreaker:

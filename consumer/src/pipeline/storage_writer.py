@@ -3,7 +3,7 @@
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from itertools import compress
 from typing import NamedTuple, Protocol
@@ -105,13 +105,14 @@ class StorageWriter:
         self._ownership = ownership
         self._clock = clock
 
-    def write(self, records: Sequence[Record]) -> Batch:
+    def write(self, records: Sequence[Record], stored: Collection[int] = ()) -> Batch:
         """Store what can be stored and reject the rest. Raises WriterStopped.
 
-        Omits records that are neither stored nor still assigned to this consumer: their new owner settles them.
+        Those at the offsets `stored` are stored already. Omits records that are neither stored nor still assigned to
+        this consumer: their new owner settles them.
         """
         batch = Batch(records, self._process_ordinary(records), int(self._clock() * 1000))
-        self._process_and_store(batch, range(len(records)))
+        self._process_and_store(batch, _except(records, stored) if stored else range(len(records)))
         omitted = set()
         while batch.failed:
             index = batch.failed.popleft()
@@ -207,3 +208,8 @@ class StorageWriter:
 
 def _error_of(verdict: Verdict) -> Exception:
     return verdict.error or StorageUnavailable(verdict.reason, verdict.reason)
+
+
+def _except(records: Sequence[Record], offsets: Collection[int]) -> Sequence[int]:
+    """The indexes of the others."""
+    return [index for index, record in enumerate(records) if record.offset not in offsets]

@@ -14,6 +14,7 @@ from src.model.errors import Unavailable
 from src.model.record import Record
 from src.pipeline.batch_writer import BatchWriter, Result
 from src.pipeline.retry import WriterStopped
+from src.pipeline.storm_guard import StormGuard
 
 MAX_IN_FLIGHT = 2  # batches: one being written, and one waiting
 POLL_INTERVAL = 0.05  # seconds between two checks of the batches in flight
@@ -22,7 +23,7 @@ POLL_INTERVAL = 0.05  # seconds between two checks of the batches in flight
 class WriterThread:
     """Batches go in, results come out in the same order.
 
-    A batch has one result, in a dead-letter storm several. An error that ends a batch is raised by `results`.
+    A batch has one result, in a dead-letter storm several or none. An error that ends a batch is raised by `results`.
     """
 
     def __init__(self, writer: BatchWriter, executor: Executor | None = None) -> None:
@@ -44,8 +45,12 @@ class WriterThread:
         return self._writer.store_reached
 
     @property
+    def storm_guard(self) -> StormGuard:
+        return self._writer.storm_guard
+
+    @property
     def full(self) -> bool:
-        return len(self._in_flight) >= MAX_IN_FLIGHT
+        return len(self._in_flight) >= MAX_IN_FLIGHT or self.storm_guard.full
 
     @property
     def idle(self) -> bool:
@@ -53,6 +58,11 @@ class WriterThread:
 
     def submit(self, records: Sequence[Record]) -> None:
         self._in_flight.append(self._executor.submit(self._write, records))
+
+    def probe_if_due(self) -> None:
+        """Settle what a dead-letter storm has held back, as far as it is due, where no batch is there to do it."""
+        if self.idle and self.storm_guard.due:
+            self.submit(())
 
     def ping(self) -> None:
         """Ping the store in this thread; `blocked_by` shows the result."""
@@ -91,11 +101,8 @@ class WriterThread:
         return time.monotonic() < deadline or self._writer.writing_dead_letters
 
     def _write(self, records: Sequence[Record]) -> None:
-        while records:
-            result = self._writer.write(records)
-            if result.records:
-                self._settled.append(result)
-            records = result.unsettled
+        for result in self._writer.write(records):
+            self._settled.append(result)
 
     def __enter__(self) -> Self:
         self._prepared = self._executor.submit(self._writer.prepare)

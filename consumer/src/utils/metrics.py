@@ -19,6 +19,9 @@ END_TO_END_SECONDS = tuple(bound for bound in SECONDS if 0.005 <= bound <= 3_000
 
 PAUSE_REASONS = ("storage", "dead_letters", "dead_letter_storm", "backpressure", "offset_gap")
 
+PausedPartition = tuple[tuple[str, int], str]
+"""Topic and partition, and the reason."""
+
 
 class BatchHistogram:
     """A histogram to which a whole batch is added at once, for a tenth of the time of `Histogram.observe`."""
@@ -88,7 +91,14 @@ class ConsumerMetrics:
         self._paused = Gauge(
             "consumer_paused", "1 while partitions are paused for this reason, else 0", ["reason"], registry=registry
         )
-        self.show_paused(())
+        self._partition_paused = Gauge(
+            "consumer_partition_paused",
+            "1 while this partition is paused for this reason, whatever happens to the others",
+            ["topic", "partition", "reason"],
+            registry=registry,
+        )
+        self._paused_partitions: frozenset[PausedPartition] = frozenset()
+        self.show_paused((), frozenset())
         rebalances = Counter(
             "consumer_rebalances", "Changes of the partition assignment, by event", ["event"], registry=registry
         )
@@ -110,9 +120,15 @@ class ConsumerMetrics:
         ).set(1)
         ProcessCollector(registry=registry)  # CPU, memory, open files; a custom registry does not include it
 
-    def show_paused(self, reasons: Collection[str]) -> None:
+    def show_paused(self, reasons: Collection[str], partitions: frozenset[PausedPartition]) -> None:
+        """The reasons why any partitions are paused, and the partitions that are paused by themselves."""
         for reason in PAUSE_REASONS:
             self._paused.labels(reason).set(reason in reasons)
+        for (topic, partition), reason in self._paused_partitions - partitions:
+            self._partition_paused.remove(topic, str(partition), reason)
+        for (topic, partition), reason in partitions:
+            self._partition_paused.labels(topic, partition, reason).set(1)
+        self._paused_partitions = partitions
 
     def forget_lag(self, topic: str, partition: int) -> None:
         """Remove the lag of a partition that this member no longer owns."""

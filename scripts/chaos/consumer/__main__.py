@@ -42,6 +42,7 @@ def build(settings: Settings, options: argparse.Namespace) -> DataConsumer:
         storage=CrashingStorage(storage, point, countdown) if point in (STORING, STORED) else storage,
         dead_letters=CrashingDeadLetters(dead_letters, countdown) if point == DEAD_LETTERED else dead_letters,
         processor=unprotected.processor(without)(),
+        writer=unprotected.writer(without),
         wall_clock=_adjustable_clock(options.clock_back, countdown),
     )
 

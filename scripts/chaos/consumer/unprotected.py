@@ -29,6 +29,8 @@ from src.model.errors import DeadLetterError, InvalidMessage, StorageUnavailable
 from src.model.position import TopicPartition
 from src.model.record import Record, Rejection
 from src.model.verdict import Outcome, Verdict
+from src.pipeline.batch_writer import BatchWriter
+from src.pipeline.storm_guard import StormGuard
 from src.settings import KafkaSettings, Settings
 from src.storage import DataStorage
 from src.stores.document import DocumentBatch
@@ -110,6 +112,20 @@ class WithoutUnknownFields(DataProcessor):
         if message.keys() - {"id", "name", "created_at", "metadata"}:
             raise InvalidMessage("unknown_field", "a field is not known")
         return super().check(message)
+
+
+# -- the dead-letter storms
+
+
+class CountingTogether(StormGuard):
+    """Treats all partitions as one."""
+
+    def _partition(self, record: Record) -> TopicPartition:
+        return TopicPartition(record.topic, 0)
+
+
+class WithoutPartitions(BatchWriter):
+    guard = CountingTogether
 
 
 # -- the group member
@@ -199,6 +215,7 @@ DEAD_LETTERS: Mapping[str, type[DeadLetterTopic]] = {
     "dead-letter-retry": WithoutDeadLetterRetry,
 }
 PROCESSORS: Mapping[str, type[DataProcessor]] = {"unknown-fields": WithoutUnknownFields}
+WRITERS: Mapping[str, type[BatchWriter]] = {"storms-by-partition": WithoutPartitions}
 MEMBERS: Mapping[str, type[GroupMember]] = {
     "commit-after-store": CommittingFirst,
     "commit-on-revoke": WithoutCommitOnRevoke,
@@ -226,6 +243,10 @@ def dead_letters(settings: Settings, without: Collection[str]) -> DeadLetterTopi
 
 def processor(without: Collection[str]) -> type[DataProcessor]:
     return _chosen(PROCESSORS, without, DataProcessor)
+
+
+def writer(without: Collection[str]) -> type[BatchWriter]:
+    return _chosen(WRITERS, without, BatchWriter)
 
 
 def _chosen(kinds: Mapping[str, Kind], without: Collection[str], usual: Kind) -> Kind:

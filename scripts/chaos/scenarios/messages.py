@@ -3,12 +3,15 @@
 import signal
 
 from chaos.load import mixed, plain, rejected_by_store, two_versions
+from chaos.plan import PARTITIONS
 from chaos.scenarios.scenario import scenario
 from chaos.trial import Trial
 from local.children import Child
 
 DUPLICATES = 10_000
 HOUR = 3600
+BROKEN = 3  # a partition
+SOON = 5.0  # seconds
 VALIDATOR = {"name": {"$not": {"$regex": "7$"}}}  # rejects one name in ten
 
 
@@ -30,6 +33,24 @@ def poison_100_percent(trial: Trial) -> None:
     [consumer] = trial.start_consumers(1)
     trial.start_producer(mixed(trial.messages, trial.random, invalid=1.0))
     trial.expect(lambda: trial.not_ready(consumer, "dead_letter_storm"), "/ready names the dead-letter storm")
+    trial.stop(consumer)
+    trial.processes.start_consumer(dead_letter_storm_percent=100)
+    trial.healed()
+
+
+@scenario("storms-by-partition", "dead-letter-storm-limit")
+def poison_one_partition(trial: Trial) -> None:
+    """One partition of six is full of invalid messages: the consumer pauses it and names it, and the other partitions
+    are settled as fast as messages arrive."""
+    [consumer] = trial.start_consumers(1)
+    trial.produce_raw(mixed(trial.messages, trial.random, invalid=1.0), partitions=[BROKEN])
+    name = f"{trial.names.topic}[{BROKEN}]"
+    trial.expect(lambda: trial.not_ready(consumer, name), "/ready names the partition in a dead-letter storm")
+    trial.start_producer(plain(trial.messages, trial.random))
+    trial.wait_until_produced()
+    others = [partition for partition in range(PARTITIONS) if partition != BROKEN]
+    trial.expect(lambda: trial.caught_up_in(others), "the other partitions have no lag", SOON)
+    trial.expect(lambda: trial.not_ready(consumer, name), "the partition is still in a dead-letter storm")
     trial.stop(consumer)
     trial.processes.start_consumer(dead_letter_storm_percent=100)
     trial.healed()

@@ -101,7 +101,7 @@ def _write(storage: DataStorage, records: Sequence[Record]) -> Outcomes:
     topic, processor = DeadLetterTopic(), DataProcessor()
     options = WriterOptions(max_retries=0)
     writer = BatchWriter(processor, storage, topic, Owner(), options, stop=Event(), on_retry=_fail_on_retry)
-    result = writer.write(records)
+    [result] = writer.write(records)
     assert list(result.rejections) == topic.rejections
     dead_lettered = _check_rejections(records, result)
     stored = [record for record in records if record.offset not in dead_lettered]
