@@ -198,6 +198,7 @@ class MongoSettings(Section, frozen=True):
         return self.collections.get(topic, self.collection).replace("{topic}", topic)
 
 
+MODULE_AND_FUNCTION = r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*"
 FieldType = Literal["string", "number", "integer", "boolean", "object", "array"]
 
 
@@ -211,9 +212,7 @@ class DocumentSettings(Section, frozen=True):
     drop: tuple[FieldPath, ...] = ()
     keep: tuple[FieldPath, ...] = ()
     rename: dict[FieldPath, FieldPath] = field(default_factory=dict)
-    transform: Annotated[
-        str, Meta(pattern=r"^([^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*)?\Z", description="module:function")
-    ] = ""
+    transform: Annotated[str, Meta(pattern=rf"^({MODULE_AND_FUNCTION})?\Z", description="module:function")] = ""
     transforms_folder: Annotated[str, Meta(min_length=1)] = "transforms"
 
     @property
@@ -357,7 +356,7 @@ def load_settings(path: Path, environ: Mapping[str, str]) -> Settings:
     """The file's settings, overridden by the environment, with paths resolved. Raises ConfigurationError."""
     settings = load(Settings, path, VARIABLES, environ)
     require_files(settings.kafka.client)
-    folder = path.absolute().parent.parent / settings.document.transforms_folder
+    folder = DEFAULT_FILE.parent.parent / settings.document.transforms_folder
     return replace(settings, document=replace(settings.document, transforms_folder=str(folder)))
 
 

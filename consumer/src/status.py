@@ -12,6 +12,7 @@ from src.utils.status import Address, Figure
 FIGURES = (
     Figure("stored", "messages stored", "consumer_messages_total", 'result="stored"'),
     Figure("duplicates", "duplicates, already stored", "consumer_messages_total", 'result="duplicate"'),
+    Figure("skipped", "messages skipped", "consumer_messages_total", 'result="skipped"'),
     Figure("dead_lettered", "messages dead-lettered", "consumer_messages_total", 'result="dead_lettered"'),
     Figure("lag", "messages of lag", "consumer_lag_messages"),
     Figure("assigned_partitions", "partitions assigned", "consumer_assigned_partitions"),

@@ -25,6 +25,7 @@ def test_each_figure_has_a_metric_and_the_address_is_that_of_the_settings(
     metrics.assigned_partitions.set(6)
     metrics.retries.labels("throttled").inc(7)
     metrics.skipped_offsets.inc(8)
+    metrics.skipped.inc(10)
     (tmp_path / "config.json").write_text('{"metrics": {"host": "::", "port": 1}}')
     monkeypatch.setenv("MONGODB_URI_FILE", "/nonexistent")
 
@@ -38,6 +39,7 @@ def test_each_figure_has_a_metric_and_the_address_is_that_of_the_settings(
     assert json.loads(capsys.readouterr().out)["metrics"] == {
         "stored": 1,
         "duplicates": 2,
+        "skipped": 10,
         "dead_lettered": 3,
         "lag": 9,
         "assigned_partitions": 6,

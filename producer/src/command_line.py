@@ -36,7 +36,16 @@ def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--input",
         metavar="FILE",
         help="send the messages in FILE, or in standard input for -: one JSON object per line. Its id is the key;"
-        " an object without an id gets a UUID. Rate and retries are the same; the metrics port is a free one. Exits"
-        " with 0 only if every line was delivered",
+        " an object without an id gets a UUID; see --id-field. Rate and retries are the same; the metrics port is a"
+        " free one. Exits with 0 only if every line was delivered",
     )
-    return parser.parse_args(arguments)
+    parser.add_argument(
+        "--id-field",
+        metavar="PATH",
+        help="with --input, the field that is the id, as document.id of the consumer: event_id, meta.id; a line without"
+        " it is invalid (default: producer.id_field of the settings)",
+    )
+    options = parser.parse_args(arguments)
+    if options.id_field is not None and options.input is None:
+        parser.error("--id-field is for --input")
+    return options

@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from queue import Queue
 from threading import Thread
+from typing import Any
 
 import msgspec
 
@@ -71,8 +72,11 @@ def _named_pipe(path: str) -> Iterator[BufferedReader]:
         yield stream
 
 
-def parse_line(line: bytes, headers: EncodedHeaders, new_id: Callable[[], str]) -> ProducerRecord:
-    """The record for a line: its bytes are unchanged, except that a missing `id` is inserted.
+def parse_line(
+    line: bytes, headers: EncodedHeaders, new_id: Callable[[], str], id_path: Sequence[str] = ("id",)
+) -> ProducerRecord:
+    """The record for a line, whose key is the value at the path. Its bytes are unchanged, except that a missing `id` is
+    inserted if that is the path.
 
     Raises InvalidMessage.
     """
@@ -83,13 +87,21 @@ def parse_line(line: bytes, headers: EncodedHeaders, new_id: Callable[[], str]) 
         raise InvalidMessage(f"not JSON: {error}") from error
     if not isinstance(value, dict):
         raise InvalidMessage(f"not a JSON object but {type(value).__name__}")
-    if "id" not in value:
+    if "id" not in value and tuple(id_path) == ("id",):
         value["id"] = new_id()
         text = _with_id(text, value["id"], only_key=len(value) == 1)
-    identifier = value["id"]
-    if not isinstance(identifier, str) or not identifier:
-        raise InvalidMessage("id is not a non-empty string")
-    return ProducerRecord(identifier.encode(), text, headers)
+    return ProducerRecord(_key(value, id_path), text, headers)
+
+
+def _key(message: Any, path: Sequence[str]) -> bytes:
+    """An id is text or an integer of 64 bits, as in the consumer."""
+    for name in path:
+        if not isinstance(message, dict) or name not in message:
+            raise InvalidMessage(f"the message has no {'.'.join(path)}, which is the id; see --id-field")
+        message = message[name]
+    if (isinstance(message, str) and message) or (type(message) is int and -(2**63) <= message < 2**63):
+        return str(message).encode()
+    raise InvalidMessage(f"{'.'.join(path)} is not a non-empty string or an integer of 64 bits")
 
 
 def _with_id(text: bytes, identifier: str, *, only_key: bool) -> bytes:
@@ -160,11 +172,13 @@ class JsonlInput:
         *,
         clock: Callable[[], float] = time.time,
         new_id: Callable[[], str] | None = None,
+        id_field: str = "id",
     ) -> None:
         self.read = 0
         self.invalid = 0
         self.exhausted = False
         self._clock = clock
+        self._id_path = id_field.split(".")
         self._new_id = new_id or _endless_ids().__next__
         self._blocks = _BlockQueue(READ_AHEAD_BYTES)
         self._lines: Iterator[bytes] = iter(())
@@ -205,7 +219,7 @@ class JsonlInput:
         for number, line in enumerate(lines, self._number + 1):
             try:
                 if line and not line.isspace():
-                    records.append(parse_line(line, headers, self._new_id))
+                    records.append(parse_line(line, headers, self._new_id, self._id_path))
             except InvalidMessage as error:
                 self.invalid += 1
                 self.read += 1

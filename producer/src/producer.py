@@ -19,7 +19,7 @@ from src.command_line import options_of
 from src.data_generator import DataGenerator
 from src.delivery.delivery import POLL_TIMEOUT, Delivery, Publisher
 from src.delivery.retry_policy import RetryPolicy
-from src.jsonl_input import JsonlInput, Stream, open_input
+from src.jsonl_input import JsonlInput, open_input
 from src.kafka.publisher import NO_TIMEOUT, KafkaPublisher
 from src.message_sources import GeneratedMessages, MessageSource
 from src.model.errors import InvalidMessage
@@ -238,7 +238,8 @@ def _run(options: argparse.Namespace, stop: Event) -> int:
     if options.input is not None:
         stream = open_input(options.input)
         settings = replace(settings, metrics=replace(settings.metrics, port=0))  # another producer may be running
-        return _send_input(DataProducer(settings=settings, stop=stop), stream, settings)
+        lines = JsonlInput(stream, id_field=options.id_field or settings.producer.id_field)
+        return _send_input(DataProducer(settings=settings, stop=stop), lines, settings)
     generator = DataGenerator()
     producer = DataProducer(settings=settings, generator=generator, stop=stop)
     interval, batch_size = settings.producer.batch_interval, settings.producer.batch_size
@@ -248,8 +249,7 @@ def _run(options: argparse.Namespace, stop: Event) -> int:
     return 0 if producer.send_from(GeneratedMessages(generator, options.count), interval, batch_size) else 1
 
 
-def _send_input(producer: DataProducer, stream: Stream, settings: Settings) -> int:
-    lines = JsonlInput(stream)
+def _send_input(producer: DataProducer, lines: JsonlInput, settings: Settings) -> int:
     complete = producer.send_from(lines, settings.producer.batch_interval, settings.producer.batch_size)
     logger.info(
         "input delivered" if complete else "input not fully delivered",

@@ -74,6 +74,15 @@ class KafkaSettings(Section, frozen=True):
                 raise ValueError(f"client.{key} is reserved: {RESERVED[key]}")
 
 
+FieldPath = Annotated[
+    str,
+    Meta(
+        pattern=r"^[^.\x00]+(\.[^.\x00]+){0,19}\Z",
+        description="the path of a field: up to 20 names separated by dots, none of them empty",
+    ),
+]
+
+
 class ProducerSettings(Section, frozen=True):
     interval_ms: Annotated[float, Meta(ge=0, le=3_600_000)] = 36
     """Average interval per message; 0 is as fast as possible."""
@@ -83,6 +92,8 @@ class ProducerSettings(Section, frozen=True):
     delivery_timeout_ms: Annotated[int, Meta(ge=1000, le=3_600_000)] = 60_000
     on_outage: Literal["spool", "wait"] = "spool"
     """After the retries: write the message to the undelivered folder and resend it from there; or wait for Kafka."""
+    id_field: FieldPath = "id"
+    """The field of an input line that is its key, as `document.id` of the consumer."""
     undelivered_dir: Annotated[str, Meta(min_length=1)] = "undelivered"
     """Where undelivered messages are written; relative to the parent of the configuration file's folder."""
 
@@ -134,6 +145,7 @@ VARIABLES = (
     Variable("PRODUCER_INITIAL_RETRY_DELAY_MS", ("producer", "initial_retry_delay_ms")),
     Variable("PRODUCER_DELIVERY_TIMEOUT_MS", ("producer", "delivery_timeout_ms")),
     Variable("PRODUCER_ON_OUTAGE", ("producer", "on_outage")),
+    Variable("PRODUCER_ID_FIELD", ("producer", "id_field")),
     Variable("PRODUCER_UNDELIVERED_DIR", ("producer", "undelivered_dir")),
     Variable("LOG_LEVEL", ("logging", "level")),
     Variable("LOG_FORMAT", ("logging", "format")),

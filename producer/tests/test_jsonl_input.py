@@ -103,9 +103,11 @@ def test_a_missing_id_is_inserted_and_nothing_else_changes(line: bytes, value: b
         (b"[]", "not a JSON object but list"),
         (b"null", "not a JSON object but NoneType"),
         (b'"text"', "not a JSON object but str"),
-        (b'{"id":""}', "id is not a non-empty string"),
-        (b'{"id":7}', "id is not a non-empty string"),
-        (b'{"id":null}', "id is not a non-empty string"),
+        (b'{"id":""}', "id is not a non-empty string or an integer of 64 bits"),
+        (b'{"id":7.0}', "id is not a non-empty string or an integer"),
+        (b'{"id":true}', "id is not a non-empty string or an integer"),
+        (b'{"id":9223372036854775808}', "id is not a non-empty string or an integer"),
+        (b'{"id":null}', "id is not a non-empty string or an integer"),
     ],
 )
 def test_an_invalid_line_is_rejected_with_its_reason(line: bytes, reason: str) -> None:
@@ -119,7 +121,27 @@ def test_no_line_raises_any_other_error(line: bytes) -> None:
         message = parsed(line)
     except InvalidMessage:
         return
-    assert json.loads(message.value or b"")["id"].encode() == message.key
+    assert str(json.loads(message.value or b"")["id"]).encode() == message.key
+
+
+@pytest.mark.parametrize(
+    ("line", "path", "key"),
+    [
+        (b'{"id":-7}', "id", b"-7"),
+        (b'{"event_id":"e-1"}', "event_id", b"e-1"),
+        (b'{"meta":{"event":{"id":12}},"id":null}', "meta.event.id", b"12"),
+    ],
+)
+def test_the_id_field_is_the_key_and_the_line_unchanged(line: bytes, path: str, key: bytes) -> None:
+    [record] = all_of(JsonlInput(io.BytesIO(line), clock=lambda: 0, id_field=path))
+
+    assert (record.key, record.value) == (key, line)
+
+
+@pytest.mark.parametrize("line", [b"{}", b'{"id":"1"}', b'{"meta":{"x":1}}', b'{"meta":[{"id":"1"}]}'])
+def test_an_id_field_that_is_missing_is_named_and_not_inserted(line: bytes) -> None:
+    with pytest.raises(InvalidMessage, match=r"the message has no meta\.id, which is the id; see --id-field"):
+        parse_line(line, HEADERS, lambda: "new", ("meta", "id"))
 
 
 def test_invalid_lines_are_logged_by_number_and_the_others_are_sent(caplog: pytest.LogCaptureFixture) -> None:

@@ -58,7 +58,7 @@ def _rates() -> Row:
         [
             graph(
                 "Produced and settled messages",
-                "Messages per second. Settled: stored, recognized as a duplicate, or dead-lettered.",
+                "Messages per second. Settled: stored, recognized as a duplicate, skipped, or dead-lettered.",
                 {
                     "produced": rate('producer_messages_total{result="delivered"}'),
                     "settled": rate("consumer_messages_total"),

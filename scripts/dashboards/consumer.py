@@ -81,7 +81,7 @@ def _rate(thresholds: Thresholds) -> Row:
         [
             graph(
                 "Message rate",
-                "Settled messages per second, by result. A duplicate was already stored.",
+                "Settled messages per second, by result. A duplicate was already stored; a transform skips.",
                 {"{{result}}": rate(f"consumer_messages_total{OF}", by="result")},
                 "mps",
                 colors=RESULTS,

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dashboards.grafana import (
     BLUE,
     GREEN,
+    GREY,
     ORANGE,
     READY,
     RED,
@@ -49,7 +50,14 @@ REBALANCES = Annotation(
     "The consumer group rebalanced.",
 )
 
-RESULTS = {"delivered": BLUE, "stored": GREEN, "duplicate": ORANGE, "dead_lettered": RED, "failed": RED}
+RESULTS = {
+    "delivered": BLUE,
+    "stored": GREEN,
+    "duplicate": ORANGE,
+    "skipped": GREY,
+    "dead_lettered": RED,
+    "failed": RED,
+}
 
 PAUSES: ValueMappings = {0: ("reading", GREEN), 1: ("PAUSED", RED), 2: ("throttled", ORANGE)}
 
