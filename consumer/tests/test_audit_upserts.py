@@ -2,13 +2,15 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from random import Random
+from types import MappingProxyType
 from typing import NamedTuple
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from src.audit.content import TOMBSTONE
-from src.audit.findings import Findings
+from src.audit.findings import Example, Findings
 from src.audit.ledger import DeadLetteredMessage, Ledger
 from src.model.position import MessagePosition
 from src.model.record import Record
@@ -51,7 +53,13 @@ def applied(updates: Iterable[Update]) -> dict[str, Update]:
 
 
 def audited(
-    updates: Sequence[Update], documents: Documents, *, markers: bool = False, dead_lettered: Iterable[Update] = ()
+    updates: Sequence[Update],
+    documents: Documents,
+    *,
+    markers: bool = False,
+    dead_lettered: Iterable[Update] = (),
+    foreign: Iterable[StoredMessage] = (),
+    ends: Mapping[int, int] = MappingProxyType({}),
 ) -> Findings:
     """With `markers` a deleted document is still in the store, marked as deleted."""
     with Ledger(TOPIC, upserts=True) as ledger:
@@ -64,7 +72,8 @@ def audited(
         for each in documents.values():
             if markers or not each.is_tombstone:
                 ledger.add_stored([StoredMessage(each.id, each.position, each.time)])
-        return ledger.findings()
+        ledger.add_stored(foreign)
+        return ledger.findings(ends=ends)
 
 
 @st.composite
@@ -89,6 +98,7 @@ def test_a_store_in_which_the_newest_decides_passes_in_whatever_order_messages_a
 
     assert (found.lost, found.twice) == (0, 0)
     assert found.stored + found.superseded + found.deleted == found.produced == len(updates)
+    assert found.deleted == sum(each.is_tombstone for each in applied(updates).values())
 
 
 @given(histories().filter(bool), st.data(), st.booleans())
@@ -131,19 +141,64 @@ def test_a_store_in_which_the_last_arrival_wins_is_found(updates: list[Update]) 
 
 
 def test_a_dead_lettered_update_replaces_nothing() -> None:
-    first, second = Update(0, 0, 1_000, "a", False), Update(0, 1, 1_001, "a", False)
-
-    found = audited([first, second], {}, dead_lettered=[second])
+    found = audited([FIRST, SECOND], {}, dead_lettered=[SECOND])
 
     assert (found.dead_lettered, found.superseded, found.lost) == (1, 0, 1)
 
 
 def test_an_update_whose_successor_is_no_longer_in_the_topic_or_not_yet_committed_is_superseded() -> None:
-    first, second = Update(0, 0, 1_000, "a", False), Update(0, 1, 1_001, "a", False)
-
-    found = audited([first], {"a": second})
+    found = audited([FIRST], {"a": SECOND})
 
     assert (found.superseded, found.lost) == (1, 0)
+
+
+FIRST = Update(0, 0, 1_000, "a", False)
+SECOND = Update(0, 1, 1_001, "a", False)
+
+
+def test_a_lost_update_is_described() -> None:
+    found = audited([FIRST, SECOND], {"a": FIRST})
+
+    assert found.lost_first == (Example(0, 1, "a", "the store has an older record of its id"),)
+
+
+@pytest.mark.parametrize(
+    ("position", "time", "lost"),
+    [
+        (None, 9_000, 1),
+        (MessagePosition("another", 0, 7), 999, 1),
+        (MessagePosition("another", 0, 7), 1_001, 0),
+        (MessagePosition(TOPIC, 0, 7), 9_000, 1),
+    ],
+    ids=["no coordinates", "older", "newer", "beyond the end of the partition"],
+)
+def test_a_document_that_is_not_from_the_topic_supersedes_what_is_older(
+    position: MessagePosition | None, time: int, lost: int
+) -> None:
+    found = audited([FIRST], {}, foreign=[StoredMessage("a", position, time)], ends={0: 2})
+
+    assert (found.lost, found.superseded) == (lost, 1 - lost)
+
+
+def test_a_document_of_the_former_topic_supersedes_nothing() -> None:
+    """Its larger offset keeps the new records of its id out, until theirs are as large."""
+    former = StoredMessage("a", SECOND.position, 500)
+
+    found = audited([FIRST, SECOND._replace(id="b")], {}, foreign=[former, StoredMessage("b", SECOND.position, 1_001)])
+
+    assert [each.id for each in found.lost_first] == ["a"]
+
+
+@pytest.mark.parametrize("time", [None, 1_000])
+def test_without_a_timestamp_a_record_is_older_than_those_of_other_partitions(time: int | None) -> None:
+    with Ledger(TOPIC, upserts=True) as ledger:
+        for partition, timestamp in ((0, time), (1, 1_000)):
+            record = Record(TOPIC, partition, 0, None, None, timestamp=timestamp)
+            ledger.add_produced([(record, ("a", 100 + partition))])
+        ledger.add_stored([StoredMessage("a", MessagePosition(TOPIC, 0, 0), time)])
+        found = ledger.findings()
+
+    assert [each.partition for each in found.lost_first] == [1]
 
 
 def test_the_messages_of_an_id_that_is_updated_often_are_compared_in_linear_time() -> None:

@@ -75,7 +75,8 @@ class Audit:
             ledger.add_dead_lettered(self._dead_lettered(dead_letters))
             for page in self._tracked("store", self._storage.scan()):
                 ledger.add_stored(page)
-            findings = ledger.findings(self._expiry())
+            ends = {partition: available.end for partition, available in self._offset_ranges(self._topic).items()}
+            findings = ledger.findings(self._expiry(), ends)
             remarks = notes(progress, findings, dead_letters, in_memory=ledger.in_memory)
             return Report(self._settings, findings, pending, expired_offsets, tuple(remarks))
 

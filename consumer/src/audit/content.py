@@ -13,8 +13,8 @@ Content = tuple[Identity | None, int | None]
 
 SKIPPED: Content = None, None
 INVALID: Content = None, 0
-TOMBSTONE = 1
-"""The hash of a message that deletes the document with its id."""
+TOMBSTONE = -1
+"""The hash of a message that deletes the document with its id; that of no content is -1."""
 
 _encode = msgspec.json.Encoder(order="sorted").encode
 
@@ -39,7 +39,10 @@ def _ordinary(processor: DataProcessor, records: Sequence[Record]) -> list[Valid
 def _other_content(processor: DataProcessor, validated: Callable[[Document], Document], record: Record) -> Content:
     try:
         document = processor.process(record)
-        return SKIPPED if document is None else _content(validated(document))
+        if document is None:
+            return SKIPPED
+        content = _content(validated(document))
+        return (content[0], TOMBSTONE) if record.value is None else content
     except Exception:  # noqa: BLE001 - whatever it is, the consumer dead-letters the message
         return INVALID
 

@@ -7,8 +7,10 @@ positions at a time. What remains, and everything with the same ids, is copied i
 
 import sqlite3
 import tempfile
-from collections.abc import Iterable, Iterator, Set
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import NamedTuple, Self, TypeGuard
 
 from src.audit import queries
@@ -70,7 +72,7 @@ class Ledger:
             {queries.TABLES}"""
         )
         self._pages = Pages(self._database)
-        self._stored = self._skipped = 0  # messages that are in no table
+        self._regular: Counter[str] = Counter()  # messages that are in no table
 
     def add_produced(self, messages: Iterable[ProducedMessage]) -> None:
         """Messages of the topic. A page at a time, as the store's documents: each call has a cost of its own."""
@@ -88,8 +90,8 @@ class Ledger:
         with _disk_errors_translated():
             self._pages.add_stored(self._keys(messages))
 
-    def findings(self, expiry: Expiry | None = None) -> Findings:
-        """To be called once.
+    def findings(self, expiry: Expiry | None = None, ends: Mapping[int, int] = MappingProxyType({})) -> Findings:
+        """To be called once. `ends` are the offsets at which the partitions end: what is beyond is of a former topic.
 
         The TTL applies to the time at which a message was received, which only its document recorded. The message's own
         timestamp is used instead: an old message that was sent late and lost counts as expired.
@@ -99,19 +101,20 @@ class Ledger:
             self._exclude_former_topics()
             self._database.execute(queries.FIND_MISSING)
             self._copy_same_ids()
-            self._classify_missing(expiry)
+            self._classify_missing(expiry, ends)
             for statement in queries.FIND_TWICE:
                 self._database.execute(statement)
+            marked = self._count(queries.COUNT_MARKED, TOMBSTONE)
             return Findings(
-                produced=self._stored + self._skipped + self._count(queries.COUNT_PRODUCED),
-                stored=self._stored + self._count(queries.COUNT_STORED),
+                produced=self._regular.total() + self._count(queries.COUNT_PRODUCED),
+                stored=self._regular["stored"] + self._count(queries.COUNT_STORED) - marked,
                 duplicates=self._count(queries.COUNT_MISSING, "duplicate"),
                 superseded=self._count(queries.COUNT_MISSING, "superseded"),
-                deleted=self._count(queries.COUNT_MISSING, "deleted"),
+                deleted=self._regular["deleted"] + marked + self._count(queries.COUNT_MISSING, "deleted"),
                 dead_lettered=self._count(queries.COUNT_DEAD_LETTERED),
-                skipped=self._skipped + self._count(queries.COUNT_MISSING, "skipped"),
+                skipped=self._regular["skipped"] + self._count(queries.COUNT_MISSING, "skipped"),
                 expired=self._count(queries.COUNT_MISSING, "expired"),
-                lost=self._count(queries.COUNT_MISSING, "lost"),
+                lost=self._count(queries.COUNT_MISSING, "lost") + self._count(queries.COUNT_MISSING, "outdated"),
                 twice=self._count(queries.COUNT_TWICE),
                 repeated=self._count(queries.COUNT_REPEATED),
                 other_ids=self._count(queries.COUNT_OTHER_IDS),
@@ -144,7 +147,7 @@ class Ledger:
                 yield _pack(position), identifier, timestamp
             else:
                 self._foreign_documents += 1
-                yield -self._foreign_documents, identifier, None
+                yield -self._foreign_documents, identifier, timestamp if position else None
 
     def _is_of_topic(self, position: MessagePosition | None) -> TypeGuard[MessagePosition]:
         if position is None:
@@ -158,9 +161,7 @@ class Ledger:
             irregular = range_.irregular(self._dead_lettered(range_))
             if irregular:
                 self._copy(range_, irregular)
-            stored, skipped = range_.count_without(irregular)
-            self._stored += stored
-            self._skipped += skipped
+            self._regular.update(_numbers(range_.contents_without(irregular)))
 
     def _copy_same_ids(self) -> None:
         """Into the tables: the other messages and documents with the ids of missing ones; if these are many, all."""
@@ -172,17 +173,18 @@ class Ledger:
                 for key in (range_.produced.keys() | range_.stored) - irregular
                 if key[1] in ids or (len(ids) > _MAX_IDS and key[1] is not None)
             }
-            self._stored -= self._copy(range_, keys)
+            self._regular.subtract(_numbers(self._copy(range_, keys)))
 
     def _dead_lettered(self, range_: PositionRange) -> Set[int]:
         rows = self._database.execute(queries.DEAD_LETTERED_BETWEEN, (range_.first, range_.last))
         return {position for (position,) in rows}
 
-    def _copy(self, range_: PositionRange, keys: Set[Key]) -> int:
-        """Returns the number of messages that were not in the tables before."""
+    def _copy(self, range_: PositionRange, keys: Set[Key]) -> list[int | None]:
+        """Returns the contents of the messages that are in the tables now."""
         produced = [(*key, range_.produced[key]) for key in keys & range_.produced.keys()]
         self._database.executemany(queries.ADD_STORED, keys & range_.stored)
-        return self._database.executemany(queries.ADD_PRODUCED, produced).rowcount
+        self._database.executemany(queries.ADD_PRODUCED, produced)
+        return [message[3] for message in produced]
 
     def _exclude_former_topics(self) -> None:
         documents = self._database.execute(queries.EXCLUDE_DOCUMENTS_OF_FORMER_TOPICS)
@@ -190,26 +192,38 @@ class Ledger:
         self._foreign_documents += documents.rowcount
         self._foreign_dead_letters += dead_letters.rowcount
 
-    def _classify_missing(self, expiry: Expiry | None) -> None:
+    def _classify_missing(self, expiry: Expiry | None, ends: Mapping[int, int]) -> None:
         self._database.execute(queries.INDEX_MISSING)
+        if self._upserts:
+            self._find_superseded(ends)
         if expiry is not None:
             milliseconds = {"deleted_before": expiry.deleted_before * 1000, "ttl": expiry.ttl * 1000}
             self._database.execute(queries.FIND_EXPIRED, milliseconds)
-            self._database.execute(queries.FIND_EXPIRED_DUPLICATES, milliseconds)
-        if self._upserts:
-            for statement in (queries.FIND_NEWEST, queries.INDEX_NEWEST, queries.FIND_SUPERSEDED):
-                self._database.execute(statement)
-            self._database.execute(queries.FIND_DELETED, {"tombstone": TOMBSTONE})
-        else:
-            self._database.execute(queries.FIND_DUPLICATES)
-            self._database.execute(queries.FIND_DUPLICATES_UNDER_OTHER_IDS)
+            if not self._upserts:
+                self._database.execute(queries.FIND_EXPIRED_DUPLICATES, milliseconds)
+        for statement in queries.FIND_OUTDATED if self._upserts else queries.FIND_DUPLICATES:
+            self._database.execute(statement)
 
-    def _count(self, query: str, *parameters: str) -> int:
+    def _find_superseded(self, ends: Mapping[int, int]) -> None:
+        for partition, end in ends.items():
+            beyond = partition << _PARTITION_SHIFT | end, (partition + 1 << _PARTITION_SHIFT) - 1
+            self._database.execute(queries.EXCLUDE_DOCUMENTS_BEYOND, beyond)
+        for statement in queries.FIND_SUPERSEDED:
+            self._database.execute(statement)
+        self._database.execute(queries.FIND_DELETED, (TOMBSTONE,))
+
+    def _count(self, query: str, *parameters: str | int) -> int:
         return int(self._database.execute(query, parameters).fetchone()[0])
 
     def _examples(self, query: str) -> tuple[Example, ...]:
         rows = self._database.execute(query, (MAX_EXAMPLES,))
         return tuple(Example(*_unpack(position), identifier, problem) for position, identifier, problem in rows)
+
+
+def _numbers(contents: Sequence[int | None]) -> Mapping[str, int]:
+    """Of regular messages."""
+    skipped, deleted = contents.count(None), contents.count(TOMBSTONE)
+    return {"stored": len(contents) - skipped - deleted, "deleted": deleted, "skipped": skipped}
 
 
 def _pack(position: MessagePosition) -> int:

@@ -65,13 +65,11 @@ class PositionRange:
             or (key not in self.stored and self.produced[key] is not None)
         }
 
-    def count_without(self, irregular: Set[Key]) -> tuple[int, int]:
-        """The numbers of stored and skipped messages."""
+    def contents_without(self, irregular: Set[Key]) -> list[int | None]:
+        """The hashes of the other messages: each is stored, or None."""
         if not irregular and self._is_complete:
-            return len(self._messages), 0
-        contents = [content for key, content in self.produced.items() if key not in irregular]
-        skipped = contents.count(None)
-        return len(contents) - skipped, skipped
+            return [message[3] for message in self._messages]
+        return [content for key, content in self.produced.items() if key not in irregular]
 
     @cached_property
     def _is_complete(self) -> bool:

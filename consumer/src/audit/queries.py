@@ -24,6 +24,7 @@ COUNT_PRODUCED = "SELECT count(*) FROM produced"
 COUNT_STORED = """
     SELECT count(*) FROM produced
      WHERE EXISTS (SELECT 1 FROM stored WHERE stored.position = produced.position)"""
+COUNT_MARKED = f"{COUNT_STORED} AND hash = ?"  # as deleted
 COUNT_DEAD_LETTERED = """
     SELECT count(*) FROM produced
      WHERE EXISTS (SELECT 1 FROM dead_lettered WHERE dead_lettered.position = produced.position)
@@ -32,7 +33,7 @@ COUNT_REPEATED = "SELECT count(*) FROM (SELECT 1 FROM dead_lettered GROUP BY pos
 
 # A topic that was recreated has other messages at the same positions: their timestamps differ.
 EXCLUDE_DOCUMENTS_OF_FORMER_TOPICS = """
-    UPDATE OR REPLACE stored SET position = -1 WHERE EXISTS (
+    UPDATE OR REPLACE stored SET position = -1, timestamp = NULL WHERE EXISTS (
         SELECT 1 FROM produced
          WHERE produced.position = stored.position AND produced.timestamp <> stored.timestamp)"""
 EXCLUDE_DEAD_LETTERS_OF_FORMER_TOPICS = """
@@ -58,43 +59,54 @@ FIND_EXPIRED_DUPLICATES = """
            AND missing.timestamp BETWEEN produced.timestamp AND produced.timestamp + :ttl)"""
 # The same message, sent before or after, has a document. A message with the same id and other content is not the same;
 # if retention has deleted the message of the document, the contents cannot be compared.
-FIND_DUPLICATES = """
+FIND_DUPLICATES = (
+    """
     UPDATE missing SET result = 'duplicate' WHERE position IN (
         SELECT missing.position
           FROM stored CROSS JOIN missing ON missing.id = stored.id
           LEFT JOIN produced ON produced.position = stored.position
-         WHERE produced.hash IS NULL OR produced.hash = missing.hash)"""
-# That document has another id, which an earlier processing gave it.
-FIND_DUPLICATES_UNDER_OTHER_IDS = """
+         WHERE produced.hash IS NULL OR produced.hash = missing.hash)""",
+    # That document may have another id, which an earlier processing gave it.
+    """
     UPDATE missing SET result = 'duplicate' WHERE position IN (
         SELECT missing.position
           FROM stored CROSS JOIN produced USING (position)
-          CROSS JOIN missing ON missing.id = produced.id AND missing.hash = produced.hash)"""
+          CROSS JOIN missing ON missing.id = produced.id AND missing.hash = produced.hash)""",
+)
 # With `document.write: replace` or `merge` the newest record of an id decides on its document: in a partition the last
-# one. Which of several partitions has it, the timestamps say, as far as they differ.
-FIND_NEWEST = """
+# one, and otherwise that with the latest timestamp, see `stores/order.py`. A document of a former topic is older than
+# any message, although the store may take it for newer.
+EXCLUDE_DOCUMENTS_BEYOND = """
+    UPDATE OR REPLACE stored SET position = -1, timestamp = NULL WHERE position BETWEEN ? AND ?"""
+FIND_SUPERSEDED = (
+    """
     CREATE TABLE newest AS
     SELECT id, position >> 47 AS "partition", max(position) AS position, max(timestamp) AS timestamp
       FROM (SELECT id, position, timestamp FROM stored
              UNION ALL
             SELECT id, position, timestamp FROM produced
              WHERE NOT EXISTS (SELECT 1 FROM dead_lettered WHERE dead_lettered.position = produced.position))
-     WHERE id IS NOT NULL GROUP BY 1, 2"""
-INDEX_NEWEST = "CREATE INDEX newest_id ON newest (id)"
-FIND_SUPERSEDED = """
+     WHERE id IS NOT NULL GROUP BY 1, 2""",
+    "CREATE INDEX newest_id ON newest (id)",
+    """
     UPDATE missing SET result = 'superseded' WHERE result = 'lost' AND EXISTS (
         SELECT 1 FROM newest
          WHERE newest.id = missing.id
-           AND iif("partition" = missing.position >> 47,
-                   newest.position > missing.position,
-                   (newest.timestamp < missing.timestamp) IS NOT TRUE))"""
+           AND CASE
+               WHEN "partition" = missing.position >> 47 THEN newest.position > missing.position
+               WHEN "partition" < 0 THEN newest.timestamp >= coalesce(missing.timestamp, -1e99)
+               ELSE (coalesce(newest.timestamp, -1e99), "partition")
+                  > (coalesce(missing.timestamp, -1e99), missing.position >> 47)
+               END)""",
+)
+FIND_OUTDATED = ("UPDATE missing SET result = 'outdated' WHERE result = 'lost' AND id IN (SELECT id FROM stored)",)
 FIND_DELETED = """
-    UPDATE missing SET result = 'deleted'
-     WHERE result = 'lost' AND hash = :tombstone AND id NOT IN (SELECT id FROM stored)"""
+    UPDATE missing SET result = 'deleted' WHERE result = 'lost' AND hash = ? AND id NOT IN (SELECT id FROM stored)"""
 COUNT_MISSING = "SELECT count(*) FROM missing WHERE result = ?"
 FIRST_LOST = """
-    SELECT position, id, 'neither stored nor dead-lettered' FROM missing
-     WHERE result = 'lost' ORDER BY position LIMIT ?"""
+    SELECT position, id,
+           iif(result = 'lost', 'neither stored nor dead-lettered', 'the store has an older record of its id')
+      FROM missing WHERE result IN ('lost', 'outdated') ORDER BY position LIMIT ?"""
 
 FIND_TWICE = (
     """
