@@ -339,6 +339,7 @@ def promtool(*arguments: str) -> None:
 def test_promtool_accepts_the_configuration_and_rules() -> None:
     promtool("check", "config", "prometheus.yml")
     promtool("check", "config", "prometheus-cluster.yml")
+    promtool("check", "config", "prometheus-services.yml")
 
 
 @pytest.mark.docker

@@ -1,0 +1,86 @@
+"""Static checks of compose.services.yml, which runs the services on servers elsewhere; no Docker needed."""
+
+import subprocess
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.test_docs import ROOT
+
+Json = dict[str, Any]
+
+STACK: Json = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))
+SERVICES: Json = yaml.safe_load((ROOT / "compose.services.yml").read_text("utf-8"))
+OWN = {"depends_on", "environment", "env_file", "profiles", "volumes"}
+"""What differs from the stack: where the servers and settings are."""
+
+
+@pytest.mark.parametrize("service", ["producer", "consumer"])
+def test_a_service_runs_as_in_the_stack(service: str) -> None:
+    def common(file: Json) -> Json:
+        return {key: value for key, value in file["services"][service].items() if key not in OWN}
+
+    assert common(SERVICES) == common(STACK)
+
+
+@pytest.mark.parametrize("service", ["producer", "consumer"])
+def test_a_service_gets_exactly_what_the_user_has_written(service: str) -> None:
+    definition = SERVICES["services"][service]
+
+    assert "environment" not in definition
+    assert definition["env_file"] == [
+        "secrets/services.env",
+        {"path": f"secrets/services.{service}.env", "required": False},
+    ]
+    assert "./secrets/services:/run/secrets:ro" in definition["volumes"]
+
+
+def test_only_the_consumer_starts_without_a_profile() -> None:
+    assert [name for name, service in SERVICES["services"].items() if "profiles" not in service] == ["consumer"]
+
+
+def test_the_volumes_of_the_services_keep_what_those_of_the_stack_keep() -> None:
+    for service in ("producer", "consumer"):
+        ours, theirs = ({*file["services"][service]["volumes"]} for file in (SERVICES, STACK))
+        assert ours - {"./secrets/services:/run/secrets:ro"} == {
+            volume for volume in theirs if not volume.startswith(("credentials:", "logs:"))
+        }
+
+
+def test_every_extended_service_has_no_dependencies_which_compose_versions_treat_differently() -> None:
+    extended = [service["extends"] for service in SERVICES["services"].values() if "extends" in service]
+
+    assert [each["file"] for each in extended] == ["docker-compose.yml"] * 3
+    assert [each for each in extended if "depends_on" in STACK["services"][each["service"]]] == []
+
+
+def test_every_volume_is_declared() -> None:
+    definitions = [
+        STACK["services"][name] if "extends" in service else service for name, service in SERVICES["services"].items()
+    ]
+    mounts = [volume.partition(":")[0] for service in definitions for volume in service["volumes"]]
+
+    assert {name for name in mounts if not name.startswith(".")} == set(SERVICES["volumes"])
+
+
+def test_prometheus_runs_as_in_the_stack_but_with_the_jobs_of_the_services_only() -> None:
+    folder = ROOT / "monitoring" / "prometheus"
+    ours, theirs = (yaml.safe_load((folder / name).read_text("utf-8")) for name in ("prometheus-services.yml", "prometheus.yml"))
+    command = SERVICES["services"]["prometheus"]["command"]
+
+    assert command == [
+        each.replace("prometheus.yml", "prometheus-services.yml") for each in STACK["services"]["prometheus"]["command"]
+    ]
+    assert [job["job_name"] for job in ours.pop("scrape_configs")] == [
+        *("producer", "consumer", "prometheus", "alertmanager", "grafana")
+    ]
+    jobs = {job["job_name"]: job for job in theirs.pop("scrape_configs")}
+    assert ours == theirs
+    for job in yaml.safe_load((folder / "prometheus-services.yml").read_text("utf-8"))["scrape_configs"]:
+        assert job == jobs[job["job_name"]]
+
+
+@pytest.mark.parametrize("name", ["services.env", "services.consumer.env", "services/ca.pem"])
+def test_git_ignores_the_settings_and_secrets(name: str) -> None:
+    assert subprocess.run(["git", "check-ignore", "-q", f"secrets/{name}"], cwd=ROOT).returncode == 0
