@@ -343,7 +343,7 @@ def test_the_prometheus_rule_uses_only_metrics_that_the_services_and_the_kafka_e
     expressions = " ".join(rule["expr"] for group in yaml.safe_load(text)["spec"]["groups"] for rule in group["rules"])
 
     assert len(re.findall(r"- alert: ", text)) > 15
-    assert set(re.findall(r'absent\(up\{job="(\w+)"', expressions)) == {"producer", "consumer"}
+    assert set(re.findall(r'absent\(up\{job="(\w+)"', expressions)) == {"consumer"}
     assert re.findall(r"\b(?:node|container|mongodb|prometheus|alertmanager|kafka_server)_\w+", expressions) == []
 
 

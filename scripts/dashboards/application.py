@@ -37,7 +37,7 @@ def _status(thresholds: Thresholds) -> Row:
     return Row(
         "Status",
         [
-            ready("producer", "Producer"),
+            ready("producer", "Producer", no_value="NONE"),
             ready("consumer", "Consumer"),
             stat(
                 "Replicas up",

@@ -59,7 +59,7 @@ def _health() -> Row:
             zookeeper_or_quorum(),
             running("kafka", "Kafka"),
             running("mongodb", "MongoDB"),
-            ready("producer", "Producer"),
+            ready("producer", "Producer", no_value="NONE"),
             ready("consumer", "Consumer"),
             table(
                 "Firing alerts",

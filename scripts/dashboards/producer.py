@@ -40,7 +40,7 @@ def _status(thresholds: Thresholds) -> Row:
     return Row(
         "Status",
         [
-            ready("producer", "Producer"),
+            ready("producer", "Producer", no_value="NONE"),
             message_rate("Delivered", "Messages confirmed by Kafka per second.", DELIVERED),
             stat(
                 "Delivered per hour",

@@ -88,13 +88,13 @@ def zookeeper_or_quorum(*, width: int = 4) -> Panel:
     )
 
 
-def ready(job: str, title: str) -> Panel:
+def ready(job: str, title: str, *, no_value: str = "DOWN") -> Panel:
     return stat(
         title,
         "DOWN: a replica is unreachable, or none exists. NOT READY: /ready fails and lists the reasons.",
         f'service:up:min{{job="{job}"}} * on () (1 + min({job}_healthy))',
         mappings=READY,
-        no_value="DOWN",
+        no_value=no_value,
     )
 
 
