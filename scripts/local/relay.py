@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Callable, Coroutine
 from threading import Thread
 from typing import Any, Self
@@ -34,15 +35,23 @@ class Relay:
 
     If the server returns further addresses to its clients, the relay listens for each of them. Subclasses override
     `forward`, `reply` and `disconnected`, which run in the relay's thread. With `read_ahead` it reads from a client
-    while `forward` holds a request: when that client disconnects, the held request is dropped.
+    while `forward` holds a request: when that client disconnects, the held request is dropped. With `tls`, clients
+    connect with TLS, and the relay to the server without.
     """
 
     def __init__(
-        self, server: Address, protocol: Callable[[], WireProtocol], *, name: str, read_ahead: bool = False
+        self,
+        server: Address,
+        protocol: Callable[[], WireProtocol],
+        *,
+        name: str,
+        read_ahead: bool = False,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self._server = server
         self._protocol = protocol
         self._read_ahead = read_ahead
+        self._tls = tls
         self._accepting = True
         self._addresses: dict[Address, Address] = {}
         self._listeners: list[asyncio.Server] = []
@@ -107,7 +116,7 @@ class Relay:
             self._connections.add(task)
             task.add_done_callback(self._connections.discard)
 
-        self._listeners.append(await asyncio.start_server(accept, sock=listening))
+        self._listeners.append(await asyncio.start_server(accept, sock=listening, ssl=self._tls))
 
     async def _relay(self, server: Address, from_client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
         """One connection, until either side closes it."""
