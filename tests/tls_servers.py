@@ -73,7 +73,7 @@ class KafkaWithTls:
 
     def __init__(self, servers: str, admin_servers: str) -> None:
         self.servers = servers
-        self._admin = AdminClient({"bootstrap.servers": admin_servers})
+        self._admin = AdminClient({"bootstrap.servers": admin_servers, "log_level": 0})
 
     def create_topics(self, *names: str) -> None:
         self._done(self._admin.create_topics([NewTopic(name, 1, 1) for name in names]))
