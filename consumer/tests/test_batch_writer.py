@@ -1,6 +1,6 @@
 """Every message is stored or dead-lettered, whatever fails."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import repeat
 from typing import Any
 
@@ -106,6 +106,26 @@ def test_a_document_that_succeeds_alone_is_stored(world: WriterWorld) -> None:
 
     assert world.stored == ["0-1", "0-2"]
     assert (world.dead_lettered, len(result.stored)) == ([], 2)
+
+
+class SkippingProcessor(DataProcessor):
+    """Skips messages with the field `skip`."""
+
+    def check(self, message: Mapping[str, Any]) -> dict[str, Any] | None:
+        return None if "skip" in message else super().check(message)
+
+
+def test_a_skipped_message_is_settled_and_neither_stored_nor_dead_lettered() -> None:
+    world = WriterWorld(processor=SkippingProcessor())
+    values = [b'{"id": "a"}', b'{"id": "b", "skip": 1}', b"broken", b'{"id": "a"}', b'{"skip": 1}']
+    records = [Record("t", 0, offset, None, value) for offset, value in enumerate(values)]
+
+    result = world.write_one(records)
+
+    assert offsets(result.records) == [0, 1, 2, 3, 4]
+    assert offsets(result.stored) == [0]
+    assert (result.duplicates, result.skipped, len(result.rejections)) == (1, 2, 1)
+    assert world.stored == ["a"]
 
 
 class FailingProcessor(DataProcessor):
