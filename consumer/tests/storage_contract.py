@@ -15,6 +15,7 @@ from src.model.errors import StorageUnavailable
 from src.model.position import MessagePosition
 from src.model.record import Record
 from src.model.verdict import DUPLICATE, STORED, Outcome
+from src.settings import DocumentSettings
 from src.storage import DataStorage, Store, StoredMessage, UnsupportedQuery
 from src.stores.document import Document, DocumentBatch, SpecifiedMessage, ValidDocument, epoch_milliseconds
 
@@ -610,3 +611,50 @@ class StorageContract:
                 call()
             assert caught.value.cause == "unreachable"
         assert [result.ok for result in storage.check()] == [False]
+
+
+OWN_DATA = DocumentSettings(id="event_id", dates=("ts.date", "seen"), rename={"ts": "time"})
+
+
+class OwnDataContract:
+    """The fixture `own_storage` is an empty one of the settings OWN_DATA."""
+
+    def test_the_identity_is_underscore_id_and_id_an_ordinary_field(self, own_storage: DataStorage) -> None:
+        documents: list[Message] = [{"_id": 1, "id": "a"}, {"_id": "1", "id": "a"}, {"_id": "x", "id": {"y": 1}}]
+
+        outcomes = [verdict.outcome.name for verdict in own_storage.save_many([*documents, {"_id": 1, "id": "b"}])]
+
+        assert outcomes == ["STORED", "STORED", "STORED", "REJECTED"]
+        assert own_storage.get({}, sort=[("_id", 1)]) == documents
+        assert own_storage.get({"_id": 1}) == [documents[0]]
+        assert (
+            own_storage.get({"_id": {"$in": ["1", "z"]}}) == own_storage.get({"_id": "1", "id": "a"}) == [documents[1]]
+        )
+        assert own_storage.get({"id": "a"}, sort=[("_id", -1)]) == [documents[1], documents[0]]
+        assert own_storage.get({"id.y": 1}) == own_storage.get({"$or": [{"_id": "x"}]}) == [documents[2]]
+        assert sorted((each.id for page in own_storage.scan() for each in page), key=repr) == ["1", "x", 1]
+
+    def test_a_document_without_the_identity_is_rejected(self, own_storage: DataStorage) -> None:
+        assert own_storage.save_many([{"id": "1", "event_id": "2"}])[0].reason == "missing_id"
+
+    def test_text_is_compared_as_a_date_where_dates_are_stored(self, own_storage: DataStorage) -> None:
+        text = "2023-07-15T12:34:56.789Z"
+        document: Message = {"_id": "1", "time": {"date": text}, "seen": text, "created_at": text, "ts": {"date": text}}
+
+        own_storage.save(document)
+
+        assert own_storage.get({}) == [document]
+        for path in ("time.date", "seen"):
+            assert own_storage.get({path: "2023-07-15T14:34:56.789+02:00"}) == [document]
+            assert own_storage.get({path: {"$gte": "2023-07-15", "$lt": DAY}}) == []
+            assert own_storage.get({path: DAY}) == [document]
+        for path in ("created_at", "ts.date"):
+            assert own_storage.get({path: text}) == own_storage.get({path: {"$lt": "2024"}}) == [document]
+            assert own_storage.get({path: DAY}) == []
+
+    def test_documents_of_the_default_settings_can_be_read(self, own_storage: DataStorage) -> None:
+        own_storage.save({"_id": "1", "created_at": DAY})
+
+        assert own_storage.get({"created_at": {"$lte": DAY}}) == [
+            {"_id": "1", "created_at": "2023-07-15T12:34:56.789Z"}
+        ]

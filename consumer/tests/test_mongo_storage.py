@@ -37,7 +37,7 @@ from src.stores.mongo.store import MAX_COMMAND_BYTES, MongoStore
 from src.stores.query import UnsupportedQuery
 from src.utils.config import ConfigurationError
 from tests.mongodb_server import mongodb_database, mongodb_uri
-from tests.storage_contract import DAY, StorageContract, message, origin
+from tests.storage_contract import DAY, OWN_DATA, OwnDataContract, StorageContract, message, origin
 
 __all__ = ["mongodb_database", "mongodb_uri"]  # fixtures
 
@@ -70,6 +70,14 @@ def collection(settings: MongoSettings) -> Iterator[Raw]:
 @pytest.mark.docker
 class TestMongoStore(StorageContract):
     """MongoDB fulfills the contract of every store."""
+
+
+@pytest.mark.docker
+class TestOwnData(OwnDataContract):
+    @pytest.fixture
+    def own_storage(self, settings: MongoSettings) -> Iterator[DataStorage]:
+        with DataStorage(settings, OWN_DATA) as storage:
+            yield storage
 
 
 @pytest.mark.docker

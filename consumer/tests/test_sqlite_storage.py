@@ -20,7 +20,7 @@ from src.settings import MongoSettings, StoreUri
 from src.storage import DataStorage
 from src.stores.query import UnsupportedQuery
 from src.stores.sqlite import SqliteStore
-from tests.storage_contract import StorageContract, message
+from tests.storage_contract import OWN_DATA, OwnDataContract, StorageContract, message
 
 
 def opened(path: Path, **settings: object) -> DataStorage:
@@ -45,6 +45,13 @@ def storage(store: SqliteStore) -> DataStorage:
 
 class TestSqliteStore(StorageContract):
     """SQLite fulfills the contract of every store."""
+
+
+class TestOwnData(OwnDataContract):
+    @pytest.fixture
+    def own_storage(self, path: Path) -> Iterator[DataStorage]:
+        with DataStorage({"uri": f"sqlite:///{path}"}, OWN_DATA) as storage:
+            yield storage
 
 
 def test_a_relative_path_is_relative_to_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
