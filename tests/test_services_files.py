@@ -1,17 +1,26 @@
 """Static checks of compose.services.yml, which runs the services on servers elsewhere; no Docker needed."""
 
+import json
 import subprocess
+import sys
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.test_docs import ROOT
+from tests.test_docs import ROOT, settings_of
 
 Json = dict[str, Any]
 
 STACK: Json = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))
 SERVICES: Json = yaml.safe_load((ROOT / "compose.services.yml").read_text("utf-8"))
+WARNINGS = """
+import json, sys
+from src.settings import VARIABLES
+from src.utils.secret import ClientSettings
+from src.utils.settings_check import warnings_about
+print(json.dumps(warnings_about(VARIABLES, ClientSettings(), dict.fromkeys(sys.argv[1:], "x"))))
+"""
 OWN = {"depends_on", "environment", "env_file", "profiles", "volumes"}
 """What differs from the stack: where the servers and settings are."""
 
@@ -79,3 +88,17 @@ def test_prometheus_runs_as_in_the_stack_but_scrapes_only_the_services_and_itsel
 @pytest.mark.parametrize("name", ["services.env", "services.consumer.env", "services/ca.pem"])
 def test_git_ignores_the_settings_and_secrets(name: str) -> None:
     assert subprocess.run(["git", "check-ignore", "-q", f"secrets/{name}"], cwd=ROOT).returncode == 0
+
+
+@pytest.mark.parametrize(("service", "other"), [("producer", "consumer"), ("consumer", "producer")])
+def test_no_service_warns_of_a_variable_of_the_other(service: str, other: str) -> None:
+    described = settings_of(other)
+    names = [name for setting in described["settings"].values() for name in setting["variables"]] + [
+        *described["client"]
+    ]
+    command = [sys.executable, "-c", WARNINGS, *names]
+
+    printed = subprocess.run(command, cwd=ROOT / service, check=True, text=True, capture_output=True).stdout
+
+    assert len(names) > 20
+    assert json.loads(printed) == []

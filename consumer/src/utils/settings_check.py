@@ -16,6 +16,7 @@ _FILES = (
     "ssl.keystore.location",
 )
 _NO_PATHS = ("", "probe")  # with `probe`, librdkafka looks in the usual places
+_OF_THE_OTHER_SERVICE = {"KAFKA_TOPICS"}  # in a file of settings for both, although close to KAFKA_TOPIC
 _SIMILARITY = 0.88  # MONGO_URI is close to MONGODB_URI, MONGODB_USER and PRODUCER_BATCH_SIZE are close to nothing
 
 
@@ -53,6 +54,6 @@ def _keys_without_effect(client: ClientSettings) -> Iterator[str]:
 def _similar_names(variables: Sequence[Variable], environ: Mapping[str, str]) -> Iterator[str]:
     names = {variable.name for variable in variables}
     names |= {f"{variable.name}_FILE" for variable in variables if variable.secret}
-    for name in sorted(environ.keys() - names):
+    for name in sorted(environ.keys() - names - _OF_THE_OTHER_SERVICE):
         if similar := get_close_matches(name.upper(), names, n=1, cutoff=_SIMILARITY):
             yield f"the variable {name} is not read; did you mean {similar[0]}?"
