@@ -18,6 +18,7 @@ from confluent_kafka.admin import (
 from pymongo.database import Database
 from pymongo.errors import PyMongoError
 
+from chaos.plan import second_topic
 from chaos.servers import Cluster
 from local.errors import CannotRun
 from local.plan import Names
@@ -45,9 +46,16 @@ class Administrator:
         with topics.deleted_on_failure():
             topics.create(partitions)
 
+    def create_second_topic(self, partitions: int) -> None:
+        topic = second_topic(self._names)
+        if self._cluster.embedded:
+            self._cluster.embedded.create_topic(topic, partitions)
+        else:
+            self.recreate_topic(topic, partitions)
+
     def delete_topics(self) -> None:
         if self._cluster.embedded is None:
-            topics = [self._names.topic, self._names.dead_letter_topic]
+            topics = [self._names.topic, second_topic(self._names), self._names.dead_letter_topic]
             _wait(self._admin.delete_topics(topics, operation_timeout=TIMEOUT), ignore=KafkaError.UNKNOWN_TOPIC_OR_PART)
 
     def delete_topic(self, topic: str) -> None:
@@ -100,6 +108,7 @@ class Administrator:
         if self._cluster.mongodb_uri:
             with self._database() as database:
                 database.drop_collection(self._names.collection)
+                database.drop_collection(second_topic(self._names))
 
     def _retry(self, succeeds: Callable[[], bool], problem: str) -> None:
         for _ in range(round(TIMEOUT / RETRY_INTERVAL)):

@@ -1,6 +1,6 @@
 """Names, settings and environment of the processes of a trial. Pure."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,10 @@ def names(timestamp: str, scenario: str, seed: int) -> Names:
     return Names(topic=name, group=name, collection=name)
 
 
+def second_topic(names: Names) -> str:
+    return f"{names.topic}.second"
+
+
 def consumer_settings(
     cluster: Cluster,
     names: Names,
@@ -37,9 +41,14 @@ def consumer_settings(
     kafka: str,
     mongodb: str | None,
     session: float = SESSION_TIMEOUT,
+    topics: Sequence[str] = (),
     **consumer: Any,
 ) -> dict[str, Any]:
+    """Each of several topics has its own collection."""
     settings = plan.consumer_settings(_local(cluster, mongodb), names, kafka, folder)
+    if topics:
+        settings["kafka"]["topics"] = list(topics)
+        settings["mongodb"]["collection"] = "{topic}"
     member = {"session.timeout.ms": int(session * 1000), "heartbeat.interval.ms": 500}
     settings["kafka"]["client"] = {**settings["kafka"]["client"], **member}
     settings["consumer"] |= {"batch_size": 100, "offset_commit_frequency_ms": COMMIT_INTERVAL_MS, **consumer}

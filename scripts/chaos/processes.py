@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any, Self
@@ -30,6 +31,8 @@ class Processes:
     def __init__(self, cluster: Cluster, names: Names, folder: Path, *, without: Collection[str] = ()) -> None:
         self.consumers: list[Child] = []
         self.producers: list[Child] = []
+        self.topics: Sequence[str] = ()
+        """Those that the consumers read, if there are several."""
         self._cluster = cluster
         self._names = names
         self._folder = folder
@@ -47,6 +50,7 @@ class Processes:
             self._folder,
             kafka=host_port(kafka.address) if kafka else self._cluster.kafka_address,
             mongodb=_uri_through(mongodb, self._cluster.mongodb_uri),
+            topics=self.topics,
             **settings,
         )
         arguments = [*options, *(text for protection in self._without for text in ("--without", protection))]
@@ -56,14 +60,16 @@ class Processes:
         self.consumers.append(child)
         return child
 
-    def start_producer(self, load: Load, *, seconds: float, kafka: Proxy | None = None, **settings: Any) -> Child:
+    def start_producer(
+        self, load: Load, *, seconds: float, kafka: Proxy | None = None, topic: str | None = None, **settings: Any
+    ) -> Child:
         """Sends these messages, spread evenly over this time."""
         name = f"producer-{len(self.producers) + 1}"
         lines = self._folder / f"{name}.jsonl"
         lines.write_text(load.text, encoding="utf-8")
         given = plan.producer_settings(
             self._cluster,
-            self._names,
+            replace(self._names, topic=topic or self._names.topic),
             self._folder,
             kafka=host_port(kafka.address) if kafka else self._cluster.kafka_address,
             messages=load.size,
@@ -101,13 +107,15 @@ class Processes:
     def audit(self) -> dict[str, Any]:
         """Raises CannotRun."""
         kafka, mongodb = self._cluster.kafka_address, self._cluster.mongodb_uri
-        given = plan.consumer_settings(self._cluster, self._names, self._folder, kafka=kafka, mongodb=mongodb)
+        given = plan.consumer_settings(
+            self._cluster, self._names, self._folder, kafka=kafka, mongodb=mongodb, topics=self.topics
+        )
         given["mongodb"]["timeout_ms"] = SCAN_TIMEOUT_MS
         done = self._run("consumer", "src.audit", "auditor", given, "--json", "--wait", "10")
         if done.returncode not in (0, 1):
             raise CannotRun(f"the audit failed: {done.stderr.strip()}")
         (self._folder / "audit.json").write_text(done.stdout, encoding="utf-8")
-        return dict(json.loads(done.stdout))
+        return _sum_of_topics(json.loads(done.stdout))
 
     def __enter__(self) -> Self:
         return self
@@ -133,6 +141,12 @@ class Processes:
         file = write_settings(self._folder / f"{name}.json", settings)
         program = command(module, file, *arguments)
         return run_program(program, ROOT / service, plan.environment(os.environ), PROGRAM_TIMEOUT)
+
+
+def _sum_of_topics(report: Mapping[str, Any]) -> dict[str, Any]:
+    """The counts of all topics together; the report itself if there is one topic."""
+    topics = report.get("topics", [report])
+    return {name: sum(topic[name] for topic in topics) for name, count in topics[0].items() if type(count) is int}
 
 
 def _uri_through(proxy: Proxy | None, uri: str | None) -> str | None:

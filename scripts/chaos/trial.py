@@ -4,6 +4,7 @@ import signal
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from threading import Event
@@ -65,9 +66,18 @@ class Trial:
         self.failures: list[str] = []
         self.notes: list[str] = []
         self.healed_at: float | None = None
+        self._other_topics: list[OffsetReader] = []
         self._networks = networks
 
     # -- load
+
+    def add_topic(self) -> str:
+        """A second topic, which the consumers read too, into a collection of its own."""
+        topic = plan.second_topic(self.names)
+        self.admin.create_second_topic(plan.PARTITIONS)
+        self.processes.topics = [self.names.topic, topic]
+        self._other_topics.append(_offset_reader(self.cluster, replace(self.names, topic=topic), plan.PARTITIONS))
+        return topic
 
     @property
     def consumers(self) -> Sequence[Child]:
@@ -240,7 +250,9 @@ class Trial:
 
     def _caught_up(self) -> bool:
         progress = self.watcher.read()
-        return progress is not None and progress.lag == 0 and sum(progress.committed.values()) > 0
+        if progress is None or progress.lag > 0 or not sum(progress.committed.values()):
+            return False
+        return all(_is_read(reader) for reader in self._other_topics)
 
 
 @contextmanager
@@ -259,6 +271,13 @@ def trial(
         yield Trial(
             cluster, names, options, seed=seed, admin=admin, watcher=watcher, networks=networks, processes=processes
         )
+
+
+def _is_read(reader: OffsetReader) -> bool:
+    try:
+        return reader.read().lag == 0
+    except CannotRun:
+        return False
 
 
 def _offset_reader(cluster: Cluster, names: Names, partitions: int) -> OffsetReader:

@@ -33,6 +33,7 @@ from src.pipeline.batch_writer import BatchWriter
 from src.pipeline.storm_guard import StormGuard
 from src.settings import KafkaSettings, Settings
 from src.storage import DataStorage
+from src.storage_router import StorageRouter, open_storage
 from src.stores.document import DocumentBatch
 
 DELAY = 2.0  # seconds
@@ -171,6 +172,20 @@ class IgnoringNumbers(Assignment):
         )
 
 
+class IgnoringTopics(Assignment):
+    """Takes the partitions of one number for one, whatever their topics."""
+
+    def due(self, partitions: Collection[TopicPartition] | None = None) -> dict[TopicPartition, int]:
+        due = super().due(partitions)
+        highest = {partition: max(due[each] for each in due if each.partition == partition) for _, partition in due}
+        return {partition: highest[partition.partition] for partition in due}
+
+
+class WithoutOffsetsByTopic(GroupMember):
+    def __init__(self, *settings: Any, **collaborators: Any) -> None:
+        super().__init__(*settings, **collaborators, assignment=IgnoringTopics())
+
+
 class WithoutAssignmentNumbers(GroupMember):
     """Keeps the state of lost partitions."""
 
@@ -220,6 +235,7 @@ MEMBERS: Mapping[str, type[GroupMember]] = {
     "commit-after-store": CommittingFirst,
     "commit-on-revoke": WithoutCommitOnRevoke,
     "assignment-numbers": WithoutAssignmentNumbers,
+    "offsets-by-topic": WithoutOffsetsByTopic,
 }
 
 
@@ -231,9 +247,9 @@ def group_member(without: Collection[str]) -> Callable[..., GroupMember]:
     )
 
 
-def storage(settings: Settings, without: Collection[str]) -> DataStorage:
+def storage(settings: Settings, without: Collection[str]) -> DataStorage | StorageRouter:
     kind: type[DataStorage] = _chosen(STORAGES, without, DataStorage)
-    return kind(settings.mongodb)
+    return open_storage(settings, kind)
 
 
 def dead_letters(settings: Settings, without: Collection[str]) -> DeadLetterTopic:

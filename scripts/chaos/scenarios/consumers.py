@@ -4,7 +4,7 @@ from chaos import faults
 from chaos.load import mixed
 from chaos.plan import SESSION_TIMEOUT
 from chaos.scenarios.scenario import scenario
-from chaos.trial import Trial
+from chaos.trial import LOAD_SECONDS, Trial
 
 BACKLOG_BATCH = 5_000  # the default of the service; in other scenarios batches are small, so that there are many
 
@@ -37,6 +37,20 @@ def consumer_killed_before_commit(trial: Trial) -> None:
 def consumer_killed_after_dead_lettering(trial: Trial) -> None:
     """A consumer is killed when dead letters are confirmed and their offsets not committed."""
     _kill_at(trial, "dead-lettered", invalid=0.1)
+
+
+@scenario("commit-after-store", "offsets-by-topic")
+def consumer_of_two_topics_killed(trial: Trial) -> None:
+    """A consumer that stores two topics in two collections is killed when half of a batch is stored."""
+    second = trial.add_topic()
+    trial.processes.start_consumer()
+    victim = trial.processes.start_consumer(options=["--kill-at", f"storing:{trial.random.randint(3, 15)}"])
+    trial.wait_for_assignment(trial.consumers)
+    trial.start_producer()
+    trial.start_producer(seconds=LOAD_SECONDS / 2, topic=second)  # so that their offsets differ
+    trial.wait_until_killed(victim)
+    trial.healed()
+    trial.processes.start_consumer()
 
 
 @scenario("commit-on-revoke", "deduplication")
