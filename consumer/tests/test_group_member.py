@@ -258,6 +258,16 @@ def test_a_topic_that_begins_to_match_the_pattern_is_read_and_the_dead_letter_to
     assert {partition.topic for partition in member.assignment.partitions} == {TOPIC, "data-2"}
 
 
+def test_that_no_topic_matches_the_pattern_is_a_failure_until_one_does(group: EmbeddedGroup) -> None:
+    member = group.join(topics=["^new-"], client_settings=QUICK_METADATA)
+    group.until(lambda: any("^new-" in failure for failure in member.member.readiness_failures()))
+
+    group.broker.create_topic("new-1", 1)
+    group.produce([b"a"], topic="new-1")
+
+    group.until(lambda: member.records and not member.member.readiness_failures(), seconds=30)
+
+
 def test_a_topic_that_is_missing_does_not_stop_the_others_and_is_named(group: EmbeddedGroup) -> None:
     group.produce([b"a"])
     member = group.join(topics=[TOPIC, "no-such-topic"], client_settings={"allow.auto.create.topics": False})

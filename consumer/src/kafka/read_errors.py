@@ -53,8 +53,10 @@ class ReadErrors:
             self._clear({record.topic for record in records})
 
     def on_assign(self, partitions: Iterable[TopicPartition]) -> None:
+        """Also ends the error of a pattern, in place of a topic: now there are topics that match."""
         self._client_error = None
-        self._clear({partition.topic for partition in partitions})
+        if topics := {partition.topic for partition in partitions}:
+            self._clear({*topics, self._settings.pattern or ""})
 
     def on_client_replaced(self) -> None:
         self._client_error = None

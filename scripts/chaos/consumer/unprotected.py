@@ -65,6 +65,14 @@ class WithoutRetry(DataStorage):
             return [Verdict(Outcome.REJECTED, "write_error", error)] * len(batch.documents)
 
 
+class WithoutRouting(StorageRouter):
+    """Stores a batch in the collection of its first message."""
+
+    def save_valid(self, batch: DocumentBatch) -> list[Verdict]:
+        [first, *_] = batch.records
+        return self.of(first.topic if first else "").save_valid(batch)
+
+
 # -- the dead letters
 
 
@@ -172,20 +180,6 @@ class IgnoringNumbers(Assignment):
         )
 
 
-class IgnoringTopics(Assignment):
-    """Takes the partitions of one number for one, whatever their topics."""
-
-    def due(self, partitions: Collection[TopicPartition] | None = None) -> dict[TopicPartition, int]:
-        due = super().due(partitions)
-        highest = {partition: max(due[each] for each in due if each.partition == partition) for _, partition in due}
-        return {partition: highest[partition.partition] for partition in due}
-
-
-class WithoutOffsetsByTopic(GroupMember):
-    def __init__(self, *settings: Any, **collaborators: Any) -> None:
-        super().__init__(*settings, **collaborators, assignment=IgnoringTopics())
-
-
 class WithoutAssignmentNumbers(GroupMember):
     """Keeps the state of lost partitions."""
 
@@ -235,7 +229,6 @@ MEMBERS: Mapping[str, type[GroupMember]] = {
     "commit-after-store": CommittingFirst,
     "commit-on-revoke": WithoutCommitOnRevoke,
     "assignment-numbers": WithoutAssignmentNumbers,
-    "offsets-by-topic": WithoutOffsetsByTopic,
 }
 
 
@@ -249,6 +242,8 @@ def group_member(without: Collection[str]) -> Callable[..., GroupMember]:
 
 def storage(settings: Settings, without: Collection[str]) -> DataStorage | StorageRouter:
     kind: type[DataStorage] = _chosen(STORAGES, without, DataStorage)
+    if "collection-by-topic" in without:
+        return WithoutRouting(settings.mongodb, settings.kafka.known_topics, lambda each: kind(each, settings.document))
     return open_storage(settings, kind)
 
 

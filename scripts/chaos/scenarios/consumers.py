@@ -4,7 +4,7 @@ from chaos import faults
 from chaos.load import mixed
 from chaos.plan import SESSION_TIMEOUT
 from chaos.scenarios.scenario import scenario
-from chaos.trial import LOAD_SECONDS, Trial
+from chaos.trial import Trial
 
 BACKLOG_BATCH = 5_000  # the default of the service; in other scenarios batches are small, so that there are many
 
@@ -18,13 +18,7 @@ def consumer_killed_mid_batch(trial: Trial) -> None:
 @scenario("commit-after-store")
 def consumer_killed_in_backlog(trial: Trial) -> None:
     """A consumer with a backlog is killed when half of a batch of thousands is stored."""
-    trial.start_producer(seconds=2)
-    trial.wait_until_produced()
-    options = ["--kill-at", f"storing:{trial.random.randint(1, 2)}"]
-    victim = trial.processes.start_consumer(batch_size=BACKLOG_BATCH, options=options)
-    trial.wait_until_killed(victim)
-    trial.healed()
-    trial.processes.start_consumer(batch_size=BACKLOG_BATCH)
+    _kill_in_backlog(trial)
 
 
 @scenario("deduplication")
@@ -39,18 +33,12 @@ def consumer_killed_after_dead_lettering(trial: Trial) -> None:
     _kill_at(trial, "dead-lettered", invalid=0.1)
 
 
-@scenario("commit-after-store", "offsets-by-topic")
+@scenario("commit-after-store", "collection-by-topic")
 def consumer_of_two_topics_killed(trial: Trial) -> None:
-    """A consumer that stores two topics in two collections is killed when half of a batch is stored."""
+    """A consumer with a backlog of two topics is killed when half of a batch is stored, in two collections."""
     second = trial.add_topic()
-    trial.processes.start_consumer()
-    victim = trial.processes.start_consumer(options=["--kill-at", f"storing:{trial.random.randint(3, 15)}"])
-    trial.wait_for_assignment(trial.consumers)
-    trial.start_producer()
-    trial.start_producer(seconds=LOAD_SECONDS / 2, topic=second)  # so that their offsets differ
-    trial.wait_until_killed(victim)
-    trial.healed()
-    trial.processes.start_consumer()
+    trial.start_producer(seconds=2, topic=second)
+    _kill_in_backlog(trial)
 
 
 @scenario("commit-on-revoke", "deduplication")
@@ -86,6 +74,16 @@ def consumers_join_and_leave(trial: Trial) -> None:
         _add_or_remove(trial)
         trial.hold(trial.random.uniform(1.0, 3.0))
     trial.healed()
+
+
+def _kill_in_backlog(trial: Trial) -> None:
+    trial.start_producer(seconds=2)
+    trial.wait_until_produced()
+    options = ["--kill-at", f"storing:{trial.random.randint(1, 2)}"]
+    victim = trial.processes.start_consumer(batch_size=BACKLOG_BATCH, options=options)
+    trial.wait_until_killed(victim)
+    trial.healed()
+    trial.processes.start_consumer(batch_size=BACKLOG_BATCH)
 
 
 def _kill_at(trial: Trial, point: str, invalid: float = 0.01) -> None:
