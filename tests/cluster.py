@@ -19,7 +19,7 @@ import pytest
 OVERLAYS = Path(__file__).resolve().parent.parent / "kubernetes" / "overlays"
 NAMESPACE = "kafka-pubsub"
 TIMEOUT = 300.0  # seconds
-LOAD_INTERVAL_MS = 2  # a message every 2 ms, in place of every 36 ms
+LOAD_INTERVAL_MS = 10  # a message every 10 ms, in place of every 36 ms
 
 Json = dict[str, Any]
 

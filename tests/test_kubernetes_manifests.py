@@ -262,6 +262,11 @@ def test_every_variable_of_a_service_is_a_setting(name: str) -> None:
     assert {each.removesuffix("_FILE") for each in variables} - set(re.findall(r"`([A-Z_]+)`", CONFIGURATION)) == set()
 
 
+def test_python_is_not_process_1_which_ignores_signals_that_it_does_not_handle_yet() -> None:
+    for _, template in pod_templates(build(KUBERNETES / "base")):
+        assert template["spec"]["shareProcessNamespace"]
+
+
 def test_a_consumer_has_more_time_to_stop_than_it_needs() -> None:
     spec = named(overlay("demo"), "Deployment", "consumer")["spec"]["template"]["spec"]
     waits = (ROOT / "docs" / "decisions" / "0013-bounded-waits.md").read_text("utf-8")
