@@ -83,3 +83,14 @@ def test_a_topic_that_was_found_once_is_not_missing_any_more() -> None:
         cluster.update(with_topic("-1"))
 
     assert (delivered.topic_failure, found.topic_failure) == (None, None)
+
+
+def test_a_broker_that_librdkafka_lists_twice_is_up_if_one_of_the_two_is() -> None:
+    for states in (("UP", "INIT"), ("INIT", "UP")):
+        cluster = ClusterStatistics("a:1", "t")
+        listed = ", ".join(f'"a:1/1": {{"state": "{state}", "nodeid": 1}}' for state in states)
+        cluster.record_error("one: refused")
+
+        cluster.update(f'{{"brokers": {{{listed}}}}}')
+
+        assert cluster.unavailable_reason is None

@@ -1,5 +1,6 @@
 """The state of the cluster and the group, from librdkafka's statistics and error events. No Kafka here."""
 
+import json
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -17,11 +18,6 @@ class Watermarks(NamedTuple):
     high: int | None
 
 
-class _Broker(msgspec.Struct):
-    state: str
-    nodeid: int
-
-
 class _Partition(msgspec.Struct):
     lo_offset: int
     ls_offset: int
@@ -36,7 +32,7 @@ class _Group(msgspec.Struct):
 
 
 class _Statistics(msgspec.Struct):
-    brokers: dict[str, _Broker]
+    brokers: msgspec.Raw
     topics: dict[str, _Topic]
     cgrp: _Group | None = None
 
@@ -88,7 +84,7 @@ class ClusterStatistics:
     def update(self, document: str | bytes) -> None:
         """Read librdkafka's statistics, a JSON document."""
         statistics = _decode(document)
-        self._connected = any(broker.state == "UP" for broker in statistics.brokers.values() if broker.nodeid >= 0)
+        self._connected = "UP" in _broker_states(statistics.brokers)
         self.in_group = statistics.cgrp is not None and statistics.cgrp.join_state == "steady"
         self.joined = self.joined or self.in_group
         self._watermarks = {
@@ -96,6 +92,16 @@ class ClusterStatistics:
             for name, topic in statistics.topics.items()
             for number, partition in topic.partitions.items()
         }
+
+
+def _broker_states(brokers: msgspec.Raw) -> set[str]:
+    """The states of the brokers with an id.
+
+    After an outage librdkafka may list a broker twice under the same name, once connected and once not. A dictionary
+    would keep the last one only.
+    """
+    listed = (dict(fields) for _, fields in json.loads(bytes(brokers), object_pairs_hook=list))
+    return {broker["state"] for broker in listed if broker["nodeid"] >= 0}
 
 
 def _known(offset: int) -> int | None:

@@ -1,5 +1,7 @@
 """Whether a broker is reachable and the topic exists, from librdkafka's statistics and error events. No client here."""
 
+import json
+
 import msgspec
 
 DEFAULT_SERVERS = "kafka:9092"
@@ -10,17 +12,12 @@ _COMPOSE_HINT = (
 )
 
 
-class _Broker(msgspec.Struct):
-    state: str
-    nodeid: int
-
-
 class _Topic(msgspec.Struct):
     partitions: dict[str, msgspec.Raw]
 
 
 class _Statistics(msgspec.Struct):
-    brokers: dict[str, _Broker]
+    brokers: msgspec.Raw
     topics: dict[str, _Topic] = {}
 
 
@@ -71,9 +68,19 @@ class ClusterStatistics:
         addresses is therefore enough until the first error; after that, one of them must be connected.
         """
         decoded = _decode(statistics)
-        states = {broker.state for broker in decoded.brokers.values() if broker.nodeid >= 0}
+        states = _broker_states(decoded.brokers)
         self._up = "UP" in states
         if self._up or (states and self._last_error == NOT_CONNECTED_YET):
             self._last_error = None
         if self._topic_missing is not False and self._topic in decoded.topics:
             self._topic_missing = "0" not in decoded.topics[self._topic].partitions
+
+
+def _broker_states(brokers: msgspec.Raw) -> set[str]:
+    """The states of the brokers with an id.
+
+    After an outage librdkafka may list a broker twice under the same name, once connected and once not. A dictionary
+    would keep the last one only.
+    """
+    listed = (dict(fields) for _, fields in json.loads(bytes(brokers), object_pairs_hook=list))
+    return {broker["state"] for broker in listed if broker["nodeid"] >= 0}
