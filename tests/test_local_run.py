@@ -1,7 +1,7 @@
 """The course of a local run, with small processes in place of the services."""
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from threading import Event
@@ -10,6 +10,8 @@ from typing import Self
 import pytest
 
 from local.children import Child
+from local.errors import CannotRun
+from local.kafka import Kafka
 from local.offsets import Progress
 from local.run import Monitor, describe_end
 from local.table import Snapshot
@@ -47,6 +49,26 @@ class ScriptedKafka:
             self._then()
             return self._progresses[0]
         return self._progresses.pop(0)
+
+    def keep_topics(self) -> None:
+        """Nothing to keep."""
+
+
+class UnavailableAt:
+    """Kafka, which is unavailable at the calls with these numbers."""
+
+    address = ""
+
+    def __init__(self, calls: Collection[int], kafka: ScriptedKafka) -> None:
+        self._unavailable = calls
+        self._kafka = kafka
+        self._calls = 0
+
+    def progress(self) -> Progress:
+        self._calls += 1
+        if self._calls in self._unavailable:
+            raise CannotRun("a broker is dead")
+        return self._kafka.progress()
 
     def keep_topics(self) -> None:
         """Nothing to keep."""
@@ -107,7 +129,7 @@ class World:
 
     def monitor(
         self,
-        kafka: ScriptedKafka,
+        kafka: Kafka,
         producer: Child,
         consumers: Sequence[Child],
         clock: Callable[[], float] | None = None,
@@ -135,6 +157,16 @@ def test_a_run_ends_when_the_producer_has_ended_and_everything_is_settled(world:
     assert (last.produced, last.stored, last.dead_lettered) == (7, 5, 2)
     assert [metrics.stored for metrics in monitor.metrics] == [5]
     assert any(text.startswith("First messages stored") for text in world.view.printed)
+
+
+def test_the_run_continues_when_kafka_is_unavailable_for_a_while(world: World) -> None:
+    kafka = UnavailableAt({2, 4}, ScriptedKafka((5, 0), (7, 3), (7, 7)))
+    monitor = world.monitor(kafka, world.ended("producer", ENDS), [world.serving("consumer-1")])
+
+    assert monitor.run(Event())
+
+    assert world.view.snapshots[-1].produced == 7
+    assert world.view.printed.count("Waiting for Kafka: a broker is dead") == 2
 
 
 def test_a_stop_stops_the_producer_and_waits_for_the_consumers(world: World) -> None:

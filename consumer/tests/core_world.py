@@ -263,6 +263,7 @@ class NewVersion(DataProcessor):
     """A later version of the processing, which adds a field."""
 
     def __init__(self, number: int) -> None:
+        super().__init__()
         self._number = number
 
     def check(self, message: Mapping[str, Any]) -> dict[str, Any]:

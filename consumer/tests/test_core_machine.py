@@ -90,7 +90,7 @@ class CoreMachine(RuleBasedStateMachine):
             self.world.send(partition, kind)
 
     @rule(partition=partitions, sent=messages)
-    def send_storm(self, partition: int, sent: list[tuple[int, Kind]]) -> None:
+    def send_storm(self, partition: TopicPartition, sent: list[tuple[TopicPartition, Kind]]) -> None:
         self.send([(partition, Kind.POISON)] * STORM_WINDOW)
         self.send(sent)
 

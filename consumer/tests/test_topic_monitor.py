@@ -49,8 +49,17 @@ class Description:
 class World:
     def __init__(self) -> None:
         self.now = 0.0
-        self.admin = FakeAdmin()
-        self.monitor = TopicMonitor(self.admin, lambda: [TOPIC], clock=lambda: self.now, renew_timeout=0.0)
+        self.admins: list[FakeAdmin] = []
+        self.monitor = TopicMonitor(self._new_admin, lambda: [TOPIC], clock=lambda: self.now, renew_timeout=0.0)
+
+    @property
+    def admin(self) -> FakeAdmin:
+        """The latest client."""
+        return self.admins[-1]
+
+    def _new_admin(self) -> FakeAdmin:
+        self.admins.append(FakeAdmin())
+        return self.admin
 
 
 @pytest.fixture
@@ -136,6 +145,23 @@ def test_an_error_of_the_broker_keeps_the_previous_id(world: World) -> None:
     world.admin.fail()
     world.monitor.refresh()
 
+    assert world.monitor.topic_id(TOPIC) == "one"
+
+
+def test_after_a_request_that_failed_the_next_one_is_sent_by_a_new_client(world: World) -> None:
+    world.monitor.refresh()
+    world.admin.fail(KafkaError._TIMED_OUT)
+    world.monitor.refresh()
+    assert len(world.admins) == 1
+
+    world.now += REQUEST_INTERVAL
+    world.monitor.refresh()
+    world.admin.respond("one")
+    world.monitor.refresh()
+    world.now += REQUEST_INTERVAL
+    world.monitor.refresh()
+
+    assert [len(admin.questions) for admin in world.admins] == [1, 2]
     assert world.monitor.topic_id(TOPIC) == "one"
 
 

@@ -34,6 +34,13 @@ LEADER_ERRORS = {
 
 RETRIABLE_ERRORS = COORDINATOR_ERRORS | LEADER_ERRORS
 
+_CLIENT = {
+    "log_level": 0,
+    "reconnect.backoff.max.ms": 1000,
+    "metadata.max.age.ms": 3000,  # it would keep asking a dead broker, whose partitions have another leader
+    "socket.timeout.ms": 5000,  # likewise a frozen one
+}
+
 Offsets = Mapping[int, int]  # partition to offset
 Result = TypeVar("Result")
 
@@ -66,9 +73,7 @@ class OffsetReader:
     def __init__(self, kafka: str, topic: str, group: str, partitions: int, *, timeout: float = KAFKA_TIMEOUT) -> None:
         # A consumer, because two calls of the admin client cannot be used: one crashes the process while the
         # coordinator moves (librdkafka issue 5040), one fails for minutes after a broker restart (FENCED_LEADER_EPOCH).
-        self._consumer = Consumer(
-            {"bootstrap.servers": kafka, "group.id": group, "log_level": 0, "reconnect.backoff.max.ms": 1000}
-        )
+        self._consumer = Consumer({"bootstrap.servers": kafka, "group.id": group, **_CLIENT})
         self._partitions = [TopicPartition(topic, number) for number in range(partitions)]
         self._timeout = timeout
         self._start = self._end_offsets()

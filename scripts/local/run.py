@@ -117,6 +117,9 @@ class Monitor:
         self._addresses_printed = False
         self._first_stored = False
         self._ended: set[str] = set()
+        self._progress = Progress()
+        self._readable = True
+        """Whether the progress is current; False while Kafka is unavailable, which does not end the run."""
 
     @property
     def metrics(self) -> Sequence[ConsumerMetrics]:
@@ -128,7 +131,7 @@ class Monitor:
         self._produce(stop)
         self._view.print("Stopping." if stop.is_set() else "The producer has finished; waiting for the consumers.")
         settled = self._drain(stop)
-        self._draw(self._kafka.progress(), last=True)
+        self._draw(self._read_progress(), last=True)
         return settled
 
     def _produce(self, stop: Event) -> None:
@@ -144,7 +147,7 @@ class Monitor:
         pause = Event()
         progress = self._poll()
         changed, deadline = self._clock(), self._clock() + DRAIN_TIMEOUT
-        while self._producer.exit_code is None or progress.lag:
+        while self._producer.exit_code is None or progress.lag or not self._readable:
             pause.wait(POLL_INTERVAL)
             before, progress = progress, self._poll()
             now = self._clock()
@@ -160,13 +163,25 @@ class Monitor:
         return len(ended) == len(self._consumers) and any(consumer.failed for consumer in ended)
 
     def _poll(self) -> Progress:
-        progress = self._kafka.progress()
+        progress = self._read_progress()
         self._print_ended()
         self._print_addresses()
         self._print_first_stored(progress)
         if self._clock() >= self._drawn + DRAW_INTERVAL:
             self._draw(progress)
         return progress
+
+    def _read_progress(self) -> Progress:
+        """The last known one while Kafka is unavailable."""
+        try:
+            self._progress = self._kafka.progress()
+        except CannotRun as error:
+            if self._readable:
+                self._view.print(f"Waiting for Kafka: {error}")
+            self._readable = False
+        else:
+            self._readable = True
+        return self._progress
 
     def _draw(self, progress: Progress, *, last: bool = False) -> None:
         self._drawn = self._clock()

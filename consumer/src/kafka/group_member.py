@@ -91,7 +91,7 @@ class GroupMember:
         try:
             # its errors are not logged: the consumer client reports them too
             self._topic_monitor = TopicMonitor(
-                admin({**kafka.client_settings, "log_level": 2}), self._monitored_topics, clock=clock
+                lambda: admin({**kafka.client_settings, "log_level": 2}), self._monitored_topics, clock=clock
             )
             self._errors = ReadErrors(kafka, self.assignment, self._topic_monitor)
             self._open()

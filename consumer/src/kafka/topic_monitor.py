@@ -12,6 +12,7 @@ from confluent_kafka.admin import AclOperation
 NO_ID = "A" * 22  # how an id of zeros is written
 UNKNOWN_ID = "-"  # committed while the id is unknown: still no commit of another program
 REQUEST_INTERVAL = 10.0  # seconds
+REQUEST_TIMEOUT = 3.0  # seconds
 RENEW_TIMEOUT = 2.0  # seconds that `renew` waits for a response
 
 UNREADABLE = {
@@ -40,11 +41,15 @@ class Admin(Protocol):
 
 
 class TopicMonitor:
-    """Describes the topics in the background at intervals; its answers are those of the last response."""
+    """Describes the topics in the background at intervals; its answers are those of the last response.
+
+    After a request that failed, the next one is sent by a new client: librdkafka's admin client keeps asking a
+    controller that is dead, for which it uses most of a core, until the request times out.
+    """
 
     def __init__(
         self,
-        admin: Admin,
+        admin: Callable[[], Admin],
         topics: Callable[[], Collection[str]],
         *,
         clock: Callable[[], float] = time.monotonic,
@@ -55,7 +60,9 @@ class TopicMonitor:
         self.readable: Collection[str] = frozenset()
         """The topics that a response confirmed to be; none if the broker does not list authorized operations."""
         self._ids: dict[str, str] = {}
-        self._admin = admin
+        self._new_admin = admin
+        self._admin = admin()
+        self._failed = False
         self._topics = topics
         self._clock = clock
         self._renew_timeout = renew_timeout
@@ -95,10 +102,12 @@ class TopicMonitor:
         self._last_request = self._clock()
         topics = self._topics()
         self.failures = {topic: failure for topic, failure in self.failures.items() if topic in topics}
+        if self._failed:
+            self._failed, self._admin = False, self._new_admin()  # in this thread, as in `close`
         self._responses = {}
         if topics:
             self._responses = self._admin.describe_topics(
-                TopicCollection(list(topics)), include_authorized_operations=True, request_timeout=10
+                TopicCollection(list(topics)), include_authorized_operations=True, request_timeout=REQUEST_TIMEOUT
             )
 
     def _receive(self, timeout: float) -> None:
@@ -125,6 +134,8 @@ class TopicMonitor:
         """Any other error says nothing about the topic, and what is known is kept."""
         if code in UNREADABLE:
             self._record(topic, f"topic {topic}: {UNREADABLE[code]}", readable=False)
+        else:
+            self._failed = True
 
     def _record(self, topic: str, failure: str | None, *, readable: bool) -> None:
         self.readable = frozenset(self.readable) - {topic} | ({topic} if readable else set())

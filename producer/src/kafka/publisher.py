@@ -95,6 +95,7 @@ class KafkaPublisher:
         return {
             # defaults that kafka.client may override
             "linger.ms": 5,
+            "socket.timeout.ms": 10_000,  # a frozen broker is given up, and its partitions have a new leader by then
             "queue.buffering.max.messages": 100_000,
             "queue.buffering.max.kbytes": 131_072,
             **settings.client_settings,
