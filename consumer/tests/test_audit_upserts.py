@@ -3,15 +3,16 @@
 from collections.abc import Iterable, Mapping, Sequence
 from random import Random
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.audit.content import TOMBSTONE
+from src.audit.content import TOMBSTONE, contents
 from src.audit.findings import Example, Findings
 from src.audit.ledger import DeadLetteredMessage, Ledger
+from src.data_processor import DataProcessor
 from src.model.position import MessagePosition
 from src.model.record import Record
 from src.stores.document import StoredMessage
@@ -182,11 +183,26 @@ def test_a_document_that_is_not_from_the_topic_supersedes_what_is_older(
 
 def test_a_document_of_the_former_topic_supersedes_nothing() -> None:
     """Its larger offset keeps the new records of its id out, until theirs are as large."""
-    former = StoredMessage("a", SECOND.position, 500)
+    former = StoredMessage("a", SECOND.position, 9_000)
 
     found = audited([FIRST, SECOND._replace(id="b")], {}, foreign=[former, StoredMessage("b", SECOND.position, 1_001)])
 
     assert [each.id for each in found.lost_first] == ["a"]
+
+
+class Deleting(DataProcessor):
+    def process(self, record: Record) -> dict[str, Any] | None:
+        return {"_id": (record.key or b"").decode()} if record.value is None else super().process(record)
+
+
+def test_a_tombstone_that_is_processed_to_a_document_is_a_deletion() -> None:
+    records = [Record(TOPIC, 0, 0, b"a", None), Record(TOPIC, 0, 1, b"a", b'{"id": "b"}')]
+
+    deletion, document = contents(Deleting(), dict, records)
+
+    assert deletion == ("a", TOMBSTONE)
+    assert document[0] == "b"
+    assert document[1] not in (TOMBSTONE, None)
 
 
 @pytest.mark.parametrize("time", [None, 1_000])
