@@ -7,7 +7,7 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AclOperation, AdminClient, ClusterMetadata, TopicMetadata
 
-from src.data_processor import DataProcessor
+from src.data_processor import processor_for
 from src.dead_letters.topic import DeadLetterTopic
 from src.kafka.member_settings import member_settings
 from src.kafka.messages import reason
@@ -52,7 +52,7 @@ def check(
     warnings = warnings_about(VARIABLES, settings.kafka.client, environ or {})
     results += [CheckResult("settings", True, text, warning=True) for text in warnings]
     if settings.document.transform:
-        DataProcessor(settings.document)  # imports it
+        processor_for(settings.document)  # imports it
         results.append(CheckResult("transform", True, f"{settings.document.transform} can be imported"))
     topics = list(settings.kafka.known_topics)
     results += _check_kafka(settings.kafka, topics, timeout, admin)

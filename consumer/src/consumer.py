@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry, disable_created_metrics
 
 from src import storage
 from src.check import check
-from src.data_processor import DataProcessor
+from src.data_processor import DataProcessor, processor_for
 from src.dead_letters.topic import DeadLetterTopic
 from src.kafka.group_member import GroupMember
 from src.model.errors import DEAD_LETTER_STORM, DeadLetterError, InvalidMessage
@@ -94,7 +94,7 @@ class DataConsumer:
         self._clock = clock
         self._stop = stop or Event()
         self.registry = registry or CollectorRegistry()
-        self._processor = processor or DataProcessor(settings.document)
+        self._processor = processor or processor_for(settings.document)
         self._metrics = ConsumerMetrics(
             self.registry,
             version=VERSION,

@@ -105,6 +105,11 @@ class DataProcessor:
             return None
 
 
+def processor_for(document: DocumentSettings) -> DataProcessor:
+    """What consumer, audit, `--check` and `transform` run: to change the processing, return a subclass here."""
+    return DataProcessor(document)
+
+
 def _shape_settings(document: DocumentSettings) -> tuple[object, ...]:
     return document.id, document.dates, document.checks, document.drop, document.keep, document.rename
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from msgspec.structs import replace
 
-from src.data_processor import DataProcessor
+from src.data_processor import DataProcessor, processor_for
 from src.model.errors import InvalidMessage
 from src.model.record import Record
 from src.settings import DEFAULT_FILE, MODULE_AND_FUNCTION, VERSION, DocumentSettings, load_settings
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None, *, lines: Iterable[bytes] | Non
 
 
 def _print_documents(settings: DocumentSettings, topic: str, lines: Iterable[bytes]) -> int:
-    processor, schema = DataProcessor(settings), Schema(settings)
+    processor, schema = processor_for(settings), Schema(settings)
     counts = {"stored": 0, "skipped": 0, "invalid": 0}
     for number, line in enumerate(lines, 1):
         if line.isspace():

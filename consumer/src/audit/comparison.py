@@ -10,7 +10,7 @@ from src.audit.content import contents
 from src.audit.ledger import DeadLetteredMessage, Expiry, Ledger
 from src.audit.progress import Progress
 from src.audit.report import Report, deleted_by_retention, notes
-from src.data_processor import DataProcessor
+from src.data_processor import DataProcessor, processor_for
 from src.dead_letters.dead_letter import original_position, original_timestamp, read_replay_marker
 from src.kafka.topic_reader import OffsetRange, TopicReader, number_of_offsets
 from src.model.record import Record
@@ -49,7 +49,7 @@ class Audit:
         self._topic = settings.kafka.topic
         self._reader = reader
         self._storage = storage
-        self._processor = processor or DataProcessor(settings.document)
+        self._processor = processor or processor_for(settings.document)
         self._clock = clock
         self._now = now
         self._pause = pause
