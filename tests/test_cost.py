@@ -15,7 +15,7 @@ from bench.parts.instructions import PYTHON, per_message, programs
 from bench.suite import workbench
 from bench.workbench import Workbench
 
-LIMITS = {"our consumer": 324, "our producer": 111}
+LIMITS = {"our consumer": 279, "our producer": 111}
 PER_MESSAGE = 1.0  # instructions; less than that is executed per batch
 
 
