@@ -69,7 +69,7 @@ class Cluster:
 
     def audit(self) -> tuple[int, int]:
         """Messages lost and stored twice, of all that are in the topic now."""
-        report = self.python("deployment/consumer", "-m", "src.audit", "--json", "--wait", "120")
+        report = self.python("deployment/consumer", "-m", "src.audit", "--json", "--wait", "240")
         return json.loads(report)["lost"], json.loads(report)["twice"]
 
 
