@@ -66,11 +66,17 @@ class DataProcessor:
     def __init__(self, document: DocumentSettings = DocumentSettings()) -> None:  # noqa: B008 - immutable
         self._shape = Shape(document)
         self._transform = load_transform(document)
+        self._deletes = document.on_tombstone == "delete"
         self._has_default_shape = _shape_settings(document) == _shape_settings(DocumentSettings())
         self.reasons = (*REASONS, *self._shape.reasons, *([TRANSFORM_FAILED] if self._transform else []))
 
     def process(self, record: Record) -> dict[str, Any] | None:
-        """The document of a record; None if the transform skips it. Raises InvalidMessage."""
+        """The document of a record; None if the transform skips it; of a tombstone that deletes, the identity alone.
+
+        Raises InvalidMessage.
+        """
+        if record.value is None and self._deletes:
+            return self._shape.identified({}, record)
         document = self.check(_object(record.value))
         return None if document is None else self._shape.identified(document, record)
 

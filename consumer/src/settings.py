@@ -215,6 +215,11 @@ class DocumentSettings(Section, frozen=True):
     transform: Annotated[str, Meta(pattern=rf"^({MODULE_AND_FUNCTION})?\Z", description="module:function")] = ""
     transforms_folder: Annotated[str, Meta(min_length=1)] = "transforms"
 
+    write: Literal["insert", "replace", "merge"] = "insert"
+    """Keep the first message of an id, replace its document by that of a newer one, or merge the newer one into it."""
+    on_tombstone: Literal["dead_letter", "delete"] = "dead_letter"
+    """A message without a value is invalid, or deletes the document of its key."""
+
     @property
     def identity_field(self) -> str:
         """The field of a document that is its identity."""
@@ -241,6 +246,8 @@ class DocumentSettings(Section, frozen=True):
             raise ValueError(f"dates: `{self.identity_field}` is the identity, and no date; remove it")
         if self.identity_field == "id" and any(_is_within("id", path) for path in self.drop):
             raise ValueError("drop: `id` is the identity; set id to another field, or do not drop it")
+        if self.on_tombstone == "delete" and (self.id != "key" or self.write == "insert"):
+            raise ValueError("on_tombstone: `delete` needs id `key` and write `replace` or `merge`; set these, too")
         _check_renames(self)
 
 
@@ -343,6 +350,8 @@ VARIABLES = (
     Variable("DOCUMENT_RENAME", ("document", "rename")),
     Variable("DOCUMENT_TRANSFORM", ("document", "transform")),
     Variable("DOCUMENT_TRANSFORMS_FOLDER", ("document", "transforms_folder")),
+    Variable("DOCUMENT_WRITE", ("document", "write")),
+    Variable("DOCUMENT_ON_TOMBSTONE", ("document", "on_tombstone")),
     Variable("LOG_LEVEL", ("logging", "level")),
     Variable("LOG_FORMAT", ("logging", "format")),
     Variable("LOG_DIR", ("logging", "log_dir")),

@@ -2,20 +2,22 @@
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Self
 
 from src.model.check_result import CheckResult
 from src.model.errors import StorageUnavailable
 from src.model.verdict import Outcome, Verdict
 from src.settings import DocumentSettings, MongoSettings
-from src.stores.deduplication import save_once, save_valid_once
+from src.stores.deduplication import Save, save_once, save_valid_once
 from src.stores.document import Document, DocumentBatch, Schema, StoredMessage, dates_as_text
 from src.stores.mongo.store import MongoStore
-from src.stores.query import Sort, UnsupportedQuery, normalized
+from src.stores.query import Query, Sort, UnsupportedQuery, normalized
 from src.stores.sqlite import SCHEME, SqliteStore
 from src.stores.store import Store
 from src.stores.validation import validated
-from src.utils.config import parse
+from src.stores.write_modes import save_newest
+from src.utils.config import ConfigurationError, parse
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +59,12 @@ class DataStorage:
     ) -> None:
         self._schema = Schema(document)
         self._store = store or _store_for(_parsed(config), self._schema)
-        self._reprocess = reprocess
+        if document.write == "insert":
+            self._save: Save = partial(save_valid_once, self._store, reprocess=reprocess)
+        elif reprocess:
+            raise ConfigurationError("--reprocess needs document.write `insert`")
+        else:
+            self._save = partial(save_newest, self._store, merge=document.write == "merge")
 
     def save(self, data: Mapping[str, Any]) -> bool:
         """Store one document; True if it is stored durably, by this call or before. `data` is not changed."""
@@ -81,21 +88,24 @@ class DataStorage:
         """
         _check_options(limit, sort)
         try:
-            documents = self._store.find(normalized(query, self._schema), limit, sort)
+            documents = self._store.find(self._without_deletions(normalized(query, self._schema)), limit, sort)
         except (UnicodeEncodeError, OverflowError) as error:
             raise UnsupportedQuery(f"the query contains a value that no store can hold: {error}") from error
         return [dates_as_text(document) for document in documents]
+
+    def _without_deletions(self, query: Query) -> Query:
+        return {"kafka.deleted_at": {"$exists": False}, **query} if self._schema.deletes else query
 
     def save_many(self, documents: Sequence[Mapping[str, Any]]) -> list[Verdict]:
         """One verdict per document, in their order. Raises StorageUnavailable if none of their outcomes is known.
 
         Of several documents with one id the first is stored.
         """
-        return save_once(self._store, documents, self._schema)
+        return save_once(self._save, documents, self._schema)
 
     def save_valid(self, batch: DocumentBatch) -> list[Verdict]:
         """The same for documents that are valid, with the records that they were made from."""
-        return save_valid_once(self._store, batch, reprocess=self._reprocess)
+        return self._save(batch)
 
     def validated(self, document: Document) -> Document:
         """A copy that `save_valid` accepts. Raises InvalidMessage."""

@@ -34,6 +34,8 @@ from src.pipeline.writer_thread import WriterThread
 from src.settings import ConsumerSettings, KafkaSettings
 from src.storage import DataStorage
 from src.stores.document import Document, Identity, dates_as_text
+from src.stores.order import Overwrites
+from src.stores.store import Write
 from src.utils.metrics import ConsumerMetrics
 from tests.fake_kafka import CommitResult, FakeAdmin, FakeBroker, FakeConsumer, FakeMessage
 from tests.fake_storage import FakeStore
@@ -222,12 +224,12 @@ class FaultyStore(FakeStore):
         self._pause = pause
 
     def insert_documents(self, documents: Sequence[Document]) -> list[Verdict]:
-        return self._write(documents, self._insert)
+        return self._with_faults(documents, self._insert)
 
-    def replace(self, documents: Sequence[Document]) -> list[Verdict]:
-        return self._write(documents, self._replace)
+    def write(self, writes: Sequence[Write], over: Overwrites) -> list[Verdict]:
+        return self._with_faults(writes, lambda each: self._write(each, over))
 
-    def _write(self, documents: Sequence[Document], write: Callable[[Document], Verdict]) -> list[Verdict]:
+    def _with_faults(self, documents: Sequence[T], write: Callable[[T], Verdict]) -> list[Verdict]:
         fault = self._fault()
         if fault is Fault.THROTTLED:
             return [deferred() if index % 2 else write(each) for index, each in enumerate(documents)]

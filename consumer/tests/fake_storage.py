@@ -6,9 +6,11 @@ from threading import Event
 from src.model.check_result import CheckResult
 from src.model.errors import StorageUnavailable
 from src.model.verdict import DUPLICATE_KEY, STORED, Outcome, Verdict
-from src.stores.document import Document, DocumentBatch, Identity, StoredMessage, has_same_position, identity_of
+from src.stores.document import Document, DocumentBatch, Identity, StoredMessage, identity_of
 from src.stores.matching import in_order, matcher
+from src.stores.order import Overwrites, may_overwrite
 from src.stores.query import Query, Sort
+from src.stores.store import Write
 from tests.fakes import DEADLINE
 
 
@@ -37,9 +39,9 @@ class FakeStore:
         self.ping()
         return [self._insert(document) for document in documents]
 
-    def replace(self, documents: Sequence[Document]) -> list[Verdict]:
+    def write(self, writes: Sequence[Write], over: Overwrites) -> list[Verdict]:
         self.ping()
-        return [self._replace(document) for document in documents]
+        return [self._write(each, over) for each in writes]
 
     def fetch(self, ids: Sequence[Identity]) -> list[Document]:
         self.ping()
@@ -78,6 +80,9 @@ class FakeStore:
     def close(self) -> None:
         self.closed = True
 
+    def may_overwrite(self, stored: Document, document: Document, over: Overwrites) -> bool:
+        return may_overwrite(stored, document, over)
+
     def _insert(self, document: Document) -> Verdict:
         if (verdict := next(self.verdicts.get(identity_of(document), iter(())), None)) is not None:
             return verdict
@@ -86,10 +91,14 @@ class FakeStore:
         self.documents[identity_of(document)] = document
         return STORED
 
-    def _replace(self, document: Document) -> Verdict:
-        if not has_same_position(document, self.documents.get(identity_of(document), document)):
+    def _write(self, write: Write, over: Overwrites) -> Verdict:
+        document = write.document
+        if (verdict := next(self.verdicts.get(identity_of(document), iter(())), None)) is not None:
+            return verdict
+        stored = self.documents.get(identity_of(document))
+        if stored is not None and not self.may_overwrite(stored, document, over):
             return _id_taken(document)
-        self.documents[identity_of(document)] = document
+        self.documents[identity_of(document)] = {**stored, **document} if stored and write.merge else document
         return STORED
 
 

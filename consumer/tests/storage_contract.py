@@ -1,5 +1,8 @@
-"""What DataStorage guarantees with every store. A subclass has the fixtures `storage` and `store`, its empty store."""
+"""What DataStorage guarantees with every store. A subclass has the fixtures `storage`, `store`, its empty store, and
+`keyed_store`, an empty store whose documents have the key as `_id`.
+"""
 
+from collections.abc import Sequence
 from copy import deepcopy
 from datetime import UTC, datetime, timedelta, timezone
 from itertools import chain
@@ -18,6 +21,9 @@ from src.model.verdict import DUPLICATE, STORED, Outcome
 from src.settings import DocumentSettings
 from src.storage import DataStorage, Store, StoredMessage, UnsupportedQuery
 from src.stores.document import Document, DocumentBatch, SpecifiedMessage, ValidDocument, epoch_milliseconds
+from src.stores.order import Overwrites, is_older
+from src.stores.store import Write
+from tests.histories import COORDINATES, History, batch_of, histories, keyed
 
 Message = dict[str, Any]
 
@@ -48,6 +54,20 @@ def processed(ids: str, *records: Record, **fields: Any) -> DocumentBatch:
 
 def in_order(store: Store) -> list[Document]:
     return list(store.find({}, None, [("id", 1)]))
+
+
+def save(store: Store, mode: str, messages: Sequence[tuple[int, int, Message | None]]) -> list[str]:
+    """The outcomes of messages with the key 1, given as partition, offset and fields."""
+    storage = DataStorage({}, keyed(mode), store=store)
+    return [verdict.outcome.name for verdict in storage.save_valid(batch_of([("1", *each) for each in messages]))]
+
+
+def contents(store: Store) -> dict[Any, Message]:
+    storage = DataStorage({}, keyed("replace"), store=store)
+    return {
+        found["_id"]: {name: value for name, value in found.items() if name not in ("_id", "kafka")}
+        for found in storage.get({})
+    }
 
 
 def nested(levels: int) -> Any:
@@ -473,10 +493,95 @@ class StorageContract:
         storage = DataStorage({}, store=store)
         storage.save_valid(processed("same other", at(7), at(8)))
 
-        verdicts = store.replace([{"id": each, "x": 1, "kafka": origin(7)} for each in ("same", "other", "none")])
+        verdicts = store.write(
+            [Write({"id": each, "x": 1, "kafka": origin(7)}) for each in ("same", "other", "none")],
+            Overwrites.SAME_POSITION,
+        )
 
         assert [verdict.outcome.name for verdict in verdicts] == ["STORED", "FAILED", "STORED"]
         assert {found["id"]: found.get("x") for found in in_order(store)} == {"same": 1, "other": None, "none": 1}
+
+    # -- documents that are replaced or merged
+
+    def test_the_newest_message_of_an_id_replaces_the_others(self, keyed_store: Store) -> None:
+        batches = [[(0, 5, {"a": 1})], [(0, 3, {"a": 2}), (1, 9, {"b": 3})], [(0, 11, {"c": 4}), (0, 10, {"d": 5})]]
+
+        outcomes = [save(keyed_store, "replace", batch) for batch in batches]
+
+        assert outcomes == [["STORED"], ["DUPLICATE", "STORED"], ["STORED", "DUPLICATE"]]
+        assert contents(keyed_store) == {"1": {"c": 4}}
+
+    def test_messages_of_an_id_are_merged_in_their_order(self, keyed_store: Store) -> None:
+        batches: list[list[tuple[int, int, Message | None]]] = [
+            [(0, 5, {"a": 1, "b": {"c": 1}})],
+            [(0, 6, {"a": 2}), (0, 7, {"b": {"d": 1}})],
+            [(0, 5, {"a": 1})],
+        ]
+
+        outcomes = [save(keyed_store, "merge", batch) for batch in batches]
+
+        assert outcomes == [["STORED"], ["STORED", "STORED"], ["DUPLICATE"]]
+        assert contents(keyed_store) == {"1": {"a": 2, "b": {"d": 1}}}
+
+    @pytest.mark.parametrize("mode", ["replace", "merge"])
+    def test_a_deleted_document_stays_deleted_until_a_newer_message_comes(self, keyed_store: Store, mode: str) -> None:
+        states = []
+        for offset, fields in [(1, {"a": 1}), (3, None), (2, {"a": 2}), (3, None), (4, {"b": 3})]:
+            save(keyed_store, mode, [(0, offset, fields)])
+            states.append(contents(keyed_store))
+
+        assert states == [{"1": {"a": 1}}, {}, {}, {}, {"1": {"b": 3}}]
+        assert [each.position for page in keyed_store.scan() for each in page] == [MessagePosition("t", 0, 4)]
+
+    @pytest.mark.parametrize("mode", ["replace", "merge"])
+    def test_a_deletion_in_a_batch_counts_in_its_order(self, keyed_store: Store, mode: str) -> None:
+        save(keyed_store, mode, [(0, 0, {"a": 1})])
+
+        save(keyed_store, mode, [(0, 1, {"b": 2}), (0, 2, None), (0, 3, {"c": 3})])
+
+        assert contents(keyed_store) == {"1": {"c": 3}}
+
+    @pytest.mark.parametrize("kafka", [{}, {"kafka": "odd"}, {"kafka": {"topic": 1, "partition": "x", "offset": True}}])
+    def test_the_document_of_another_program_is_older_than_any_message(
+        self, keyed_store: Store, kafka: dict[str, Any]
+    ) -> None:
+        keyed_store.insert(DocumentBatch([{"_id": "1", "x": 1, **kafka}], [None], 0))
+
+        assert save(keyed_store, "merge", [(0, 0, {"a": 1})]) == ["STORED"]
+        assert contents(keyed_store) == {"1": {"x": 1, "a": 1}}
+
+    @pytest.mark.parametrize(("mode", "name"), [("merge", "a.b"), ("merge", ""), ("merge", "$a"), ("replace", "$a")])
+    def test_a_field_whose_name_is_a_path_or_an_operator_is_rejected(
+        self, keyed_store: Store, mode: str, name: str
+    ) -> None:
+        assert save(keyed_store, mode, [(0, 1, {name: 1}), (0, 2, {"a": 2})]) == ["REJECTED", "STORED"]
+        assert contents(keyed_store) == {"1": {"a": 2}}
+
+    @given(first=COORDINATES, second=COORDINATES)
+    @settings(
+        max_examples=settings().max_examples // 3,
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.differing_executors],
+    )
+    def test_a_store_and_the_order_agree_on_what_is_older(
+        self, keyed_store: Store, first: Message, second: Message
+    ) -> None:
+        one, other = ({"_id": str(uuid4()), "kafka": each} for each in (first, second))
+        other["_id"] = one["_id"]
+        keyed_store.insert(DocumentBatch([one], [None], 0))
+
+        [verdict] = keyed_store.write([Write(other)], Overwrites.OLDER)
+
+        assert (verdict == STORED) is is_older(one, other)
+
+    @given(history=histories())
+    @settings(
+        max_examples=settings().max_examples // 3,
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.differing_executors],
+    )
+    def test_any_order_of_deliveries_ends_in_the_state_of_the_topic(self, keyed_store: Store, history: History) -> None:
+        history.deliver_to(keyed_store)
+
+        assert history.stored_in(keyed_store) == history.expected()
 
     # -- finding
 

@@ -29,13 +29,14 @@ from src.model.record import Record
 from src.model.verdict import Outcome
 from src.settings import MongoSettings, StoreUri
 from src.storage import DataStorage, StoredMessage
-from src.stores.document import EARLIEST, LATEST, DocumentBatch
+from src.stores.document import EARLIEST, LATEST, DocumentBatch, Schema
 from src.stores.document import origin as origin_of
 from src.stores.mongo.documents import encoded_origins
 from src.stores.mongo.indexes import INDEXES
 from src.stores.mongo.store import MAX_COMMAND_BYTES, MongoStore
 from src.stores.query import UnsupportedQuery
 from src.utils.config import ConfigurationError
+from tests.histories import keyed
 from tests.mongodb_server import mongodb_database, mongodb_uri
 from tests.storage_contract import DAY, OWN_DATA, OwnDataContract, StorageContract, message, origin
 
@@ -52,6 +53,12 @@ def settings(mongodb_uri: str, mongodb_database: str) -> MongoSettings:
 @pytest.fixture
 def store(settings: MongoSettings) -> Iterator[MongoStore]:
     with closing(MongoStore(settings)) as store:
+        yield store
+
+
+@pytest.fixture
+def keyed_store(settings: MongoSettings) -> Iterator[MongoStore]:
+    with closing(MongoStore(settings, Schema(keyed("replace")))) as store:
         yield store
 
 

@@ -20,6 +20,8 @@ VALUES = {
     "CONSUMER_MAX_RETRIES": "7",
     "CONSUMER_DEAD_LETTER_STORM_PERCENT": "7",
     "CONSUMER_ON_OFFSET_GAP": "stop",
+    "DOCUMENT_WRITE": "merge",
+    "DOCUMENT_ON_TOMBSTONE": "dead_letter",
     "MONGODB_URI": "mongodb://user:7000@host",
     "DOCUMENT_CHECKS": "a=string",
     "DOCUMENT_RENAME": "a=b",

@@ -18,8 +18,10 @@ from src.model.errors import StorageUnavailable
 from src.model.verdict import DUPLICATE, STORED, Outcome
 from src.settings import MongoSettings, StoreUri
 from src.storage import DataStorage
+from src.stores.document import Schema
 from src.stores.query import UnsupportedQuery
 from src.stores.sqlite import SqliteStore
+from tests.histories import keyed
 from tests.storage_contract import OWN_DATA, OwnDataContract, StorageContract, message
 
 
@@ -35,6 +37,13 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 def store(path: Path) -> Iterator[SqliteStore]:
     with closing(SqliteStore(MongoSettings(uri=StoreUri(f"sqlite:///{path}")))) as store:
+        yield store
+
+
+@pytest.fixture
+def keyed_store(path: Path) -> Iterator[SqliteStore]:
+    settings = MongoSettings(uri=StoreUri(f"sqlite:///{path}"), collection="keyed")
+    with closing(SqliteStore(settings, Schema(keyed("replace")))) as store:
         yield store
 
 

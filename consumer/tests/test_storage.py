@@ -26,6 +26,11 @@ def store() -> FakeStore:
 
 
 @pytest.fixture
+def keyed_store() -> FakeStore:
+    return FakeStore()
+
+
+@pytest.fixture
 def storage(store: FakeStore) -> DataStorage:
     return DataStorage(MongoSettings(), store=store)
 
@@ -114,6 +119,18 @@ def test_an_id_that_a_collation_equates_with_another_one_is_not_stored() -> None
     store.verdicts["a"] = repeat(FAILED)
 
     assert storage.save_many([message("a")]) == [FAILED]
+
+
+class OverwritesAny(FakeStore):
+    """An upsert without a condition."""
+
+    def may_overwrite(self, *_: object) -> bool:
+        return True
+
+
+def test_a_store_that_overwrites_newer_documents_is_found() -> None:
+    with pytest.raises(AssertionError):
+        StorageContract().test_any_order_of_deliveries_ends_in_the_state_of_the_topic(OverwritesAny())
 
 
 class BecomesUnavailable(FakeStore):

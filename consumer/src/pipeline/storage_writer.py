@@ -198,7 +198,8 @@ class StorageWriter:
             self._reject(batch, index, reason, stage, error)
         else:
             self._retrier.on_retry(reason)
-            batch.failed.append(index)
+            retry = batch.failed.appendleft if before.number else batch.failed.append
+            retry(index)  # until it is settled: no later message with its id overtakes it
 
     def _reject(self, batch: Batch, index: int, reason: str, stage: str, error: Exception) -> None:
         now = self._clock()

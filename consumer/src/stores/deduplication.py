@@ -20,13 +20,16 @@ from src.stores.document import (
     has_same_position,
     identity_of,
 )
-from src.stores.store import Store
+from src.stores.order import Overwrites
+from src.stores.store import Store, Write
 from src.stores.validation import validated
+
+Save = Callable[[DocumentBatch], list[Verdict]]
 
 _NOT_STORED = frozenset({Outcome.REJECTED, Outcome.FAILED})
 
 
-def save_once(store: Store, messages: Sequence[Document], schema: Schema) -> list[Verdict]:
+def save_once(save: Save, messages: Sequence[Document], schema: Schema) -> list[Verdict]:
     """One verdict per message, in their order. Raises StorageUnavailable if none of their outcomes is known.
 
     Of several messages with one id the first is stored.
@@ -39,7 +42,7 @@ def save_once(store: Store, messages: Sequence[Document], schema: Schema) -> lis
         except InvalidMessage as error:
             verdicts[number] = Verdict(Outcome.REJECTED, error.reason, error)
     batch = DocumentBatch(list(documents.values()), [None] * len(documents), 0)
-    verdicts |= zip(documents, save_valid_once(store, batch), strict=True)
+    verdicts |= zip(documents, save(batch), strict=True)
     return [verdicts[number] for number in range(len(messages))]
 
 
@@ -91,7 +94,7 @@ def _insert_and_replace(store: Store, batch: DocumentBatch, ids: Sequence[Identi
         if verdicts[index] == DUPLICATE and not _is_equal(fields := batch.fields(index), stored_before[identifier])
     }
     try:
-        replaced = store.replace(list(changed.values())) if changed else ()
+        replaced = store.write([Write(each) for each in changed.values()], Overwrites.SAME_POSITION) if changed else ()
     except StorageUnavailable as error:
         replaced = [_deferred(error)] * len(changed)
     for (index, fields), verdict in zip(changed.items(), replaced, strict=True):

@@ -60,10 +60,15 @@ class DocumentBatch(NamedTuple):
         return total_bytes(filter(None, self.records))
 
     def fields(self, index: int) -> dict[str, Any]:
-        """A document with its origin in the field `kafka`."""
+        """A document with its origin in the field `kafka`; of a tombstone, the marker of a deletion."""
         fields = fields_of(self.documents[index])
         record = self.records[index]
-        return dict(fields) if record is None else {**fields, "kafka": origin(record, self.received_at)}
+        if record is None:
+            return dict(fields)
+        kafka = origin(record, self.received_at)
+        if record.value is None and fields.keys() == {"_id"}:
+            kafka["deleted_at"] = kafka["received_at"]
+        return {**fields, "kafka": kafka}
 
     def part(self, indexes: Sequence[int]) -> "DocumentBatch":
         documents, records = self.documents, self.records
@@ -114,7 +119,7 @@ def origin(record: Record, received_at: int) -> dict[str, Any]:
 
 _convert = msgspec.convert
 
-KAFKA_DATE_FIELDS = frozenset({"timestamp", "received_at"})
+KAFKA_DATE_FIELDS = frozenset({"timestamp", "received_at", "deleted_at"})
 MAX_EXACT_DATE = len("2023-07-15T12:34:56.789012Z")
 """A longer text of a date may have digits after the microseconds."""
 
@@ -154,12 +159,20 @@ class StoredMessage(NamedTuple):
 
 
 class Schema:
-    """What a store knows of the documents: the field with the identity, and the paths of the dates."""
+    """What a store knows of the documents: the field with the identity, the dates, how they are written."""
 
     def __init__(self, settings: DocumentSettings) -> None:
         self.identity_field = settings.identity_field
+        self.deletes = settings.on_tombstone == "delete"
+        self.overwrites = settings.write != "insert"
         self.dates = settings.stored_dates
         self.date_converters = [date_converter(path) for path in self.dates]
+
+
+def is_deletion(document: Document) -> bool:
+    """Whether it is what is left of a deleted document: a marker, so that no older message brings it back."""
+    kafka = document.get("kafka")
+    return isinstance(kafka, Mapping) and "deleted_at" in kafka
 
 
 def has_same_position(document: Document, other: Document) -> bool:

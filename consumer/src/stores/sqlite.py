@@ -36,13 +36,14 @@ from src.stores.document import (
     convert_dates,
     dates_as_text,
     epoch_milliseconds,
-    has_same_position,
     identity_of,
     milliseconds,
 )
 from src.stores.matching import in_order, matcher
+from src.stores.order import Overwrites, may_overwrite
 from src.stores.query import Query, Sort
 from src.stores.sqlite_filter import text_or_none, where_clauses
+from src.stores.store import Write
 from src.utils.config import ConfigurationError
 
 logger = logging.getLogger(__name__)
@@ -113,10 +114,10 @@ class SqliteStore:
             connection.execute("BEGIN IMMEDIATE")
             return [STORED if connection.execute(statement, row).rowcount else ID_TAKEN for row in rows]
 
-    def replace(self, documents: Sequence[Document]) -> list[Verdict]:
+    def write(self, writes: Sequence[Write], over: Overwrites) -> list[Verdict]:
         with _translated_errors(), self._connection() as connection:
             connection.execute("BEGIN IMMEDIATE")
-            return [self._replace(connection, document) for document in documents]
+            return [self._write(connection, each, over) for each in writes]
 
     def fetch(self, ids: Sequence[Identity]) -> list[Document]:
         statement = self._sql(DOCUMENT)
@@ -173,10 +174,13 @@ class SqliteStore:
         while self._connections:
             self._connections.pop().close()
 
-    def _replace(self, connection: sqlite3.Connection, document: Document) -> Verdict:
+    def _write(self, connection: sqlite3.Connection, write: Write, over: Overwrites) -> Verdict:
+        document = write.document
         for row in connection.execute(self._sql(DOCUMENT), (identity_of(document),)):
-            if not has_same_position(document, _document(*row)):
+            stored = _document(*row)
+            if not may_overwrite(stored, document, over):
                 return ID_TAKEN
+            document = {**stored, **document} if write.merge else document
         connection.execute(self._sql(REPLACE), _row(document))
         return STORED
 

@@ -1,12 +1,20 @@
 """The interface of a database for DataStorage."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from src.model.check_result import CheckResult
 from src.model.verdict import Verdict
 from src.stores.document import Document, DocumentBatch, Identity, StoredMessage
+from src.stores.order import Overwrites
 from src.stores.query import Query, Sort
+
+
+class Write(NamedTuple):
+    """A document that replaces what is stored under its id, or is merged into it: its top-level fields are set."""
+
+    document: Document
+    merge: bool = False
 
 
 class Store(Protocol):
@@ -16,9 +24,9 @@ class Store(Protocol):
     def insert(self, batch: DocumentBatch) -> list[Verdict]:
         """One verdict per document; no two have the same id. Raises StorageUnavailable if the whole call failed."""
 
-    def replace(self, documents: Sequence[Document]) -> list[Verdict]:
-        """Each replaces the document with its id if that comes from the same position in Kafka (`has_same_position`),
-        or is stored if there is none. One verdict per document; no two have the same id. Raises StorageUnavailable.
+    def write(self, writes: Sequence[Write], over: Overwrites) -> list[Verdict]:
+        """Stores each document if there is none with its id, or if that may be overwritten; otherwise its verdict is
+        that the id is taken. One verdict per write; no two have the same id. Raises StorageUnavailable.
         """
 
     def fetch(self, ids: Sequence[Identity]) -> Iterable[Document]:

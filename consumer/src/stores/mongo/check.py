@@ -1,7 +1,7 @@
 """Checks whether MongoDB meets the consumer's requirements, for `--check`."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from typing import Any
 
 from pymongo.collection import Collection
@@ -13,11 +13,12 @@ from src.stores.mongo.errors import translated_errors
 from src.stores.mongo.indexes import Indexes
 
 
-def check(collection: Collection[Any], indexes: Indexes) -> list[CheckResult]:
+def check(collection: Collection[Any], indexes: Indexes, *, overwrites: bool = False) -> list[CheckResult]:
     """Stops at the first check that finds the server unavailable."""
+    actions = {"insert", "update"} if overwrites else {"insert"}
     checks: dict[str, Callable[[], tuple[bool, str]]] = {
         "store reachable": lambda: _reachable(collection),
-        "write permission": lambda: _write_permission(collection),
+        "write permission": lambda: _write_permission(collection, actions),
         "indexes": lambda: _missing_indexes(indexes),
         "durability": lambda: _durability(collection),
     }
@@ -38,7 +39,7 @@ def _reachable(collection: Collection[Any]) -> tuple[bool, str]:
     return True, f"MongoDB {version}"
 
 
-def _write_permission(collection: Collection[Any]) -> tuple[bool, str]:
+def _write_permission(collection: Collection[Any], actions: Set[str]) -> tuple[bool, str]:
     with translated_errors():
         status = collection.database.command("connectionStatus", showPrivileges=True)["authInfo"]
         collection.find_one({}, {"_id": 1})
@@ -48,16 +49,18 @@ def _write_permission(collection: Collection[Any]) -> tuple[bool, str]:
     privileges = status["authenticatedUserPrivileges"]
     if not privileges:  # although the user can read
         return True, f"the server does not list the privileges of {users}"
-    allowed = any(_allows_insert(privilege, collection) for privilege in privileges)
-    return allowed, f"{users} may {'' if allowed else 'not '}insert into {collection.full_name}"
+    allowed = actions <= {action for each in privileges if _applies(each, collection) for action in each["actions"]}
+    return allowed, f"{users} may {'' if allowed else 'not '}{' and '.join(sorted(actions))} in {collection.full_name}"
 
 
-def _allows_insert(privilege: Mapping[str, Any], collection: Collection[Any]) -> bool:
+def _applies(privilege: Mapping[str, Any], collection: Collection[Any]) -> bool:
     resource = privilege["resource"]
-    applies = resource.get("anyResource") or (
-        resource.get("db") in ("", collection.database.name) and resource.get("collection") in ("", collection.name)
+    return bool(
+        resource.get("anyResource")
+        or (
+            resource.get("db") in ("", collection.database.name) and resource.get("collection") in ("", collection.name)
+        )
     )
-    return bool(applies) and "insert" in privilege["actions"]
 
 
 def _missing_indexes(indexes: Indexes) -> tuple[bool, str]:

@@ -66,6 +66,7 @@ REJECTIONS: Mapping[int, str] = {
     15: "nesting_too_deep",
     22: "not_encodable",
     10334: "document_too_large",
+    17419: "document_too_large",  # after a merge
     17280: "key_too_long",
     52: "invalid_key",  # servers before 5.0: a key that starts with a dollar sign
     55: "invalid_key",

@@ -22,14 +22,17 @@ INDEXES: tuple[Keys, ...] = (
 )
 TTL_INDEX: Keys = (("kafka.received_at", 1),)  # not created_at: a late message would be deleted on arrival
 
+DELETIONS_INDEX: Keys = (("kafka.deleted_at", 1),)
+
 SECONDS_PER_DAY = 86_400
 
 
 class Indexes:
     """Creates what is missing. An operator's own indexes are left as they are."""
 
-    def __init__(self, collection: Collection[Any], ttl_days: float | None) -> None:
+    def __init__(self, collection: Collection[Any], ttl_days: float | None, *, deletes: bool = False) -> None:
         self._collection = collection
+        self._deletes = deletes
         self._ttl = None if ttl_days is None else max(1, round(ttl_days * SECONDS_PER_DAY))
 
     def ensure(self) -> None:
@@ -38,14 +41,16 @@ class Indexes:
         for keys in self._missing(existing):
             self._create(keys)
         self._ensure_ttl(existing)
+        if self._deletes and DELETIONS_INDEX not in existing:
+            self._create(DELETIONS_INDEX, expireAfterSeconds=SECONDS_PER_DAY)
 
     def missing(self) -> list[Keys]:
         """Raises StorageUnavailable."""
         return self._missing(self._existing())
 
     def ttl_seconds(self) -> float | None:
-        """Of all TTL indexes, an operator's own included. Raises StorageUnavailable."""
-        options = self._existing().values()
+        """Of all TTL indexes for documents, an operator's own included. Raises StorageUnavailable."""
+        options = [index for keys, index in self._existing().items() if keys != DELETIONS_INDEX]
         return min((index["expireAfterSeconds"] for index in options if "expireAfterSeconds" in index), default=None)
 
     def _existing(self) -> dict[Keys, Mapping[str, Any]]:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar, cast
 
 import pymongo
 from bson.errors import BSONError
-from pymongo import ReadPreference, ReplaceOne
+from pymongo import ReadPreference
 from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError, DocumentTooLarge, OperationFailure, PyMongoError
 
@@ -15,10 +15,10 @@ from src.model.check_result import CheckResult
 from src.model.errors import StorageUnavailable
 from src.model.verdict import Outcome, Verdict
 from src.settings import MongoSettings
-from src.stores.document import DEFAULT_SCHEMA, Document, DocumentBatch, Identity, Schema, StoredMessage, identity_of
+from src.stores.document import DEFAULT_SCHEMA, Document, DocumentBatch, Identity, Schema, StoredMessage
 from src.stores.mongo.check import check
 from src.stores.mongo.client import RESPONSE, open_collection
-from src.stores.mongo.documents import fields_to_mongo, from_mongo, query_to_mongo, sort_to_mongo, to_mongo
+from src.stores.mongo.documents import from_mongo, query_to_mongo, sort_to_mongo, to_mongo
 from src.stores.mongo.errors import (
     CAUSES,
     LOGIN_FAILED,
@@ -32,7 +32,10 @@ from src.stores.mongo.errors import (
 )
 from src.stores.mongo.indexes import Indexes
 from src.stores.mongo.scan import scanned
+from src.stores.mongo.upserts import Upsert, upsert
+from src.stores.order import Overwrites
 from src.stores.query import Query, Sort, UnsupportedQuery
+from src.stores.store import Write
 from src.utils.config import ConfigurationError
 
 logger = logging.getLogger(__name__)
@@ -55,6 +58,7 @@ class MongoStore:
         collection: Collection[Any] | None = None,
     ) -> None:
         self._settings = settings
+        self._schema = schema
         self._identity_field = schema.identity_field
         self._uri = settings.uri.reveal()
         self._next_send = self._insert_command
@@ -66,9 +70,9 @@ class MongoStore:
         with self._reconnecting():
             return self._write(to_mongo(batch), self._send)
 
-    def replace(self, documents: Sequence[Document]) -> list[Verdict]:
+    def write(self, writes: Sequence[Write], over: Overwrites) -> list[Verdict]:
         with self._reconnecting():
-            return self._write([_replacement(document) for document in documents], self._bulk_write)
+            return self._write([upsert(each, over) for each in writes], self._bulk_write)
 
     def fetch(self, ids: Sequence[Identity]) -> list[Document]:
         """From the primary: it is the primary that reported the ids as taken."""
@@ -110,7 +114,7 @@ class MongoStore:
         self._indexes.ensure()
 
     def check(self) -> list[CheckResult]:
-        return check(self.collection, self._indexes)
+        return check(self.collection, self._indexes, overwrites=self._schema.overwrites)
 
     def ttl_seconds(self) -> float | None:
         return self._indexes.ttl_seconds()
@@ -144,7 +148,7 @@ class MongoStore:
 
     def _use(self, collection: Collection[Any]) -> None:
         self.collection = collection
-        self._indexes = Indexes(collection, self._settings.ttl_days)
+        self._indexes = Indexes(collection, self._settings.ttl_days, deletes=self._schema.deletes)
 
     @property
     def _primary(self) -> Collection[Any]:
@@ -197,7 +201,7 @@ class MongoStore:
             return WriteResponse(details.get("nInserted", 0), errors, concern_errors)
         return WriteResponse(len(documents))
 
-    def _bulk_write(self, writes: Sequence[ReplaceOne[Mapping[str, Any]]]) -> WriteResponse:
+    def _bulk_write(self, writes: Sequence[Upsert]) -> WriteResponse:
         try:
             self.collection.bulk_write(writes, ordered=False)
         except BulkWriteError as error:
@@ -214,12 +218,6 @@ class MongoStore:
             return [Verdict(Outcome.REJECTED, reason, error)]
         middle = len(writes) // 2
         return self._write(writes[:middle], send) + self._write(writes[middle:], send)
-
-
-def _replacement(document: Document) -> ReplaceOne[Mapping[str, Any]]:
-    """If another document has the id, its filter does not match, and the error is that the id is taken."""
-    position = {f"kafka.{name}": document["kafka"][name] for name in ("topic", "partition", "offset", "timestamp")}
-    return ReplaceOne({"_id": identity_of(document), **position}, fields_to_mongo(document), upsert=True)
 
 
 def _next_batch(cursor: Iterator[Any]) -> bytes | None:
