@@ -16,7 +16,9 @@ from src.audit.report import Report
 from src.dead_letters.replay import Replayer, ReplayError
 from src.kafka.confirmed_producer import ConfirmedProducer, ProducerRecord
 from src.kafka.topic_reader import TopicReader
+from src.model.verdict import STORED, Verdict
 from src.storage import DataStorage
+from src.stores.document import DocumentBatch
 from tests.test_whole_consumer import TOPIC, World
 
 TRANSFORM = """
@@ -33,8 +35,11 @@ def broker() -> Iterator[EmbeddedBroker]:
         yield broker
 
 
-def consumed(world: World) -> Report:
-    with world.consuming():
+UPSERTS = {"id": "key", "write": "replace", "on_tombstone": "delete"}
+
+
+def consumed(world: World, **collaborators: Any) -> Report:
+    with world.consuming(**collaborators):
         world.wait(lambda: world.lag() == 0)
     return audited(world)
 
@@ -94,6 +99,40 @@ def test_documents_from_before_a_change_of_the_settings_are_those_of_their_messa
     assert counts(before) == {"produced": 3, "stored": 2, "duplicates": 1}
     assert counts(after) == counts(before) | {"other_ids": 2}
     assert (after.passed, len(after.notes)) == (True, 1)
+
+
+class DropsUpdates(DataStorage):
+    """Stores only the first message of an id."""
+
+    def save_valid(self, batch: DocumentBatch) -> list[Verdict]:
+        known = {each.id for page in self.scan() for each in page}
+        kept = [index for index, identity in enumerate(batch.ids) if identity not in known]
+        super().save_valid(batch.part(kept))
+        return [STORED] * len(batch.documents)
+
+
+@pytest.mark.parametrize("write", ["replace", "merge"])
+def test_the_newest_message_of_a_key_decides_on_its_document(
+    broker: EmbeddedBroker, tmp_path: Path, write: str
+) -> None:
+    world = World(broker, tmp_path, document=UPSERTS | {"write": write})
+    world.produce_with_keys(("a", {"n": 1}), ("b", {"n": 2}), ("a", {"n": 3}), ("b", None), ("c", None))
+
+    report = consumed(world)
+
+    assert counts(report) == {"produced": 5, "stored": 1, "superseded": 2, "deleted": 2}
+    with storage_of(world) as storage:
+        assert [(each["_id"], each["n"]) for each in storage.get({})] == [("a", 3)]
+
+
+def test_a_store_that_drops_updates_and_deletions_is_found(broker: EmbeddedBroker, tmp_path: Path) -> None:
+    world = World(broker, tmp_path, document=UPSERTS)
+    storage = DropsUpdates(world.settings.mongodb, world.settings.document)
+    for messages in ([("a", {"n": 1}), ("b", {"n": 2})], [("a", {"n": 3}), ("b", None)]):
+        world.produce_with_keys(*messages)
+        report = consumed(world, storage=storage)
+
+    assert [each.problem for each in report.findings.lost_first] == ["the store has an older record of its id"] * 2
 
 
 class LosesMarkers:

@@ -1,7 +1,7 @@
 """The whole consumer on the embedded broker, and what the audit counts then: dead-letter storms, and a crash."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event, Thread
@@ -54,9 +54,16 @@ class World:
         self.registry = CollectorRegistry()
 
     def produce(self, values: Sequence[bytes]) -> None:
+        self._produce((None, value) for value in values)
+
+    def produce_with_keys(self, *messages: tuple[str, object]) -> None:
+        """None is a tombstone."""
+        self._produce((key, None if value is None else json.dumps(value).encode()) for key, value in messages)
+
+    def _produce(self, messages: Iterable[tuple[str | None, bytes | None]]) -> None:
         producer = Producer({"bootstrap.servers": self.settings.kafka.servers})
-        for value in values:
-            producer.produce(TOPIC, value, partition=0)
+        for key, value in messages:
+            producer.produce(TOPIC, value, key, partition=0)
         assert producer.flush(PATIENCE) == 0
 
     @contextmanager

@@ -64,7 +64,7 @@ class Audit:
 
     def run(self) -> Report:
         """Raises ConsumerError if Kafka or the store cannot be read."""
-        with Ledger(self._topic) as ledger:
+        with Ledger(self._topic, upserts=self._settings.document.write != "insert") as ledger:
             progress = self._progress()
             for batch in self._read("topic", progress.settled):
                 found = contents(self._processor, self._storage.validated, batch)
