@@ -15,7 +15,7 @@ from src.model.record import Record
 from src.settings import ConsumerSettings, KafkaSettings
 from src.utils.metrics import ConsumerMetrics
 from src.utils.secret import ClientSettings
-from tests.fakes import DEADLINE, P0, P1
+from tests.fakes import DEADLINE
 
 QUICK = Timing(statistics_interval=0.1, lookup_interval=0.1)
 
@@ -60,8 +60,11 @@ class Member:
             self.closed = True
             self.member.close()
 
+    def at(self, partition: int) -> TopicPartition:
+        return TopicPartition(self._topic, partition)
+
     def hold(self, *partitions: int) -> None:
-        self.member.hold(frozenset(TopicPartition(self._topic, partition) for partition in partitions))
+        self.member.hold(frozenset(map(self.at, partitions)))
 
     def _before_revoke(self) -> None:
         if self.settling:
@@ -151,7 +154,7 @@ class GroupMemberContract:
 
         assert member.offsets == [0, 1]
         assert [record.value for record in member.records] == [b"a", b"b"]
-        assert sorted(member.assignment.partitions) == [P0, P1]
+        assert sorted(member.assignment.partitions) == [member.at(0), member.at(1)]
         assert all(member.assignment.owns(record) for record in member.records)
 
     def test_the_group_continues_where_it_committed(self, group: Group) -> None:
@@ -254,7 +257,7 @@ class GroupMemberContract:
         group.produce([b"a"])
         member = group.join()
 
-        group.until(lambda: member.assignment.partitions and member.assignment[P0].eof_offset == 1)
+        group.until(lambda: member.assignment.partitions and member.assignment[member.at(0)].eof_offset == 1)
 
         assert member.offsets == [0]
         assert member.assignment.errors == {}
@@ -268,9 +271,9 @@ class GroupMemberContract:
         group.until(lambda: member.assignment.gaps and member.records)
 
         assert member.values == {b"b"}
-        assert list(member.assignment.gaps) == [P0]
-        assert "offset 1000 no longer exists; see consumer.on_offset_gap" in member.assignment.gaps[P0]
-        assert member.assignment.gaps[P0] in member.member.readiness_failures()
+        assert list(member.assignment.gaps) == [member.at(0)]
+        assert "offset 1000 no longer exists; see consumer.on_offset_gap" in member.assignment.gaps[member.at(0)]
+        assert member.assignment.gaps[member.at(0)] in member.member.readiness_failures()
 
     def test_with_the_policy_earliest_a_partition_is_read_from_its_oldest_message(self, group: Group) -> None:
         group.produce([b"a"])

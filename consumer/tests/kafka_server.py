@@ -1,4 +1,4 @@
-"""A Kafka for tests: TEST_KAFKA_SERVERS where it is set, else a container, else the tests are skipped."""
+"""Kafka 3 and 4 for tests: TEST_KAFKA_SERVERS where it is set, else containers, else the tests are skipped."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -13,6 +13,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewPartitions, NewTopic
 
 from tests.docker_engine import image, require_containers
+from tests.kafka4_container import kafka4
 
 PATIENCE = 60.0  # seconds to wait for a broker
 START_TIMEOUT = 180  # seconds, on a loaded machine
@@ -24,7 +25,7 @@ SINGLE_BROKER = {
 
 
 @pytest.fixture(scope="session")
-def kafka_servers() -> Iterator[str]:
+def kafka3_servers() -> Iterator[str]:
     given = os.environ.get("TEST_KAFKA_SERVERS", "")
     if given:
         yield given
@@ -37,6 +38,21 @@ def kafka_servers() -> Iterator[str]:
         yield server.start(timeout=START_TIMEOUT).get_bootstrap_server()
     finally:
         server.stop()
+
+
+@pytest.fixture(scope="session")
+def kafka4_servers() -> Iterator[str]:
+    if os.environ.get("TEST_KAFKA_SERVERS"):
+        pytest.skip("TEST_KAFKA_SERVERS is the Kafka of all tests")
+    require_containers("Kafka 4 in a container", "KAFKA4_IMAGE")
+    with kafka4() as servers:
+        yield servers
+
+
+@pytest.fixture(scope="session", params=["kafka3_servers", "kafka4_servers"])
+def kafka_servers(request: pytest.FixtureRequest) -> str:
+    servers: str = request.getfixturevalue(request.param)
+    return servers
 
 
 class Topics:

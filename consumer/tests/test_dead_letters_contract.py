@@ -22,9 +22,9 @@ from src.model.errors import DeadLetterError, InvalidMessage
 from src.model.record import Record, Rejection
 from src.settings import KafkaSettings
 from tests.fakes import DEADLINE, FakeDeadLetters
-from tests.kafka_server import PATIENCE, Topics, kafka_servers, topics
+from tests.kafka_server import PATIENCE, Topics, kafka3_servers, kafka4_servers, kafka_servers, topics
 
-__all__ = ["kafka_servers", "topics"]  # fixtures
+__all__ = ["kafka3_servers", "kafka4_servers", "kafka_servers", "topics"]  # fixtures
 
 PRODUCE = 0  # API key of the request
 UNLIMITED = 2**20 * 10  # bytes

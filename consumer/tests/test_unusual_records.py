@@ -32,9 +32,9 @@ from src.model.record import Record
 from src.settings import Settings
 from src.storage import DataStorage
 from src.utils.config import parse
-from tests.kafka_server import Topics, kafka_servers
+from tests.kafka_server import Topics, kafka3_servers
 
-__all__ = ["kafka_servers"]
+__all__ = ["kafka3_servers"]  # Kafka 4 does not write the old formats
 
 PATIENCE = 60.0  # seconds
 RawHeaders = Sequence[tuple[bytes, bytes | None]]
@@ -160,7 +160,7 @@ def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
         with EmbeddedBroker({topic: 1, f"{topic}.dlq": 1}) as broker:
             yield World(broker.address, topic, tmp_path)
     else:
-        topics = Topics(request.getfixturevalue("kafka_servers"))
+        topics = Topics(request.getfixturevalue("kafka3_servers"))
         for name in (topic, f"{topic}.dlq"):
             topics.create(name, partitions=1, **ANY_TIMESTAMP)
         yield World(topics.servers, topic, tmp_path)

@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, settings
 
 from local.broker import EmbeddedBroker
 from tests.docker_engine import image, require_containers
+from tests.kafka4_container import kafka4
 
 START_TIMEOUT = 180  # seconds to start a broker, on a loaded machine
 
@@ -25,7 +26,7 @@ def broker() -> Iterator[EmbeddedBroker]:
 
 
 @pytest.fixture(scope="session")
-def kafka_servers() -> Iterator[str]:
+def kafka3_servers() -> Iterator[str]:
     """A real broker: the one that TEST_KAFKA_SERVERS names, or a container. For tests marked `docker`."""
     servers = os.environ.get("TEST_KAFKA_SERVERS", "")
     if servers:
@@ -39,3 +40,18 @@ def kafka_servers() -> Iterator[str]:
         yield server.start(timeout=START_TIMEOUT).get_bootstrap_server()
     finally:
         server.stop()
+
+
+@pytest.fixture(scope="session")
+def kafka4_servers() -> Iterator[str]:
+    if os.environ.get("TEST_KAFKA_SERVERS"):
+        pytest.skip("TEST_KAFKA_SERVERS is the Kafka of all tests")
+    require_containers("Kafka 4 in a container", "KAFKA4_IMAGE")
+    with kafka4() as servers:
+        yield servers
+
+
+@pytest.fixture(scope="session", params=["kafka3_servers", "kafka4_servers"])
+def kafka_servers(request: pytest.FixtureRequest) -> str:
+    servers: str = request.getfixturevalue(request.param)
+    return servers

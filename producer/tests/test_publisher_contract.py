@@ -40,8 +40,15 @@ def embedded(request: pytest.FixtureRequest) -> Publisher:
     return kafka(broker.address, TOPIC)
 
 
-def real(request: pytest.FixtureRequest) -> Publisher:
-    servers: str = request.getfixturevalue("kafka_servers")
+def kafka3(request: pytest.FixtureRequest) -> Publisher:
+    return real(request.getfixturevalue("kafka3_servers"))
+
+
+def kafka4(request: pytest.FixtureRequest) -> Publisher:
+    return real(request.getfixturevalue("kafka4_servers"))
+
+
+def real(servers: str) -> Publisher:
     return kafka(servers, create_topic(servers, partitions=3))
 
 
@@ -51,7 +58,10 @@ def kafka(servers: str, topic: str) -> Publisher:
     return KafkaPublisher(settings, delivery_timeout_ms=10_000)
 
 
-@pytest.fixture(params=[fake, scripted, embedded, pytest.param(real, marks=pytest.mark.docker)])
+ON_SERVERS = [pytest.param(create, marks=pytest.mark.docker) for create in (kafka3, kafka4)]
+
+
+@pytest.fixture(params=[fake, scripted, embedded, *ON_SERVERS])
 def publisher(request: pytest.FixtureRequest) -> Iterator[Publisher]:
     create: Callable[[pytest.FixtureRequest], Publisher] = request.param
     publisher = create(request)
