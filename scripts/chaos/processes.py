@@ -37,6 +37,8 @@ class Processes:
         self._names = names
         self._folder = folder
         self._without = tuple(without)
+        self.document: Mapping[str, Any] = {}
+        """The section of the settings."""
         self._allowed_exits: dict[str, set[int]] = {}
         self._running = ExitStack()
 
@@ -53,6 +55,7 @@ class Processes:
             topics=self.topics,
             **settings,
         )
+        given["document"] = self.document
         arguments = [*options, *(text for protection in self._without for text in ("--without", protection))]
         module = "chaos.consumer" if arguments else "src.consumer"
         name = f"consumer-{len(self.consumers) + 1}"
@@ -104,18 +107,30 @@ class Processes:
         done = self._run("producer", "src.undelivered", "undelivered", given, "resend")
         return (done.stdout or done.stderr).strip().splitlines()[-1]
 
+    def documents(self) -> dict[str, Any]:
+        """What is stored, by `_id`, without the field `kafka`."""
+        done = self._run("consumer", "src.get", "get", self._reader_settings(), "--json", "--limit", "1000000")
+        found = [json.loads(line) for line in done.stdout.splitlines()]
+        return {
+            each["_id"]: {name: value for name, value in each.items() if name not in ("_id", "kafka")} for each in found
+        }
+
     def audit(self) -> dict[str, Any]:
         """Raises CannotRun."""
-        kafka, mongodb = self._cluster.kafka_address, self._cluster.mongodb_uri
-        given = plan.consumer_settings(
-            self._cluster, self._names, self._folder, kafka=kafka, mongodb=mongodb, topics=self.topics
-        )
-        given["mongodb"]["timeout_ms"] = SCAN_TIMEOUT_MS
+        given = self._reader_settings()
         done = self._run("consumer", "src.audit", "auditor", given, "--json", "--wait", "10")
         if done.returncode not in (0, 1):
             raise CannotRun(f"the audit failed: {done.stderr.strip()}")
         (self._folder / "audit.json").write_text(done.stdout, encoding="utf-8")
         return _sum_of_topics(json.loads(done.stdout))
+
+    def _reader_settings(self) -> dict[str, Any]:
+        kafka, mongodb = self._cluster.kafka_address, self._cluster.mongodb_uri
+        given = plan.consumer_settings(
+            self._cluster, self._names, self._folder, kafka=kafka, mongodb=mongodb, topics=self.topics
+        )
+        given["mongodb"]["timeout_ms"] = SCAN_TIMEOUT_MS
+        return given | {"document": self.document}
 
     def __enter__(self) -> Self:
         return self

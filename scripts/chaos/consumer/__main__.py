@@ -11,7 +11,15 @@ from pathlib import Path
 from threading import Thread
 
 from chaos.consumer import unprotected
-from chaos.consumer.crash_points import DEAD_LETTERED, STORED, STORING, Countdown, CrashingDeadLetters, CrashingStorage
+from chaos.consumer.crash_points import (
+    DEAD_LETTERED,
+    FREEZING,
+    STORED,
+    STORING,
+    Countdown,
+    CrashingDeadLetters,
+    CrashingStorage,
+)
 from src.consumer import DataConsumer
 from src.settings import VERSION, Settings, load_settings
 from src.utils.logging import configure
@@ -39,9 +47,9 @@ def build(settings: Settings, options: argparse.Namespace) -> DataConsumer:
     return DataConsumer(
         settings,
         group_member=unprotected.group_member(without),
-        storage=CrashingStorage(storage, point, countdown) if point in (STORING, STORED) else storage,
+        storage=CrashingStorage(storage, point, countdown) if point in (STORING, STORED, FREEZING) else storage,
         dead_letters=CrashingDeadLetters(dead_letters, countdown) if point == DEAD_LETTERED else dead_letters,
-        processor=unprotected.processor(without)(),
+        processor=unprotected.processor(without)(settings.document),
         writer=unprotected.writer(without),
         wall_clock=_adjustable_clock(options.clock_back, countdown),
     )
@@ -69,7 +77,9 @@ def _adjustable_clock(seconds: float, countdown: Countdown) -> Callable[[], floa
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m chaos.consumer")
     parser.add_argument("--config", type=Path, required=True)
-    parser.add_argument("--kill-at", default="", metavar="POINT:N", help=f"{STORING}, {STORED} or {DEAD_LETTERED}")
+    parser.add_argument(
+        "--kill-at", default="", metavar="POINT:N", help=f"one of {STORING}, {STORED}, {DEAD_LETTERED}, {FREEZING}"
+    )
     parser.add_argument("--without", action="append", default=[], metavar="PROTECTION")
     parser.add_argument("--clock-back", type=float, default=0.0, metavar="SECONDS")
     return parser

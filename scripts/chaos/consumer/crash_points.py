@@ -1,8 +1,10 @@
 """Points at which the consumer kills itself, as if the machine had failed there."""
 
+import logging
 import os
 import signal
 from collections.abc import Mapping, Sequence
+from threading import Event
 from typing import Any
 
 from src.consumer import DeadLetters, Storage
@@ -10,7 +12,9 @@ from src.model.record import Rejection
 from src.model.verdict import Verdict
 from src.stores.document import Document, DocumentBatch, ValidDocument
 
-STORING, STORED, DEAD_LETTERED = "storing", "stored", "dead-lettered"
+STORING, STORED, DEAD_LETTERED, FREEZING = "storing", "stored", "dead-lettered", "freezing"
+
+logger = logging.getLogger("consumer")
 
 
 class Countdown:
@@ -31,7 +35,8 @@ class Countdown:
 
 
 class CrashingStorage:
-    """Kills the process when half of a batch is stored, or when all of it is stored and not committed."""
+    """Kills the process when half of a batch is stored, or when all of it is stored and not committed; or stops it
+    before a batch is stored, which is stored when it continues."""
 
     def __init__(self, storage: Storage, point: str, countdown: Countdown) -> None:
         self._storage = storage
@@ -44,8 +49,14 @@ class CrashingStorage:
         if crash and self._point == STORING:
             self._storage.save_valid(batch.part(range(size // 2)))
             kill()
+        if crash and self._point == FREEZING:
+            logger.warning("frozen")
+            os.kill(os.getpid(), signal.SIGSTOP)
+            Event().wait(1.0)  # the signal may reach this thread a moment later, when it would have locked the store
         verdicts = self._storage.save_valid(batch)
-        if crash:
+        if crash and self._point == FREEZING:
+            logger.warning("continued")
+        elif crash:
             kill()
         return verdicts
 

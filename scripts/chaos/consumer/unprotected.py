@@ -1,5 +1,6 @@
 """The consumer's parts, each without one protection: a scenario must fail with it. Not part of the service."""
 
+import time
 import uuid
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -71,6 +72,15 @@ class WithoutRouting(StorageRouter):
     def save_valid(self, batch: DocumentBatch) -> list[Verdict]:
         [first, *_] = batch.records
         return self.of(first.topic if first else "").save_valid(batch)
+
+
+class WithoutOrder(DataStorage):
+    """Takes every message for the newest."""
+
+    def save_valid(self, batch: DocumentBatch) -> list[Verdict]:
+        newest = time.time_ns()
+        records = [record and replace(record, offset=newest + index) for index, record in enumerate(batch.records)]
+        return super().save_valid(batch._replace(records=records))
 
 
 # -- the dead letters
@@ -217,6 +227,7 @@ class WithoutTopicIds:
 STORAGES: Mapping[str, type[DataStorage]] = {
     "deduplication": WithoutDeduplication,
     "retry-while-unavailable": WithoutRetry,
+    "newest-wins": WithoutOrder,
 }
 DEAD_LETTERS: Mapping[str, type[DeadLetterTopic]] = {
     "dead-letter-confirmation": WithoutConfirmation,
