@@ -276,6 +276,22 @@ def test_a_discarded_message_is_dead_lettered(world: World, capsys: pytest.Captu
     assert (code, counts(report)) == (PASSED, {"dead_lettered": 1})
 
 
+@pytest.mark.parametrize("mark", [World.mark_as_replayed, World.mark_as_discarded])
+def test_a_message_that_was_stored_since_is_not_twice_once_its_dead_letter_is_replayed_or_discarded(
+    world: World, capsys: pytest.CaptureFixture[str], mark: Callable[[World], None]
+) -> None:
+    world.send(message("a"))
+    world.dead_letter(0)
+    world.store(message("a"), 0)
+    world.commit_all()
+    assert world.report(capsys)[0] == FAILED
+
+    mark(world)
+    code, report = world.report(capsys)
+
+    assert (code, counts(report)) == (PASSED, {"stored": 1})
+
+
 def test_uncommitted_messages_are_pending_whether_stored_or_not(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -17,8 +17,10 @@ from src.audit.findings import MAX_EXAMPLES, Example, Findings
 from src.audit.ledger import DeadLetteredMessage, Expiry, Ledger, LedgerFull, ProducedMessage
 from src.audit.pages import RANGE_BITS
 from src.data_processor import DataProcessor
+from src.dead_letters.dead_letter import dead_letter_of, message_identity
+from src.model.errors import InvalidMessage
 from src.model.position import MessagePosition
-from src.model.record import Record
+from src.model.record import Record, Rejection
 from src.stores.document import Identity, StoredMessage
 from src.stores.validation import validated
 
@@ -65,6 +67,13 @@ class World:
         dead_letter = MessagePosition("orders.dlq", 0, self._dead_letters)
         self._ledger.add_dead_lettered([DeadLetteredMessage(dead_letter, position, time)])
         self._dead_letters += 1
+
+    def marked(self, offset: int, *, time: int | None = None, topic: str = TOPIC) -> None:
+        """As replayed or discarded."""
+        error = InvalidMessage("not_json", "not JSON")
+        record = Record(topic, 3, offset, None, b"{", timestamp=time)
+        dead_letter = dead_letter_of(Rejection(record, error.reason, "process", error, 1, 0.0, 0.0))
+        self._ledger.add_replay_markers([message_identity(dead_letter.headers) or ""])
 
     def stored(self, offset: int, identifier: Identity, *, time: int | None = None) -> None:
         self.stored_from(at(offset), identifier, time)
@@ -208,6 +217,62 @@ def test_stored_and_dead_lettered_from_one_offset_is_twice(world: World) -> None
 
     assert (found.stored, found.dead_lettered, found.twice) == (1, 0, 1)
     assert found.twice_first == (Example(3, 0, "a", "stored and dead-lettered"),)
+
+
+@pytest.mark.parametrize("time", [None, 1_000])
+def test_a_stored_message_whose_dead_letters_were_replayed_or_discarded_is_not_twice(
+    world: World, time: int | None
+) -> None:
+    world.produced(0, "a", time=time)
+    world.stored(0, "a", time=time)
+    world.marked(0, time=time)
+    world.dead_lettered(0, time=time)
+    world.dead_lettered(0, time=time)
+
+    found = world.findings()
+
+    assert (found.stored, found.dead_lettered, found.repeated, found.twice) == (1, 0, 1, 0)
+
+
+def test_a_message_whose_dead_letter_was_replayed_or_discarded_is_not_lost(world: World) -> None:
+    world.produced(0, "a")
+    world.dead_lettered(0)
+    world.marked(0)
+
+    found = world.findings()
+
+    assert (found.dead_lettered, found.lost, found.twice) == (1, 0, 0)
+
+
+def test_a_replay_marker_without_a_dead_letter_hides_no_loss(world: World) -> None:
+    world.produced(0, "a")
+    world.marked(0)
+
+    assert world.findings().lost == 1
+
+
+def test_a_replay_marker_of_another_message_is_ignored(world: World) -> None:
+    world.produced(0, "a", time=2_000)
+    world.stored(0, "a", time=2_000)
+    world.dead_lettered(0, time=2_000)
+    world.marked(0, time=2_000, topic="others")
+    world.marked(1, time=2_000)
+    world.marked(0, time=1_000)
+    world.marked(0)
+
+    assert world.findings().twice == 1
+
+
+def test_two_documents_are_twice_even_if_their_dead_letter_was_replayed_or_discarded(world: World) -> None:
+    world.produced(0, "a")
+    world.stored(0, "a")
+    world.stored(0, "b")
+    world.dead_lettered(0)
+    world.marked(0)
+
+    found = world.findings()
+
+    assert (found.twice, found.twice_first) == (1, (Example(3, 0, "a", "2 documents"),))
 
 
 def test_two_documents_from_one_offset_are_twice(world: World) -> None:
@@ -542,9 +607,16 @@ MESSAGES = st.dictionaries(
 COPIES = st.lists(st.builds(Copy, OFFSETS, TIMES, IDS), max_size=5, unique_by=lambda copy: copy.id)
 
 
-@given(MESSAGES, COPIES, st.lists(st.builds(Copy, OFFSETS, TIMES), max_size=3), st.sets(OFFSETS))
+LETTERS = st.lists(st.builds(Copy, OFFSETS, TIMES), max_size=3)
+
+
+@given(MESSAGES, COPIES, LETTERS, LETTERS, st.sets(OFFSETS))
 def test_the_findings_are_those_of_their_definitions(
-    messages: dict[int, Message], documents: list[Copy], letters: list[Copy], settled: set[int]
+    messages: dict[int, Message],
+    documents: list[Copy],
+    letters: list[Copy],
+    marked: list[Copy],
+    settled: set[int],
 ) -> None:
     """Also for neighbours of messages that have their documents, and of such messages themselves."""
     own = [Copy(offset, each.time, each.id) for offset, each in messages.items() if offset in settled and each.id]
@@ -556,18 +628,22 @@ def test_the_findings_are_those_of_their_definitions(
             world.produced_content(offset, (each.id, each.content), time=each.time)
         for letter in letters:
             world.dead_lettered(letter.offset, time=letter.time)
+        for letter in marked:
+            world.marked(letter.offset, time=letter.time)
         for document in documents:
             world.stored(document.offset, document.id, time=document.time)
         found = world.findings()
 
     assert found.produced == len(messages)
-    assert {name: getattr(found, name) for name in DEFINED} == defined(messages, documents, letters)
+    assert {name: getattr(found, name) for name in DEFINED} == defined(messages, documents, letters, marked)
 
 
 DEFINED = ("stored", "duplicates", "dead_lettered", "skipped", "lost", "twice", "other_ids")
 
 
-def defined(messages: dict[int, Message], documents: list[Copy], letters: list[Copy]) -> dict[str, int]:
+def defined(
+    messages: dict[int, Message], documents: list[Copy], letters: list[Copy], marked: list[Copy]
+) -> dict[str, int]:
     """The numbers of messages and documents, one by one."""
 
     def is_current(copy: Copy) -> bool:
@@ -592,6 +668,7 @@ def defined(messages: dict[int, Message], documents: list[Copy], letters: list[C
         each.offset
         for each in current
         for letter in current_letters
+        if letter not in marked
         if each.offset == letter.offset and len({each.time, letter.time} - {None}) < 2
     }
     numbers = (

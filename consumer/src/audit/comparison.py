@@ -66,13 +66,15 @@ class Audit:
         """Raises ConsumerError if Kafka or the store cannot be read."""
         with Ledger(self._topic, upserts=self._settings.document.write != "insert") as ledger:
             progress = self._progress()
-            for batch in self._read("topic", progress.settled):
+            for batch in self._read("topic", self._topic, progress.settled):
                 found = contents(self._processor, self._storage.validated, batch)
                 ledger.add_produced(zip(batch, found, strict=True))
-            pending = sum(map(len, self._read("pending messages", progress.pending)))
+            pending = sum(map(len, self._read("pending messages", self._topic, progress.pending)))
             expired_offsets = deleted_by_retention(self._offset_ranges(self._topic))
             dead_letters = self._offset_ranges(self._settings.kafka.dead_letter_topic)
-            ledger.add_dead_lettered(self._dead_lettered(dead_letters))
+            for batch in self._read("dead letters", self._settings.kafka.dead_letter_topic, dead_letters):
+                ledger.add_replay_markers(filter(None, map(read_replay_marker, batch)))
+                ledger.add_dead_lettered(_dead_lettered(batch))
             for page in self._tracked("store", self._storage.scan()):
                 ledger.add_stored(page)
             ends = {partition: available.end for partition, available in self._offset_ranges(self._topic).items()}
@@ -97,16 +99,8 @@ class Audit:
     def _offset_ranges(self, topic: str) -> dict[int, OffsetRange]:
         return self._reader.offset_ranges(topic, self._reader.partitions(topic))
 
-    def _dead_lettered(self, ranges: Mapping[int, OffsetRange]) -> Iterator[DeadLetteredMessage]:
-        records = self._reader.read(self._settings.kafka.dead_letter_topic, ranges)
-        for record in self._show.track("dead letters", records, number_of_offsets(ranges)):
-            if read_replay_marker(record) is None:
-                yield DeadLetteredMessage(
-                    record.position, original_position(record.headers), original_timestamp(record.headers)
-                )
-
-    def _read(self, task: str, ranges: Mapping[int, OffsetRange]) -> Iterator[list[Record]]:
-        return self._tracked(task, self._reader.read_batches(self._topic, ranges), number_of_offsets(ranges))
+    def _read(self, task: str, topic: str, ranges: Mapping[int, OffsetRange]) -> Iterator[list[Record]]:
+        return self._tracked(task, self._reader.read_batches(topic, ranges), number_of_offsets(ranges))
 
     def _tracked(self, task: str, pages: Iterable[list[Item]], total: int | None = None) -> Iterator[list[Item]]:
         """The pages, each of which is done when the next one is asked for."""
@@ -118,3 +112,11 @@ class Audit:
     def _expiry(self) -> Expiry | None:
         ttl = self._storage.ttl_seconds
         return None if ttl is None else Expiry(self._now() - ttl, ttl)
+
+
+def _dead_lettered(records: Iterable[Record]) -> Iterator[DeadLetteredMessage]:
+    for record in records:
+        if read_replay_marker(record) is None:
+            yield DeadLetteredMessage(
+                record.position, original_position(record.headers), original_timestamp(record.headers)
+            )

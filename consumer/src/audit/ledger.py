@@ -86,6 +86,11 @@ class Ledger:
         with _disk_errors_translated():
             self._database.executemany(queries.ADD_DEAD_LETTERED, self._dead_lettered_rows(messages))
 
+    def add_replay_markers(self, identities: Iterable[str]) -> None:
+        """Of messages, of whatever topic, whose dead letters were replayed or discarded."""
+        with _disk_errors_translated():
+            self._database.executemany(queries.ADD_REPLAY_MARKER, ((identity,) for identity in identities))
+
     def add_stored(self, messages: Iterable[StoredMessage]) -> None:
         with _disk_errors_translated():
             self._pages.add_stored(self._keys(messages))
@@ -103,7 +108,7 @@ class Ledger:
             self._copy_same_ids()
             self._classify_missing(expiry, ends)
             for statement in queries.FIND_TWICE:
-                self._database.execute(statement)
+                self._database.execute(statement, {"topic": self._topic})
             marked = self._count(queries.COUNT_MARKED, TOMBSTONE)
             return Findings(
                 produced=self._regular.total() + self._count(queries.COUNT_PRODUCED),

@@ -10,6 +10,7 @@ TABLES = """
     CREATE TABLE produced (position INTEGER PRIMARY KEY, id, timestamp INTEGER, hash INTEGER);
     CREATE TABLE dead_lettered (
         position INTEGER, dead_letter INTEGER, timestamp INTEGER, PRIMARY KEY (position, dead_letter)) WITHOUT ROWID;
+    CREATE TABLE replay_markers (identity TEXT PRIMARY KEY) WITHOUT ROWID;
     CREATE TABLE stored (position INTEGER, id, timestamp INTEGER, PRIMARY KEY (position, id)) WITHOUT ROWID;
     CREATE TABLE missing (position INTEGER PRIMARY KEY, id, hash INTEGER, timestamp INTEGER, result TEXT);
     CREATE TABLE twice (position INTEGER, problem TEXT);
@@ -17,6 +18,7 @@ TABLES = """
 
 ADD_PRODUCED = "INSERT OR IGNORE INTO produced VALUES (?, ?, ?, ?)"
 ADD_DEAD_LETTERED = "INSERT OR IGNORE INTO dead_lettered VALUES (?, ?, ?)"
+ADD_REPLAY_MARKER = "INSERT OR IGNORE INTO replay_markers VALUES (?)"
 ADD_STORED = "INSERT OR IGNORE INTO stored VALUES (?, ?, ?)"
 DEAD_LETTERED_BETWEEN = "SELECT position FROM dead_lettered WHERE position BETWEEN ? AND ?"
 
@@ -108,11 +110,15 @@ FIRST_LOST = """
            iif(result = 'lost', 'neither stored nor dead-lettered', 'the store has an older record of its id')
       FROM missing WHERE result IN ('lost', 'outdated') ORDER BY position LIMIT ?"""
 
+# A dead letter that was replayed or discarded is dealt with, although its message may be stored since. As in
+# `dead_letters/entries.py`, a marker is for every dead letter of its message, also for those written after it.
 FIND_TWICE = (
     """
     INSERT INTO twice SELECT DISTINCT position, 'stored and dead-lettered' FROM dead_lettered
      WHERE EXISTS (SELECT 1 FROM stored WHERE stored.position = dead_lettered.position
-                      AND (stored.timestamp <> dead_lettered.timestamp) IS NOT TRUE)""",
+                      AND (stored.timestamp <> dead_lettered.timestamp) IS NOT TRUE)
+       AND :topic || '/' || (position >> 47) || '/' || (position & (1 << 47) - 1) || '/' || coalesce(timestamp, '-')
+           NOT IN (SELECT identity FROM replay_markers)""",
     """
     INSERT INTO twice SELECT position, count(*) || ' documents' FROM stored
      WHERE position >= 0 GROUP BY position, timestamp HAVING count(*) > 1""",
