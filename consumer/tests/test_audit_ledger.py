@@ -607,7 +607,7 @@ MESSAGES = st.dictionaries(
 COPIES = st.lists(st.builds(Copy, OFFSETS, TIMES, IDS), max_size=5, unique_by=lambda copy: copy.id)
 
 
-LETTERS = st.lists(st.builds(Copy, OFFSETS, TIMES), max_size=3)
+LETTERS = st.lists(st.builds(Copy, OFFSETS, TIMES, st.just("")), max_size=3)
 
 
 @given(MESSAGES, COPIES, LETTERS, LETTERS, st.sets(OFFSETS))
