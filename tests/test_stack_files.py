@@ -3,10 +3,13 @@
 import importlib.util
 import re
 import subprocess
+from concurrent.futures import Future
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
+from confluent_kafka import KafkaError, KafkaException
 
 ROOT = Path(__file__).resolve().parent.parent
 COMPOSE = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
@@ -124,6 +127,10 @@ def test_env_defines_exactly_the_variables_of_the_compose_files_and_an_image_of_
     assert used | {"RYUK_IMAGE"} == set(SETTINGS)
 
 
+def test_no_comment_in_env_is_the_value_of_an_empty_variable() -> None:
+    assert re.findall(r"^\w+=[ \t]+#.*", (ROOT / ".env").read_text(encoding="utf-8"), re.MULTILINE) == []
+
+
 def test_the_compose_file_contains_no_password() -> None:
     assert "PASSWORD" not in COMPOSE
 
@@ -169,6 +176,31 @@ def test_each_topic_that_the_consumer_reads_by_name_is_created() -> None:
 
     assert names("t, orders") == ["t", "orders", "t.dlq"]
     assert names("^ord") == names("") == ["t", "t.dlq"]
+
+
+class Admin:
+    """Answers that it does not know the topic, and then with its settings."""
+
+    def __init__(self, *codes: int) -> None:
+        self._codes = iter(codes)
+
+    def describe_configs(self, resources: list[Any]) -> dict[Any, Future[Any]]:
+        answer: Future[Any] = Future()
+        code = next(self._codes, None)
+        if code is None:
+            answer.set_result({"max.message.bytes": SimpleNamespace(value="1000")})
+        else:
+            answer.set_exception(KafkaException(KafkaError(code)))
+        return {resources[0]: answer}
+
+
+def test_a_topic_that_a_broker_does_not_know_yet_is_waited_for() -> None:
+    assert script("topics").max_message_bytes(Admin(KafkaError.UNKNOWN_TOPIC_OR_PART), "t") == 1000
+
+
+def test_the_topics_job_does_not_wait_for_other_errors() -> None:
+    with pytest.raises(KafkaException, match="AUTHORIZATION"):
+        script("topics").max_message_bytes(Admin(KafkaError.TOPIC_AUTHORIZATION_FAILED), "t")
 
 
 def test_a_raised_maximum_message_size_is_kept() -> None:

@@ -1,6 +1,7 @@
 """The function `document.transform` of the settings: imported once, and called for every message."""
 
 import importlib
+import inspect
 import re
 import sys
 import traceback
@@ -26,10 +27,25 @@ def load_transform(settings: DocumentSettings) -> Transform | None:
         return None
     module, _, name = settings.transform.partition(":")
     function = getattr(_imported(module, Path(settings.transforms_folder)), name, None)
-    if not callable(function):
-        problem = "there is no function" if function is None else "it is not a function"
-        raise ConfigurationError(f"document.transform: {settings.transform}: {problem} {name}")
+    if problem := _problem(function):
+        raise ConfigurationError(f"document.transform: {settings.transform}: {name} {problem}")
     return lambda message: _called(function, settings.transform, message)
+
+
+def _problem(function: object) -> str | None:
+    if function is None:
+        return "does not exist"
+    if not callable(function):
+        return "is not a function"
+    if inspect.iscoroutinefunction(function):
+        return "is asynchronous; use `def`"
+    try:
+        inspect.signature(function).bind({})
+    except TypeError:
+        return "cannot be called with one argument, the message"
+    except ValueError:  # a function of C code without signature
+        return None
+    return None
 
 
 def _imported(module: str, folder: Path) -> object:
@@ -61,7 +77,7 @@ def _called(function: Callable[[Message], object], name: str, message: Message) 
         raise InvalidMessage(TRANSFORM_FAILED, text) from error
     except MemoryError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InvalidMessage(TRANSFORM_FAILED, f"{name} raised {_described(error)}") from error
     if result is None or isinstance(result, dict):
         return result

@@ -468,10 +468,10 @@ class StorageContract:
 
     @pytest.mark.parametrize(
         ("reprocess", "outcomes"),
-        [(False, "DUPLICATE REJECTED DUPLICATE REJECTED"), (True, "STORED DUPLICATE DUPLICATE REJECTED")],
+        [(False, "DUPLICATE DUPLICATE DUPLICATE REJECTED"), (True, "STORED DUPLICATE DUPLICATE REJECTED")],
     )
     def test_each_message_of_a_batch_is_recognized(self, store: Store, reprocess: bool, outcomes: str) -> None:
-        """The second is equal to what the first is processed to now, the third is the first, the last is another."""
+        """The second is the first sent again, the third is the first, the last is another."""
         DataStorage({}, store=store).save_valid(processed("1", at(7)))
         documents: list[ValidDocument] = [{"id": "1", "x": x} for x in (1, 1, 1, 2)]
         batch = DocumentBatch(documents, [at(7), at(8), at(7), at(9)], 0)

@@ -20,7 +20,15 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from local.broker import EmbeddedBroker
 from src.dead_letters.__main__ import main
 from src.dead_letters.commands import Commands, Streams
-from src.dead_letters.dead_letter import OFFSET, PARTITION, REPLAYS, TOPIC, original_headers, read_replays
+from src.dead_letters.dead_letter import (
+    OFFSET,
+    ORIGINAL_POSITION,
+    PARTITION,
+    REPLAYS,
+    TOPIC,
+    original_headers,
+    read_replays,
+)
 from src.dead_letters.reader import DeadLetterReader
 from src.dead_letters.topic import DeadLetterTopic
 from src.kafka.topic_reader import TopicReader
@@ -360,7 +368,7 @@ def test_a_message_is_replayed_unchanged_and_only_once(world: World) -> None:
 
     (message,) = world.records()
     assert (message.key, message.value, original_headers(message.headers)) == (None, b"\x00\xff", HEADERS)
-    assert [name for name, _ in message.headers[len(HEADERS) :]] == [REPLAYS]
+    assert [name for name, _ in message.headers[len(HEADERS) :]] == [REPLAYS, ORIGINAL_POSITION]
     assert (first.code, first.out) == (0, "1 replayed, each confirmed by Kafka\n")
     assert (second.code, second.out) == (0, "")
 

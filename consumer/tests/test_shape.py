@@ -334,6 +334,7 @@ def test_objects_that_the_transform_shares_between_documents_are_not_changed(tra
         ('{"total": 1}', "missing_id", "the message has no id"),
         ('{**message, "kafka": 1}', "reserved_field", "reserved"),
         ('message["nothing"]', "transform_failed", r"made raised KeyError: 'nothing' \(module_\d+.py, line 4\)"),
+        ("exit(3)", "transform_failed", "made raised SystemExit: 3"),
         ("made(message)", "transform_failed", "made raised RecursionError: maximum recursion depth exceeded"),
     ],
 )
@@ -358,10 +359,12 @@ def test_a_transform_rejects_a_message_with_a_reason_of_its_own(transform: Any) 
     [
         (None, "no_such_module:made", r"there is no module no_such_module in .*; see document.transforms_folder"),
         (None, "no_such_package.part:made", "there is no module no_such_package.part in"),
-        ("made = 1", None, "it is not a function made"),
-        ("", None, "there is no function made"),
+        ("made = 1", None, "made is not a function"),
+        ("", None, "made does not exist"),
         ("import no_such_library", None, r"cannot import .*: ModuleNotFoundError: .*no_such_library.* \(.*, line 1\)"),
         ("def made(:", None, "cannot import .*: SyntaxError"),
+        ("async def made(message): ...", None, "made is asynchronous; use `def`"),
+        ("def made(message, more): ...", None, "made cannot be called with one argument, the message"),
         ("1 / 0", None, r"cannot import .*: ZeroDivisionError: division by zero \(.*, line 1\)"),
         ("raise SystemExit(0)", None, "cannot import .*: SystemExit: 0"),
     ],

@@ -5,11 +5,12 @@ Existing topics are updated but never reduced: a higher partition count or maxim
 
 import os
 import sys
+import time
 from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Any, NamedTuple, Self
 
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewPartitions, NewTopic
 
 TIMEOUT = 30.0  # seconds per request
@@ -63,9 +64,16 @@ def ensure(admin: AdminClient, topic: Topic) -> str:
 
 
 def max_message_bytes(admin: AdminClient, topic: str) -> int:
-    """Raises KafkaException."""
+    """Waits for a broker that does not know a topic yet which another one has just created. Raises KafkaException."""
     resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
-    return int(admin.describe_configs([resource])[resource].result(TIMEOUT)[MAX_MESSAGE_BYTES].value)
+    deadline = time.monotonic() + TIMEOUT
+    while True:
+        try:
+            return int(admin.describe_configs([resource])[resource].result(TIMEOUT)[MAX_MESSAGE_BYTES].value)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART or time.monotonic() > deadline:
+                raise
+        time.sleep(0.2)
 
 
 def _changes(topic: Topic) -> ConfigResource:

@@ -138,6 +138,8 @@ class _FirstOfId(NamedTuple):
         if self.verdict.outcome is Outcome.DEFERRED:
             return self.verdict
         if self.stored_before is not None:
+            if has_same_position(self.document, self.stored_before) and _is_equal(document, self.document):
+                return DUPLICATE  # of the first, which an earlier version of the processing stored
             return _compared(document, identifier, self.stored_before)
         if self.verdict.outcome is Outcome.STORED:
             return _compared(document, identifier, self.document)

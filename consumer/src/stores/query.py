@@ -12,6 +12,8 @@ Sort = Sequence[tuple[str, int]]
 
 LOGICAL_OPERATORS = frozenset({"$and", "$or", "$nor"})
 _KAFKA_DATES = [f"kafka.{name}" for name in KAFKA_DATE_FIELDS]
+_NOT_DATES = frozenset({"$regex", "$options", "$type"})
+"""Operators whose operand is no date, whatever the field holds."""
 
 
 class UnsupportedQuery(ConsumerError):
@@ -42,7 +44,7 @@ def _with_dates(field: str, condition: Any) -> Any:
     if isinstance(condition, list | tuple):
         return [_with_dates(field, inner) for inner in condition]
     if has_operators(condition):
-        return {name: inner if name == "$regex" else _with_dates(field, inner) for name, inner in condition.items()}
+        return {name: inner if name in _NOT_DATES else _with_dates(field, inner) for name, inner in condition.items()}
     return condition
 
 
