@@ -26,26 +26,28 @@ def load_transform(settings: DocumentSettings) -> Transform | None:
     if not settings.transform:
         return None
     module, _, name = settings.transform.partition(":")
-    function = getattr(_imported(module, Path(settings.transforms_folder)), name, None)
-    if problem := _problem(function):
-        raise ConfigurationError(f"document.transform: {settings.transform}: {name} {problem}")
+    try:
+        function = _checked(getattr(_imported(module, Path(settings.transforms_folder)), name, None))
+    except TypeError as error:
+        raise ConfigurationError(f"document.transform: {settings.transform}: {name} {error}") from error
     return lambda message: _called(function, settings.transform, message)
 
 
-def _problem(function: object) -> str | None:
+def _checked(function: object) -> Callable[[Message], object]:
+    """Raises TypeError, which says what is wrong."""
     if function is None:
-        return "does not exist"
+        raise TypeError("does not exist")
     if not callable(function):
-        return "is not a function"
+        raise TypeError("is not a function")
     if inspect.iscoroutinefunction(function):
-        return "is asynchronous; use `def`"
+        raise TypeError("is asynchronous; use `def`")
     try:
         inspect.signature(function).bind({})
-    except TypeError:
-        return "cannot be called with one argument, the message"
-    except ValueError:  # a function of C code without signature
-        return None
-    return None
+    except TypeError as error:
+        raise TypeError("cannot be called with one argument, the message") from error
+    except ValueError:
+        pass  # a function of C code without a signature
+    return function
 
 
 def _imported(module: str, folder: Path) -> object:

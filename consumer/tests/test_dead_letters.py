@@ -22,7 +22,6 @@ from src.dead_letters.__main__ import main
 from src.dead_letters.commands import Commands, Streams
 from src.dead_letters.dead_letter import (
     OFFSET,
-    ORIGINAL_POSITION,
     PARTITION,
     REPLAYS,
     TOPIC,
@@ -33,7 +32,7 @@ from src.dead_letters.reader import DeadLetterReader
 from src.dead_letters.topic import DeadLetterTopic
 from src.kafka.topic_reader import TopicReader
 from src.model.position import MessagePosition
-from src.model.record import Record, Rejection
+from src.model.record import ORIGINAL_POSITION, Record, Rejection
 from src.settings import KafkaSettings
 from src.utils.progress import ProgressLine
 from src.utils.secret import ClientSettings
