@@ -457,6 +457,17 @@ def test_documents_and_dead_letters_of_a_recreated_topic_hide_no_loss(world: Wor
     assert world.findings().lost == 2
 
 
+def test_a_message_at_the_position_of_a_dead_letter_of_a_former_topic_is_counted_once(world: World) -> None:
+    world.produced(0, "a", time=2_000)
+    world.stored(0, "a", time=2_000)
+    world.dead_lettered(0, time=1_000)
+    world.produced(1, "a")
+
+    found = world.findings()
+
+    assert (found.produced, found.stored, found.duplicates, found.foreign_dead_letters) == (2, 1, 1, 1)
+
+
 def test_recreated_topics_are_distinguished_without_their_records(world: World) -> None:
     world.stored(0, "first", time=1_000)
     world.dead_lettered(0, time=2_000)

@@ -163,7 +163,7 @@ class Ledger:
     def _copy_irregular(self) -> None:
         """Into the tables: what is neither a message with its document nor skipped."""
         for range_ in self._pages.ranges():
-            irregular = range_.irregular(self._dead_lettered(range_))
+            irregular = range_.irregular(self._dead_lettered_or_copied(range_))
             if irregular:
                 self._copy(range_, irregular)
             self._regular.update(_numbers(range_.contents_without(irregular)))
@@ -172,7 +172,7 @@ class Ledger:
         """Into the tables: the other messages and documents with the ids of missing ones; if these are many, all."""
         ids = {identifier for (identifier,) in self._database.execute(queries.MISSING_IDS, (_MAX_IDS + 1,))}
         for range_ in self._pages.ranges() if ids else ():
-            irregular = range_.irregular(self._dead_lettered(range_))
+            irregular = range_.irregular(self._dead_lettered_or_copied(range_))
             keys = {
                 key
                 for key in (range_.produced.keys() | range_.stored) - irregular
@@ -180,8 +180,10 @@ class Ledger:
             }
             self._regular.subtract(_numbers(self._copy(range_, keys)))
 
-    def _dead_lettered(self, range_: PositionRange) -> Set[int]:
-        rows = self._database.execute(queries.DEAD_LETTERED_BETWEEN, (range_.first, range_.last))
+    def _dead_lettered_or_copied(self, range_: PositionRange) -> Set[int]:
+        rows = self._database.execute(
+            queries.DEAD_LETTERED_OR_COPIED_BETWEEN, {"first": range_.first, "last": range_.last}
+        )
         return {position for (position,) in rows}
 
     def _copy(self, range_: PositionRange, keys: Set[Key]) -> list[int | None]:

@@ -20,7 +20,11 @@ ADD_PRODUCED = "INSERT OR IGNORE INTO produced VALUES (?, ?, ?, ?)"
 ADD_DEAD_LETTERED = "INSERT OR IGNORE INTO dead_lettered VALUES (?, ?, ?)"
 ADD_REPLAY_MARKER = "INSERT OR IGNORE INTO replay_markers VALUES (?)"
 ADD_STORED = "INSERT OR IGNORE INTO stored VALUES (?, ?, ?)"
-DEAD_LETTERED_BETWEEN = "SELECT position FROM dead_lettered WHERE position BETWEEN ? AND ?"
+# Also messages that were copied because of a dead letter of a former topic, which is deleted then.
+DEAD_LETTERED_OR_COPIED_BETWEEN = """
+    SELECT position FROM dead_lettered WHERE position BETWEEN :first AND :last
+     UNION
+    SELECT position FROM produced WHERE position BETWEEN :first AND :last"""
 
 COUNT_PRODUCED = "SELECT count(*) FROM produced"
 COUNT_STORED = """
