@@ -311,6 +311,17 @@ def test_a_message_sent_again_is_a_duplicate_of_a_document_of_an_earlier_process
     assert (found.stored, found.duplicates, found.lost) == (1, 1, 1)
 
 
+def test_a_document_whose_message_has_another_id_now_makes_no_duplicate_of_a_message_with_its_id(world: World) -> None:
+    """Where the id is no part of the content, such as a key."""
+    world.produced_content(0, ("a", 17))
+    world.produced_content(1, ("b", 17))
+    world.stored(1, "a")
+
+    found = world.findings()
+
+    assert (found.stored, found.duplicates, found.lost) == (1, 0, 1)
+
+
 def test_a_skipped_message_is_neither_stored_nor_lost(world: World) -> None:
     world.produced_content(0, SKIPPED)
     world.produced(1, "lost")

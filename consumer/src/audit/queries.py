@@ -71,7 +71,7 @@ FIND_DUPLICATES = (
         SELECT missing.position
           FROM stored CROSS JOIN missing ON missing.id = stored.id
           LEFT JOIN produced ON produced.position = stored.position
-         WHERE produced.hash IS NULL OR produced.hash = missing.hash)""",
+         WHERE produced.hash IS NULL OR (produced.id, produced.hash) = (missing.id, missing.hash))""",
     # That document may have another id, which an earlier processing gave it.
     """
     UPDATE missing SET result = 'duplicate' WHERE position IN (
