@@ -1,5 +1,7 @@
 """Profiles of the property tests: `pytest --hypothesis-profile=NAME`."""
 
+import signal
+
 from hypothesis import HealthCheck, settings
 
 # On a loaded machine an example may take any time, and the first one builds tables.
@@ -7,3 +9,5 @@ settings.register_profile("dev", max_examples=50, deadline=None, suppress_health
 settings.register_profile("ci", settings.get_profile("dev"), max_examples=100, derandomize=True)
 settings.register_profile("thorough", settings.get_profile("dev"), max_examples=1000)
 settings.load_profile("dev")
+
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # `nohup` ignores it, also in the programs that a test starts

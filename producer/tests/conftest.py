@@ -1,6 +1,7 @@
 """Kafka for the tests, and profiles of the property tests: `pytest --hypothesis-profile=NAME`."""
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -17,6 +18,8 @@ settings.register_profile("dev", max_examples=50, deadline=None, suppress_health
 settings.register_profile("ci", settings.get_profile("dev"), max_examples=100, derandomize=True)
 settings.register_profile("thorough", settings.get_profile("dev"), max_examples=1000)
 settings.load_profile("dev")
+
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # `nohup` ignores it, also in the programs that a test starts
 
 
 @pytest.fixture
