@@ -364,7 +364,7 @@ VARIABLES = (
 def load_settings(path: Path, environ: Mapping[str, str]) -> Settings:
     """The file's settings, overridden by the environment, with paths resolved. Raises ConfigurationError."""
     settings = load(Settings, path, VARIABLES, environ)
-    require_files(settings.kafka.client)
+    require_files(settings.kafka.client, f"{path} and the environment")
     folder = DEFAULT_FILE.parent.parent / settings.document.transforms_folder
     return replace(settings, document=replace(settings.document, transforms_folder=str(folder)))
 

@@ -159,7 +159,7 @@ VARIABLES = (
 def load_settings(path: Path, environ: Mapping[str, str]) -> Settings:
     """The file's settings, overridden by the environment, with paths resolved. Raises ConfigurationError."""
     settings = load(Settings, path, VARIABLES, environ)
-    require_files(settings.kafka.client)
+    require_files(settings.kafka.client, f"{path} and the environment")
     folder = path.absolute().parent.parent / settings.producer.undelivered_dir
     return replace(settings, producer=replace(settings.producer, undelivered_dir=str(folder)))
 

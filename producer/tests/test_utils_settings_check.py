@@ -47,29 +47,34 @@ def test_a_missing_file_is_a_wrong_setting_and_is_named_with_its_key(variable: s
     with pytest.raises(ConfigurationError) as caught:
         load_settings(DEFAULT_FILE, {variable: "/no/such/file.pem"})
 
-    assert str(caught.value) == f"kafka.client: cannot read {key}=/no/such/file.pem: No such file or directory"
+    problem = f"kafka.client: cannot read {key}=/no/such/file.pem: No such file or directory"
+    assert str(caught.value) == f"{DEFAULT_FILE} and the environment: {problem}"
 
 
 def test_every_missing_file_is_named() -> None:
     with pytest.raises(ConfigurationError, match=r"/no/ca\.pem: .*, ssl\.key\.location=/no/key\.pem: "):
-        require_files(ClientSettings({"ssl.ca.location": "/no/ca.pem", "ssl.key.location": "/no/key.pem"}))
+        require_files(
+            ClientSettings({"ssl.ca.location": "/no/ca.pem", "ssl.key.location": "/no/key.pem"}), "config.json"
+        )
 
 
 @pytest.mark.parametrize("value", ["", "probe"])
 def test_values_that_are_no_paths_are_allowed(value: str) -> None:
-    require_files(ClientSettings({"ssl.ca.location": value}))
+    require_files(ClientSettings({"ssl.ca.location": value}), "config.json")
 
 
 def test_existing_files_and_folders_are_allowed(tmp_path: Path) -> None:
     certificate = tmp_path / "cert.pem"
     certificate.touch()
 
-    require_files(ClientSettings({"ssl.ca.location": str(tmp_path), "ssl.certificate.location": str(certificate)}))
+    require_files(
+        ClientSettings({"ssl.ca.location": str(tmp_path), "ssl.certificate.location": str(certificate)}), "config.json"
+    )
 
 
 def test_a_path_that_no_file_can_have_is_named() -> None:
     with pytest.raises(ConfigurationError, match="embedded null"):
-        require_files(ClientSettings({"ssl.ca.location": "\0"}))
+        require_files(ClientSettings({"ssl.ca.location": "\0"}), "config.json")
 
 
 @pytest.mark.parametrize(

@@ -20,14 +20,14 @@ _OF_THE_OTHER_SERVICE = {"KAFKA_TOPICS"}  # in a file of settings for both, alth
 _SIMILARITY = 0.88  # MONGO_URI is close to MONGODB_URI, MONGODB_USER and PRODUCER_BATCH_SIZE are close to nothing
 
 
-def require_files(client: ClientSettings) -> None:
-    """Raises ConfigurationError, which names every file of `kafka.client` that cannot be read.
+def require_files(client: ClientSettings, origin: str) -> None:
+    """Raises ConfigurationError, which names `origin`, and every file of `kafka.client` that cannot be read.
 
     librdkafka's own error names neither the file nor the reason.
     """
     files = {key: str(client[key]) for key in _FILES if client.get(key, "") not in _NO_PATHS}
     if problems := [f"{key}={path}: {problem}" for key, path in files.items() if (problem := _problem(path))]:
-        raise ConfigurationError(f"kafka.client: cannot read {', '.join(problems)}")
+        raise ConfigurationError(f"{origin}: kafka.client: cannot read {', '.join(problems)}")
 
 
 def warnings_about(variables: Sequence[Variable], client: ClientSettings, environ: Mapping[str, str]) -> list[str]:
