@@ -10,6 +10,7 @@ from confluent_kafka import TopicPartition as PartitionOffset
 from prometheus_client import CollectorRegistry
 
 from src.kafka.group_member import GroupMember, Timing
+from src.kafka.retriable import retrying
 from src.model.position import TopicPartition
 from src.model.record import Record
 from src.settings import ConsumerSettings, KafkaSettings
@@ -124,7 +125,8 @@ class GroupOnServers(Group):
 
     def commit(self, offset: int, partition: int = 0, topic_id: str = "") -> None:
         consumer = Consumer({"bootstrap.servers": self.servers, "group.id": self.topic})
-        consumer.commit(offsets=[PartitionOffset(self.topic, partition, offset, topic_id)], asynchronous=False)
+        offsets = [PartitionOffset(self.topic, partition, offset, topic_id)]
+        retrying()(lambda: consumer.commit(offsets=offsets, asynchronous=False))
         consumer.close()
 
     def new_member(

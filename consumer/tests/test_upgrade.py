@@ -27,6 +27,7 @@ from local.broker import EmbeddedBroker
 from src.audit.comparison import Audit
 from src.consumer import DataConsumer
 from src.dead_letters.__main__ import main as dead_letters
+from src.kafka.retriable import retrying
 from src.kafka.topic_reader import TopicReader
 from src.settings import Settings
 from src.storage import DataStorage
@@ -105,13 +106,11 @@ class World:
         """With the id of the topic that was recorded, unless another one is given."""
         committed = json.loads((FIXTURES / "committed.json").read_text())[self._store]
         client = Consumer({"bootstrap.servers": self.settings.kafka.servers, "group.id": self.settings.kafka.group_id})
-        client.commit(
-            offsets=[
-                TopicPartition(self.topic, int(partition), offset, topic_id or recorded_id)
-                for partition, (offset, recorded_id) in committed.items()
-            ],
-            asynchronous=False,
-        )
+        offsets = [
+            TopicPartition(self.topic, int(partition), offset, topic_id or recorded_id)
+            for partition, (offset, recorded_id) in committed.items()
+        ]
+        retrying(PATIENCE)(lambda: client.commit(offsets=offsets, asynchronous=False))
         client.close()
 
     @contextmanager
