@@ -451,7 +451,7 @@ def test_every_line_is_indexed_with_all_its_fields(found: Elasticsearch, log_fil
 @pytest.mark.docker
 def test_lines_can_be_searched_by_field(found: Elasticsearch) -> None:
     errors = found.find(log__level="ERROR", service__name="producer")
-    partitions = found.find(pubsub__partitions=0, service__name="consumer")
+    partitions = found.find(pubsub__partitions="t[0]", service__name="consumer")
     reasons = found.search({"match_phrase": {"pubsub.reason.text": "connection refused"}})
     dead_lettered = found.search({"range": {"pubsub.reasons.processing_failed": {"gte": 1}}})
 
