@@ -1,11 +1,9 @@
 """The manifests in kubernetes/ are valid, safe, and agree with the rest of the project. No cluster is needed."""
 
-import importlib.util
 import json
 import re
 from collections.abc import Callable
 from copy import deepcopy
-from types import ModuleType
 from typing import Any
 
 import prometheus_rule
@@ -30,9 +28,9 @@ from tests.manifests import (
     unknown_trigger_keys,
     unsafe_settings,
 )
+from tests.test_stack_files import SETTINGS, script
 
 SERVICES = ("producer", "consumer")
-SETTINGS = dict(re.findall(r"^(\w+)=(\S*)", (ROOT / ".env").read_text("utf-8"), re.MULTILINE))
 CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text("utf-8")
 FROM_STRIMZI = {"Secret consumer", "Secret producer", "Secret kafka-cluster-ca-cert"}
 FROM_THE_OPERATOR = {"Secret mongodb"}  # the person, who creates it; see docs/kubernetes.md
@@ -41,15 +39,6 @@ EXTERNAL = {"production": FROM_STRIMZI | FROM_THE_OPERATOR}
 
 def overlay(name: str) -> list[Manifest]:
     return build(KUBERNETES / "overlays" / name)
-
-
-def script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / "compose" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def container(manifests: list[Manifest], service: str) -> Manifest:

@@ -25,7 +25,7 @@ NewAdmin = Callable[[dict[str, Any]], AdminClient]
 
 
 class ClientErrors:
-    """The last error that the client has reported by itself: why it cannot connect, where a request only timed out."""
+    """The last error that the client has reported: why it cannot connect, where a request only timed out."""
 
     def __init__(self) -> None:
         self._last: str | None = None
