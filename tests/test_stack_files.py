@@ -14,6 +14,7 @@ from confluent_kafka import KafkaError, KafkaException
 ROOT = Path(__file__).resolve().parent.parent
 COMPOSE = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
 CLUSTER = (ROOT / "docker-compose.cluster.yml").read_text(encoding="utf-8")
+REPLICA_SET = (ROOT / "docker-compose.replica-set.yml").read_text(encoding="utf-8")
 SETTINGS = dict(re.findall(r"^(\w+)=(\S*)", (ROOT / ".env").read_text(encoding="utf-8"), re.MULTILINE))
 
 
@@ -225,9 +226,56 @@ def test_a_password_with_special_characters_survives_the_uri() -> None:
     users = script("mongodb_users")
     password = "p@ss/w%41$x #\"':?&+\\"
 
-    uri = users.uri(users.User("consumer", password, []))
+    uri = users.Servers().uri(users.User("consumer", password, []))
 
     assert parse_uri(uri)["password"] == password
+
+
+def test_the_uri_of_a_replica_set_has_all_its_hosts() -> None:
+    from pymongo.uri_parser import parse_uri
+
+    users = script("mongodb_users")
+    servers = users.Servers.of({"MONGODB_HOSTS": "a:1,b:2", "MONGODB_REPLICA_SET": "rs0"})
+
+    uri = parse_uri(servers.uri(users.User("consumer", "p", [])))
+
+    assert uri["nodelist"] == [("a", 1), ("b", 2)]
+    assert uri["options"]["replicaSet"] == "rs0"
+
+
+@pytest.mark.parametrize(("code", "initiated"), [(94, True), (None, False)], ids=["new", "initiated before"])
+def test_a_replica_set_is_initiated_once(code: int | None, initiated: bool) -> None:
+    users, admin = script("mongodb_users"), ReplicaSetAdmin(code)
+
+    users.initiate(admin, users.Servers(["a:1", "b:2"], "rs0"))
+
+    config = {"_id": "rs0", "members": [{"_id": 0, "host": "a:1"}, {"_id": 1, "host": "b:2"}]}
+    assert admin.initiated == ([config] if initiated else [])
+
+
+def test_other_errors_of_a_replica_set_are_raised() -> None:
+    from pymongo.errors import OperationFailure
+
+    users = script("mongodb_users")
+
+    with pytest.raises(OperationFailure):
+        users.initiate(ReplicaSetAdmin(13), users.Servers(["a:1"], "rs0"))
+
+
+class ReplicaSetAdmin:
+    """Its status command fails with this code, if there is one."""
+
+    def __init__(self, status_code: int | None) -> None:
+        self._status_code = status_code
+        self.initiated: list[object] = []
+
+    def command(self, name: str, argument: object = None) -> None:
+        from pymongo.errors import OperationFailure
+
+        if name == "replSetInitiate":
+            self.initiated.append(argument)
+        elif self._status_code is not None:
+            raise OperationFailure(name, self._status_code)
 
 
 def test_a_secret_file_is_readable_by_its_owner_only_and_can_be_replaced(tmp_path: Path) -> None:
@@ -294,3 +342,14 @@ def test_the_two_prometheus_configurations_differ_in_the_targets_of_kafka_only()
 
     assert common[0] == common[1]
     assert re.findall(r"- (--(?:storage|web)\S+)", CLUSTER) == arguments
+
+
+# -- docker-compose.replica-set.yml
+
+
+def test_the_members_added_to_the_replica_set_differ_in_their_volume_only() -> None:
+    pieces = re.split(r"^  (mongodb[\w-]*):.*\n", REPLICA_SET, flags=re.MULTILINE)
+    services = dict(zip(pieces[1::2], (re.sub(r" *#.*", "", text) for text in pieces[2::2]), strict=True))
+
+    assert services["mongodb-2"].replace("mongodb-2", "mongodb-3") == services["mongodb-3"]
+    assert re.findall("(mongodb[0-9-]*):27017", services["mongodb-users"]) == ["mongodb", "mongodb-2", "mongodb-3"]
