@@ -102,7 +102,7 @@ def test_a_client_key_that_would_undo_the_guarantee_is_rejected_by_name(key: str
 
 
 def test_the_dead_letter_topic_must_differ_from_the_topic() -> None:
-    with pytest.raises(ConfigurationError, match="read its own dead letters"):
+    with pytest.raises(ConfigurationError, match=r"config\.json and KAFKA_DEAD_LETTER_TOPIC: kafka: dead_lett"):
         load_settings(DEFAULT_FILE, {"KAFKA_DEAD_LETTER_TOPIC": "data-topic"})
 
 

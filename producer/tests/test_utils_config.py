@@ -31,6 +31,10 @@ class Client(Struct, frozen=True, forbid_unknown_fields=True):
     names: tuple[Name, ...] = ()
     types: dict[Name, Literal["text", "number"]] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if self.names and self.types:
+            raise ValueError("names and types are both set; empty one of them")
+
 
 class Tree(Struct, frozen=True, forbid_unknown_fields=True):
     client: Client = Client()
@@ -121,8 +125,20 @@ def test_an_error_names_what_is_wrong_in_a_list_or_mapping(file: Path, variable:
 
 def test_an_error_in_a_mapping_of_the_file_names_the_setting(file: Path) -> None:
     file.write_text('{"client": {"types": {"A": "text"}}}')
-
     assert "client.types: Expected a name in lower case, found {'A': 'text'}" in problem(file)
+
+    file.write_text('{"client": {"types": {"a": "date"}}}')
+    assert f"{file}: client.types: Invalid enum value 'date'; use one of text, number, found {{'a': 'date'}}" == (
+        problem(file)
+    )
+
+
+def test_an_error_in_a_combination_names_the_file_and_the_variables_that_are_part_of_it(file: Path) -> None:
+    file.write_text('{"client": {"names": ["a"]}}')
+    text = "client: names and types are both set; empty one of them"
+
+    assert problem(file, CLIENT_TYPES="a=text", CLIENT_SIZE="3") == f"{file} and CLIENT_TYPES: {text}"
+    assert problem(file, CLIENT_TYPES="a=text", CLIENT_NAMES="b") == f"{file} and CLIENT_NAMES, CLIENT_TYPES: {text}"
 
 
 def test_a_free_form_section_takes_plain_values_only(file: Path) -> None:

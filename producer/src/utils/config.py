@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin
@@ -55,19 +55,29 @@ def load(
 ) -> Settings:
     """The settings of the file, overridden by the variables that are set. Raises ConfigurationError."""
     tree = _read(path)
-    for variable in variables:
-        value = _value_of(variable, environ)
-        if value is not None:
-            tree = _overridden(tree, variable.path, _converted(schema, variable, value))
-    return parse(schema, tree, origin=str(path))
+    values = {variable: value for variable in variables if (value := _value_of(variable, environ))}
+    for variable, value in values.items():
+        tree = _overridden(tree, variable.path, _converted(schema, variable, value))
+    return parse(schema, tree, origin=str(path), overriding=values)
 
 
-def parse(schema: type[Settings], tree: Mapping[str, Any], origin: str = "config") -> Settings:
-    """The settings in a tree of plain values. Raises ConfigurationError, which names `origin`."""
+def parse(
+    schema: type[Settings], tree: Mapping[str, Any], origin: str = "config", overriding: Collection[Variable] = ()
+) -> Settings:
+    """The settings in a tree of plain values.
+
+    Raises ConfigurationError, which names `origin`, and the variables whose values are part of a wrong combination.
+    """
     try:
         return msgspec.convert(tree, schema, dec_hook=_decode)
     except msgspec.ValidationError as error:
-        raise ConfigurationError(f"{origin}: {_located(str(error), schema, tree)}") from error
+        problem = _located(str(error), schema, tree)
+        names = ", ".join(variable.name for variable in overriding if _is_named(variable, problem))
+        raise ConfigurationError(f"{origin}{f' and {names}' if names else ''}: {problem}") from error
+
+
+def _is_named(variable: Variable, problem: str) -> bool:
+    return all(re.search(rf"\b{re.escape(name)}\b", problem) for name in variable.path)
 
 
 def _decode(kind: type[Secret | ClientSettings], value: object) -> Secret | ClientSettings:
@@ -200,7 +210,7 @@ def _located(problem: str, schema: type[msgspec.Struct], tree: Mapping[str, Any]
     value = _value_at(tree, path)
     declared = _type_at(schema, path)
     shown = f", found {value!r}" if value is not None and _is_plain(declared) else ""
-    return f"{located['path']}: {_described(located['problem'], declared)}{shown}"
+    return f"{located['path'].replace('[...]', '')}: {_described(located['problem'], declared)}{shown}"
 
 
 def _described(problem: str, declared: Any) -> str:
