@@ -1,7 +1,7 @@
 """A signal sets the event, and does nothing else."""
 
 import signal
-from threading import Event, Thread
+from threading import Event, Thread, current_thread, main_thread
 
 import pytest
 
@@ -16,7 +16,23 @@ def test_a_signal_sets_the_event(number: signal.Signals) -> None:
         signal.raise_signal(number)
         signal.raise_signal(number)
 
-    assert stop.is_set()
+    assert stop.wait(10)
+
+
+def test_a_signal_does_not_wait_for_the_events_lock_which_the_main_thread_may_hold() -> None:
+    setters = []
+
+    class Recorded(Event):
+        def set(self) -> None:
+            setters.append(current_thread())
+            super().set()
+
+    stop = Recorded()
+    with stopping_on_signals(stop):
+        signal.raise_signal(signal.SIGTERM)
+
+    assert stop.wait(10)
+    assert setters != [main_thread()]
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGXCPU])
@@ -50,8 +66,8 @@ def test_in_nested_blocks_a_signal_sets_the_inner_event() -> None:
             signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGTERM)
 
-    assert inner.is_set()
-    assert outer.is_set()
+    assert inner.wait(10)
+    assert outer.wait(10)
 
 
 def test_outside_the_main_thread_no_handler_is_installed() -> None:

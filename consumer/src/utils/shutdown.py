@@ -1,5 +1,6 @@
 """Signals: those that ask a program to stop set the event that all its waits are on, or end the process at once."""
 
+import _thread
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +25,8 @@ def stopping_on_signals(stop: Event) -> Iterator[None]:
         return
 
     def ask_to_stop(_number: int, _frame: FrameType | None) -> None:
-        stop.set()
+        # not here: the main thread may hold the event's lock, as in `wait`, or in `set` for a signal just before
+        _thread.start_new_thread(stop.set, ())
 
     before = {number: signal.signal(number, ask_to_stop) for number in STOP_SIGNALS if not _stays_ignored(number)}
     try:
