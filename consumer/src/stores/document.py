@@ -237,7 +237,7 @@ def as_date(value: object, path: str) -> datetime:
         zone = date.tzinfo
         if zone is not UTC:
             if zone is None:
-                raise InvalidMessage(f"invalid_{path}", f"{path} is a date without its offset from UTC")
+                raise InvalidMessage(f"invalid_{path}", f"{path} has no offset from UTC")
             date = date.astimezone(UTC)
     except (msgspec.ValidationError, OverflowError) as error:
         text = f"{path} is not a date of the years 1 to 9999 in UTC: {error}"

@@ -1,18 +1,21 @@
 """Which messages a store can hold. The limits are MongoDB's, so that SQLite rejects the same messages."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from src.model.errors import InvalidMessage
 from src.stores.document import DEFAULT_SCHEMA, Document, Schema, as_date, convert_dates, require_identity
 
+Result = TypeVar("Result")
+
 MAX_DEPTH = 100  # levels, including the document itself
 MAX_BSON_BYTES = 16 * 1024 * 1024 - 512  # room for the field `kafka`, which is added later
 MAX_BSON_PER_JSON_BYTE = 16  # a safe upper bound; 7 in practice
+TOO_DEEP = "nesting_too_deep"
 MIN_INT64, MAX_INT64 = -(2**63), 2**63 - 1
 
 
@@ -20,8 +23,8 @@ def validated(message: Mapping[str, Any], schema: Schema = DEFAULT_SCHEMA) -> Do
     """The document to store for a message: a copy, with its dates as datetimes. Raises InvalidMessage."""
     _check_identity(message, schema.identity_field)
     document = convert_dates(message, schema.date_converters)
-    _check_fields(document, 1)
-    may_be_too_large = len(_encoded(document)) * MAX_BSON_PER_JSON_BYTE > MAX_BSON_BYTES
+    require_encodable(document)
+    may_be_too_large = len(_naming_path(_encoded, document)) * MAX_BSON_PER_JSON_BYTE > MAX_BSON_BYTES
     if may_be_too_large and _size(document) > MAX_BSON_BYTES:
         raise InvalidMessage("document_too_large", f"the document is larger than {MAX_BSON_BYTES} bytes in BSON")
     return document
@@ -36,6 +39,31 @@ def _encoded(document: Document) -> bytes:
 
 def require_encodable(value: Any) -> None:
     """Raises InvalidMessage if any part of the value, at any depth, has no equivalent in BSON or JSON."""
+    _naming_path(_check, value)
+
+
+def _naming_path(check: Callable[[Any], Result], value: Any) -> Result:
+    """The result of the check. The text of its InvalidMessage begins with the path of the value at fault."""
+    try:
+        return check(value)
+    except InvalidMessage as error:
+        path = "" if error.reason == TOO_DEEP else ".".join(_path(check, value))
+        raise InvalidMessage(error.reason, f"{path}: {error}" if path else str(error)) from error
+
+
+def _path(check: Callable[[Any], object], value: Any) -> Iterator[str]:
+    """To the innermost value that the check rejects."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
+    for name, inner in items:
+        try:
+            check(inner)
+        except InvalidMessage:
+            yield str(name)
+            yield from _path(check, inner)
+            return
+
+
+def _check(value: Any) -> None:
     _check_value(value, 1)
 
 
@@ -74,7 +102,7 @@ def _check_value(value: Any, level: int) -> None:
 
 def _check_level(level: int) -> None:
     if level > MAX_DEPTH:
-        raise InvalidMessage("nesting_too_deep", f"more than {MAX_DEPTH} levels of objects and arrays")
+        raise InvalidMessage(TOO_DEEP, f"more than {MAX_DEPTH} levels of objects and arrays")
 
 
 def _check_key(key: object) -> None:
