@@ -117,7 +117,8 @@ def processor_for(document: DocumentSettings) -> DataProcessor:
 
 
 def _shape_settings(document: DocumentSettings) -> tuple[object, ...]:
-    return document.id, document.dates, document.checks, document.drop, document.keep, document.rename
+    fields = document.required, document.dates, document.checks, document.drop, document.keep, document.rename
+    return document.id, *fields
 
 
 # -- from bytes to an object

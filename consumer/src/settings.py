@@ -207,6 +207,7 @@ class DocumentSettings(Section, frozen=True):
 
     id: FieldPath = "id"
     """The field that is the identity; or `key`, the key in Kafka, or `coordinates`, topic, partition and offset."""
+    required: tuple[FieldPath, ...] = ()
     dates: tuple[FieldPath, ...] = ("created_at",)
     checks: dict[FieldPath, FieldType] = field(default_factory=lambda: {"name": "string", "metadata": "object"})
     drop: tuple[FieldPath, ...] = ()
@@ -343,6 +344,7 @@ VARIABLES = (
     Variable("MONGODB_TIMEOUT_MS", ("mongodb", "timeout_ms")),
     Variable("MONGODB_TTL_DAYS", ("mongodb", "ttl_days")),
     Variable("DOCUMENT_ID", ("document", "id")),
+    Variable("DOCUMENT_REQUIRED", ("document", "required")),
     Variable("DOCUMENT_DATES", ("document", "dates")),
     Variable("DOCUMENT_CHECKS", ("document", "checks")),
     Variable("DOCUMENT_DROP", ("document", "drop")),

@@ -148,6 +148,15 @@ def test_fields_are_dropped_kept_and_renamed() -> None:
     }
 
 
+def test_an_object_that_is_empty_without_the_field_goes_with_it() -> None:
+    message = {"id": "1", "a": {"b": {"c": 1}}, "x": {"y": {}, "z": 2}, "empty": {}}
+
+    assert shaped(message, drop=["a.b.c", "x.z", "empty.no"]) == {"id": "1", "x": {"y": {}}, "empty": {}}
+    assert shaped(message, rename={"a.b.c": "a", "x.z": "x.y.z"}) == (
+        {"id": "1", "a": 1, "x": {"y": {"z": 2}}, "empty": {}}
+    )
+
+
 def test_names_can_be_swapped() -> None:
     assert shaped({"id": "1", "a": 1, "b": 2}, rename={"a": "b", "b": "a"}) == {"id": "1", "a": 2, "b": 1}
 
@@ -188,6 +197,12 @@ def test_a_check_holds_for_values_of_its_type_alone(kind: str, fields: set[str])
         assert text.endswith(f" instead of {'an' if kind[0] in 'aio' else 'a'} {kind}")
 
 
+def test_a_required_field_must_be_there_whatever_its_value() -> None:
+    assert shaped({"id": "1", "a": {"b": None}}, required=["a.b"]) == {"id": "1", "a": {"b": None}}
+    for message in ({"id": "1"}, {"id": "1", "a": {}}, {"id": "1", "a": [{"b": 1}]}):
+        assert reason_and_text(message, required=["a.b"]) == ("missing_a.b", "the message has no a.b")
+
+
 @pytest.mark.parametrize("value", [1689424496, None, "yesterday", {"a": 1}])
 def test_a_date_in_another_format_is_invalid_and_the_field_named(value: object) -> None:
     reason, text = reason_and_text({**EVENT, "ts": {"date": value}}, dates=["ts.date"])
@@ -208,9 +223,11 @@ def test_the_message_is_not_changed() -> None:
 
 
 def test_the_reasons_of_the_settings_are_known_from_the_start() -> None:
-    processor = DataProcessor(settings_of(dates=["ts.date"], checks={"total": "number"}, rename={"a": "b"}))
+    processor = DataProcessor(
+        settings_of(required=["n"], dates=["ts.date"], checks={"total": "number"}, rename={"a": "b"})
+    )
 
-    assert {"invalid_ts.date", "invalid_total", "rename_conflict", "missing_id"} <= set(processor.reasons)
+    assert {"missing_n", "invalid_ts.date", "invalid_total", "rename_conflict", "missing_id"} <= set(processor.reasons)
 
 
 # -- any settings and messages
@@ -224,6 +241,7 @@ values = st.recursive(
 any_settings = st.fixed_dictionaries(
     {"id": paths | st.sampled_from(["id", "key", "coordinates"])},
     optional={
+        "required": st.lists(paths, max_size=1),
         "dates": st.lists(paths, max_size=2),
         "checks": st.dictionaries(
             paths, st.sampled_from(["string", "number", "integer", "object", "array"]), max_size=2
@@ -315,7 +333,7 @@ def test_objects_that_the_transform_shares_between_documents_are_not_changed(tra
     body = f'SHARED = {{"date": "{TEXT}"}}\ndef made(message):\n    return {{"id": "1", "ts": SHARED}}'
     options = transform(body, dates=["ts.date"], rename={"ts.date": "at"})
 
-    assert [shaped(**options), shaped(**options)] == [{"id": "1", "ts": {}, "at": AT}] * 2
+    assert [shaped(**options), shaped(**options)] == [{"id": "1", "at": AT}] * 2
 
 
 @pytest.mark.parametrize(

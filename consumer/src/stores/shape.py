@@ -37,6 +37,7 @@ class Shape:
         self._is_own = settings.identity_field == "_id"
         self._steps = tuple(_steps(settings))
         self.reasons = (
+            *(f"missing_{path}" for path in settings.required),
             *(f"invalid_{path}" for path in (*settings.dates, *settings.checks)),
             *(["rename_conflict"] if settings.rename else []),
         )
@@ -59,6 +60,8 @@ class Shape:
 
 
 def _steps(settings: DocumentSettings) -> Iterator[Step]:
+    for path in settings.required:
+        yield _require(path)
     for path, kind in settings.checks.items():
         yield _check(path, kind)
     for path in settings.dates:
@@ -107,6 +110,16 @@ _IDENTITIES: Mapping[str, Callable[[Record], Identity]] = {KEY: _key, COORDINATE
 
 
 # -- steps
+
+
+def _require(path: str) -> Step:
+    value_at = _getter(path)
+
+    def require(document: Document) -> None:
+        if value_at(document) is _MISSING:
+            raise InvalidMessage(f"missing_{path}", f"the message has no {path}")
+
+    return require
 
 
 def _check(path: str, kind: str) -> Step:
@@ -184,12 +197,16 @@ def _getter(path: str) -> Callable[[Document], Any]:
 
 
 def _taker(path: str) -> Callable[[Document], Any]:
-    """The same value, which the document no longer has."""
+    """The same value, which the document no longer has, nor an object that is empty without it."""
     parents, name = parents_and_name(path)
+    take_parent = _taker(".".join(parents)) if parents else None
 
     def take(document: Document) -> Any:
         fields = own_object(document, parents)
-        return _MISSING if fields is None else fields.pop(name, _MISSING)
+        value = _MISSING if fields is None else fields.pop(name, _MISSING)
+        if take_parent and not fields and value is not _MISSING:
+            take_parent(document)
+        return value
 
     return take
 
