@@ -64,11 +64,11 @@ class DataProcessor:
     """
 
     def __init__(self, document: DocumentSettings = DocumentSettings()) -> None:  # noqa: B008 - immutable
-        self._shape = Shape(document)
+        self.shape = Shape(document)
         self._transform = load_transform(document)
         self._deletes = document.on_tombstone == "delete"
         self._has_default_shape = _shape_settings(document) == _shape_settings(DocumentSettings())
-        self.reasons = (*REASONS, *self._shape.reasons, *([TRANSFORM_FAILED] if self._transform else []))
+        self.reasons = (*REASONS, *self.shape.reasons, *([TRANSFORM_FAILED] if self._transform else []))
 
     def process(self, record: Record) -> dict[str, Any] | None:
         """The document of a record; None if the transform skips it; of a tombstone that deletes, the identity alone.
@@ -76,9 +76,9 @@ class DataProcessor:
         Raises InvalidMessage.
         """
         if record.value is None and self._deletes:
-            return self._shape.identified({}, record)
+            return self.shape.identified({}, record)
         document = self.check(_object(record.value))
-        return None if document is None else self._shape.identified(document, record)
+        return None if document is None else self.shape.identified(document, record)
 
     def process_ordinary(self, records: Sequence[Record]) -> list[ValidDocument | None]:
         """The valid documents of ordinary messages; None for each record that is left to `process`.
@@ -101,12 +101,12 @@ class DataProcessor:
             if transformed is None:
                 return None
             message = transformed
-        return self._shape.applied(message)
+        return self.shape.applied(message)
 
     def _ordinary_document(self, record: Record) -> ValidDocument | None:
         message = ordinary_message(record.value or b"")
         try:
-            return None if message is None else self._shape.identified(self._shape.applied(message), record)
+            return None if message is None else self.shape.identified(self.shape.applied(message), record)
         except InvalidMessage:
             return None
 

@@ -5,7 +5,9 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -13,11 +15,12 @@ from src.data_processor import DataProcessor, processor_for
 from src.model.errors import InvalidMessage
 from src.model.record import Record
 from src.settings import DEFAULT_FILE, MODULE_AND_FUNCTION, VERSION, DocumentSettings, load_settings
-from src.stores.document import Document, Schema, dates_as_text
+from src.stores.document import Document, Schema
+from src.stores.shape import Shape, has
 from src.stores.validation import validated
 from src.utils import command_line
 from src.utils.config import ConfigurationError
-from src.utils.text import printable
+from src.utils.text import printable, utc_text
 
 
 def main(arguments: Sequence[str] | None = None, *, lines: Iterable[bytes] | None = None) -> int:
@@ -34,6 +37,7 @@ def main(arguments: Sequence[str] | None = None, *, lines: Iterable[bytes] | Non
 
 def _print_documents(settings: DocumentSettings, topic: str, lines: Iterable[bytes]) -> int:
     processor, schema = processor_for(settings), Schema(settings)
+    processor.shape = shape = _ObservedShape(settings)
     counts = {"stored": 0, "skipped": 0, "invalid": 0}
     for number, line in enumerate(lines, 1):
         if line.isspace():
@@ -48,9 +52,34 @@ def _print_documents(settings: DocumentSettings, topic: str, lines: Iterable[byt
         if document is None:
             print(f"line {number}: skipped", file=sys.stderr)
         else:
-            print(json.dumps(dates_as_text(document)))
+            print(json.dumps(document, default=_extended_json))
+    for name, path in shape.never_seen:
+        print(f"document.{name}: no message has {path}", file=sys.stderr)
     print(", ".join(f"{count} {result}" for result, count in counts.items()), file=sys.stderr)
     return 1 if counts["invalid"] else 0
+
+
+class _ObservedShape(Shape):
+    """`never_seen` are the settings and paths, unless they are defaults, that have not occurred in any message."""
+
+    def __init__(self, settings: DocumentSettings) -> None:
+        super().__init__(settings)
+        default = DocumentSettings()
+        self.never_seen = [
+            (name, path)
+            for name in ("required", "checks", "dates", "drop", "keep", "rename")
+            for path in getattr(settings, name)
+            if path not in getattr(default, name)
+        ]
+
+    def applied(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        self.never_seen = [(name, path) for name, path in self.never_seen if not has(message, path)]
+        return super().applied(message)
+
+
+def _extended_json(date: datetime) -> dict[str, str]:
+    """As MongoDB's tools show a date."""
+    return {"$date": utc_text(date.astimezone(UTC))}
 
 
 def _document(processor: DataProcessor, schema: Schema, record: Record) -> Document | None:
@@ -63,7 +92,8 @@ def _parser() -> argparse.ArgumentParser:
         "transform",
         VERSION,
         "Read messages from standard input, one JSON object per line, and print the documents that the consumer would"
-        " store. Skipped and invalid messages are listed on standard error.",
+        ' store, with dates as {"$date": …}. Skipped and invalid messages, and paths of the settings that no message'
+        " has, are listed on standard error.",
         notes="The section `document` of the settings applies. The key of a message is the number of its line.",
         examples=["orders:to_document < messages.jsonl"],
         exit_codes="0 success; 1 a message is invalid; 2 wrong configuration or arguments, or the function cannot be"

@@ -18,7 +18,7 @@ ORDER = {
     "ts": {"seconds": 1689424496.789},
     "customer": {"name": "Ada"},
 }
-DOCUMENT = {"id": "e-1", "ordered_at": "2023-07-15T12:34:56.789Z", "customer": "Ada", "total": 12.5}
+DOCUMENT = {"id": "e-1", "ordered_at": {"$date": "2023-07-15T12:34:56.789Z"}, "customer": "Ada", "total": 12.5}
 
 
 def lines_of(*messages: Any) -> list[bytes]:
@@ -50,7 +50,23 @@ def test_the_settings_shape_the_documents_with_and_without_a_transform(
 
     assert main([], lines=lines_of({"total": 1, "at": "2023-07-15T14:34:56+02:00"})) == 0
 
-    assert json.loads(capsys.readouterr().out) == {"_id": "1", "sum": 1, "at": "2023-07-15T12:34:56.000Z"}
+    assert json.loads(capsys.readouterr().out) == {"_id": "1", "sum": 1, "at": {"$date": "2023-07-15T12:34:56.000Z"}}
+
+
+def test_paths_of_the_settings_that_no_message_has_are_named(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCUMENT_DATES", "at,ts.date")
+    monkeypatch.setenv("DOCUMENT_RENAME", "total=sum,a.b=c")
+
+    assert main([], lines=lines_of({"id": "1", "total": 1}, {"id": "2", "at": "x"}, {"id": "3", "a": []})) == 1
+
+    assert capsys.readouterr().err.splitlines() == [
+        "line 2: invalid_at: at is not a date of the years 1 to 9999 in UTC: Invalid RFC3339 encoded datetime",
+        "document.dates: no message has ts.date",
+        "document.rename: no message has a.b",
+        "2 stored, 0 skipped, 1 invalid",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -181,11 +181,15 @@ def _check_reserved(names: Set[str]) -> Step:
 # -- values at paths
 
 
-def _getter(path: str) -> Callable[[Document], Any]:
+def has(message: Mapping[str, Any], path: str) -> bool:
+    return _getter(path)(message) is not _MISSING
+
+
+def _getter(path: str) -> Callable[[Mapping[str, Any]], Any]:
     """The value at the path, or _MISSING."""
     parents, name = parents_and_name(path)
 
-    def value_at(document: Document) -> Any:
+    def value_at(document: Mapping[str, Any]) -> Any:
         fields: Any = document
         for parent in parents:
             fields = fields.get(parent)
