@@ -6,6 +6,7 @@ import logging
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from io import StringIO
 from itertools import count
 from pathlib import Path
@@ -97,8 +98,10 @@ class World:
         with DataStorage(self.mongodb) as storage:
             assert storage.save(message if offset is None else {**message, "kafka": position})
 
-    def report(self, capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, dict[str, Any]]:
-        code = audit.main(["--config", str(self.config), "--json", *options])
+    def report(
+        self, capsys: pytest.CaptureFixture[str], *options: str, run: Callable[..., Sequence[Report]] = audit.run_audit
+    ) -> tuple[int, dict[str, Any]]:
+        code = audit.main(["--config", str(self.config), "--json", *options], run=run)
         return code, json.loads(capsys.readouterr().out)
 
 
@@ -511,6 +514,28 @@ def test_a_bug_in_the_audit_is_not_a_result(capsys: pytest.CaptureFixture[str]) 
 
     assert audit.main([], run=fail) == CANNOT_RUN
     assert "ZeroDivisionError" in capsys.readouterr().err
+
+
+class WithTimes(Consumer):
+    """The embedded broker does not look up times: here, partition 0 has offset 1 at any time, partition 1 none."""
+
+    def offsets_for_times(self, partitions: list[TopicPartition], timeout: float = 0.0) -> list[TopicPartition]:
+        assert {partition.offset for partition in partitions} == {1_698_796_800_000}
+        return [TopicPartition(each.topic, each.partition, 1 if each.partition == 0 else -1) for each in partitions]
+
+
+def test_what_is_before_a_time_is_left_out(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    world.send(message("before"), message("a"), message("b"))
+    world.send(message("before"), partition=1)
+    world.store(message("a"), 1)
+    world.commit_all()
+    run = partial(audit.run_audit, new_reader=partial(TopicReader, consumer=WithTimes))
+
+    code, report = world.report(capsys, "--since", "2023-11-01", run=run)
+
+    assert (code, counts(report)) == (FAILED, {"stored": 1, "lost": 1})
+    assert report["lost_first"][0]["id"] == "b"
+    assert report["notes"] == ["2 offsets before --since are left out"]
 
 
 def test_the_progress_of_each_step_is_shown(world: World) -> None:

@@ -16,13 +16,15 @@ with Ledger("t") as _ledger:
 
 
 def test_notes_explain_the_limits_of_the_numbers() -> None:
-    progress = Progress({0: 5, 1: 2, 2: None}, {0: OffsetRange(0, 3), 1: OffsetRange(7, 9), 2: OffsetRange(4, 9)})
+    available = {0: OffsetRange(0, 3), 1: OffsetRange(7, 9), 2: OffsetRange(4, 9)}
+    progress = Progress({0: 5, 1: 2, 2: None}, available, {0: 1, 1: 8, 2: 4})
 
     texts = list(notes(progress, NOTHING, {0: OffsetRange(3, 9)}, in_memory=True))
 
     assert texts == [
         "partition 0 ends at 3, before the group's committed offset 5: was the topic recreated?",
         "partition 1: offsets 2 to 6 were deleted before the group read them",
+        "2 offsets before --since are left out",
         "3 dead letters were deleted from their topic; their messages may count as lost",
         "no temporary file could be created, so the audit used memory: about 200 bytes per message",
     ]

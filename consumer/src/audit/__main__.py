@@ -9,9 +9,10 @@ from collections.abc import Callable, Sequence
 
 from src.audit.comparison import Audit
 from src.audit.report import Report, all_as_json, all_as_table
+from src.dead_letters.options import iso_time
 from src.kafka.topic_reader import TopicReader
 from src.model.errors import ConsumerError
-from src.settings import DEFAULT_FILE, VERSION, Settings, load_settings
+from src.settings import DEFAULT_FILE, VERSION, KafkaSettings, Settings, load_settings
 from src.storage import DataStorage
 from src.utils import command_line
 from src.utils.config import ConfigurationError
@@ -21,11 +22,13 @@ from src.utils.progress import ProgressLine
 PASSED, FAILED, CANNOT_RUN = 0, 1, 2
 
 
-def run_audit(options: argparse.Namespace) -> Sequence[Report]:
+def run_audit(
+    options: argparse.Namespace, *, new_reader: Callable[[KafkaSettings], TopicReader] = TopicReader
+) -> Sequence[Report]:
     """One report for each topic."""
     settings = load_settings(options.config, os.environ)
     deadline = time.monotonic() + options.wait
-    with TopicReader(settings.kafka) as reader:
+    with new_reader(settings.kafka) as reader:
         topics = reader.topics(settings.kafka)
         return [_run(settings.of_topic(topic), reader, options, deadline, len(topics)) for topic in topics]
 
@@ -34,7 +37,7 @@ def _run(settings: Settings, reader: TopicReader, options: argparse.Namespace, d
     name = "audit" if topics == 1 else f"audit of {settings.kafka.topic}"
     with DataStorage(settings.mongodb, settings.document) as storage:
         storage.ping()
-        audit = Audit(settings, reader, storage, show=ProgressLine(name, quiet=options.quiet))
+        audit = Audit(settings, reader, storage, since=options.since, show=ProgressLine(name, quiet=options.quiet))
         audit.wait(deadline - time.monotonic())
         return audit.run()
 
@@ -70,6 +73,13 @@ def _parser() -> argparse.ArgumentParser:
     command_line.add_config(parser, DEFAULT_FILE)
     command_line.add_quiet(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument(
+        "--since",
+        type=iso_time,
+        metavar="TIME",
+        help="leave out what is before the first message at or after TIME (ISO 8601, UTC by default) in each partition,"
+        " such as the messages before those that the group was set to start with",
+    )
     parser.add_argument(
         "--wait",
         type=float,

@@ -30,7 +30,8 @@ def _pause(seconds: float) -> None:
 class Audit:
     """Reads only, in this order: committed offsets, topic, dead letters, store.
 
-    Every committed message must therefore be dead-lettered or stored, however much is settled meanwhile.
+    Every committed message must therefore be dead-lettered or stored, however much is settled meanwhile. In each
+    partition, it begins with the first message at the time `since`, or later.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Audit:
         reader: TopicReader,
         storage: DataStorage,
         *,
+        since: float | None = None,
         processor: DataProcessor | None = None,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
@@ -49,6 +51,7 @@ class Audit:
         self._topic = settings.kafka.topic
         self._reader = reader
         self._storage = storage
+        self._since = since
         self._processor = processor or processor_for(settings.document)
         self._clock = clock
         self._now = now
@@ -85,7 +88,14 @@ class Audit:
     def _progress(self) -> Progress:
         partitions = self._reader.existing_partitions(self._topic)
         committed = self._reader.committed(self._topic, partitions)
-        return Progress(committed, self._reader.offset_ranges(self._topic, partitions))
+        available = self._reader.offset_ranges(self._topic, partitions)
+        return Progress(committed, available, self._first_offsets(available))
+
+    def _first_offsets(self, available: Mapping[int, OffsetRange]) -> dict[int, int]:
+        if self._since is None:
+            return {partition: range_.first for partition, range_ in available.items()}
+        offsets = self._reader.offsets_at(self._since, self._topic, list(available))
+        return {partition: available[partition].end if each is None else each for partition, each in offsets.items()}
 
     def _has_pending_messages(self, ends: Mapping[int, int]) -> bool:
         """Reads, because the last offsets may be those of transaction markers, which are never committed."""

@@ -43,6 +43,8 @@ def notes(
         if committed is not None and committed > available.end:
             ends = f"ends at {available.end}, before the group's committed offset {committed}"
             yield f"partition {partition} {ends}: was the topic recreated?"
+    if progress.left_out:
+        yield f"{progress.left_out:,} offsets before --since are left out"
     if deleted := deleted_by_retention(dead_letters):
         yield f"{deleted:,} dead letters were deleted from their topic; their messages may count as lost"
     if findings.other_ids:

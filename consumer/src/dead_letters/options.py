@@ -180,16 +180,17 @@ def _add_filters(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--reason", action="append", default=[], help="only with this reason; can be repeated")
     parser.add_argument(
-        "--since", type=_time, metavar="TIME", help="dead-lettered at or after TIME (ISO 8601, UTC by default)"
+        "--since", type=iso_time, metavar="TIME", help="dead-lettered at or after TIME (ISO 8601, UTC by default)"
     )
-    parser.add_argument("--until", type=_time, metavar="TIME", help="dead-lettered before TIME")
+    parser.add_argument("--until", type=iso_time, metavar="TIME", help="dead-lettered before TIME")
     parser.add_argument("--topic", metavar="NAME", help="topic of the original message")
     parser.add_argument("--partition", type=int, metavar="N", help="partition of the original message")
     parser.add_argument("--offset", type=int, metavar="N", help="offset of the original message")
     parser.add_argument("--limit", type=command_line.positive, metavar="N", help="only the N oldest")
 
 
-def _time(text: str) -> float:
+def iso_time(text: str) -> float:
+    """The type of an argument: seconds since 1970."""
     try:
         time = datetime.fromisoformat(text)
         return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()

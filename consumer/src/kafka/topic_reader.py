@@ -85,13 +85,13 @@ class TopicReader:
 
     def committed(self, topic: str, partitions: Sequence[int]) -> dict[int, int | None]:
         """The group's offsets; None where it has committed none."""
-        requested = [TopicPartition(topic, partition) for partition in partitions]
-        with self._translating():
-            responses = self._retry(self._consumer.committed, requested, timeout=self._request_timeout)
-        for response in responses:
-            if response.error:
-                raise SourceError(f"no committed offset for {topic}[{response.partition}]: {response.error}")
-        return {response.partition: response.offset if response.offset >= 0 else None for response in responses}
+        return self._offsets(self._consumer.committed, [TopicPartition(topic, each) for each in partitions])
+
+    def offsets_at(self, time: float, topic: str, partitions: Sequence[int]) -> dict[int, int | None]:
+        """Of the first message at this time, in seconds since 1970, or later; None where there is none."""
+        milliseconds = round(time * 1000)
+        requested = [TopicPartition(topic, each, milliseconds) for each in partitions]
+        return self._offsets(self._consumer.offsets_for_times, requested)
 
     def offset_ranges(self, topic: str, partitions: Sequence[int]) -> dict[int, OffsetRange]:
         """From the oldest message to the current last stable offset, which precedes open transactions."""
@@ -156,6 +156,16 @@ class TopicReader:
                     timeout=self._request_timeout,
                 )
             )
+
+    def _offsets(
+        self, request: Callable[..., list[TopicPartition]], requested: list[TopicPartition]
+    ) -> dict[int, int | None]:
+        with self._translating():
+            responses = self._retry(request, requested, timeout=self._request_timeout)
+        for response in responses:
+            if response.error:
+                raise SourceError(f"no offset for {response.topic}[{response.partition}]: {response.error}")
+        return {response.partition: response.offset if response.offset >= 0 else None for response in responses}
 
     def _end_partitions(self, topic: str, polled: Sequence[Message], unread: dict[int, int]) -> None:
         """Those of which a message beyond the range, or the end-of-partition event, has come."""
