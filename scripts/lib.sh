@@ -91,6 +91,6 @@ mirrored_files_are_equal() {
   diff -r -q -x metrics.py -x __pycache__ producer/src/utils consumer/src/utils &&
     diff -q producer/src/utils/output.py scripts/local/output.py &&
     diff -q producer/tests/docker_engine.py consumer/tests/docker_engine.py &&
-    diff -q producer/tests/kafka4_container.py consumer/tests/kafka4_container.py &&
+    diff -q producer/tests/kafka_containers.py consumer/tests/kafka_containers.py &&
     diff -q producer/tests/docker_engine.py tests/docker_engine.py
 }

@@ -22,7 +22,8 @@ from src.model.errors import DeadLetterError, InvalidMessage
 from src.model.record import Record, Rejection
 from src.settings import KafkaSettings
 from tests.fakes import DEADLINE, FakeDeadLetters
-from tests.kafka_server import PATIENCE, Topics, kafka3_servers, kafka4_servers, kafka_servers, topics
+from tests.kafka_containers import kafka3_servers, kafka4_servers, kafka_servers
+from tests.kafka_server import PATIENCE, Topics, topics
 
 __all__ = ["kafka3_servers", "kafka4_servers", "kafka_servers", "topics"]  # fixtures
 

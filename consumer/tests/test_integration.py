@@ -16,7 +16,8 @@ from src.settings import Settings
 from src.storage import DataStorage
 from src.utils.config import parse
 from tests.group_member_contract import Group, GroupMemberContract, GroupOnServers
-from tests.kafka_server import PATIENCE, Topics, kafka3_servers, kafka4_servers, kafka_servers, topics
+from tests.kafka_containers import kafka3_servers, kafka4_servers, kafka_servers
+from tests.kafka_server import PATIENCE, Topics, topics
 from tests.mongodb_server import mongodb_database, mongodb_uri
 
 __all__ = ["kafka3_servers", "kafka4_servers", "kafka_servers", "mongodb_database", "mongodb_uri", "topics"]

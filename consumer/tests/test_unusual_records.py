@@ -32,7 +32,8 @@ from src.model.record import Record
 from src.settings import Settings
 from src.storage import DataStorage
 from src.utils.config import parse
-from tests.kafka_server import Topics, kafka3_servers
+from tests.kafka_containers import kafka3_servers
+from tests.kafka_server import Topics
 
 __all__ = ["kafka3_servers"]  # Kafka 4 does not write the old formats
 

@@ -32,7 +32,8 @@ from src.kafka.topic_reader import TopicReader
 from src.settings import Settings
 from src.storage import DataStorage
 from src.utils.config import parse
-from tests.kafka_server import Topics, kafka3_servers, kafka4_servers, kafka_servers, topics
+from tests.kafka_containers import kafka3_servers, kafka4_servers, kafka_servers
+from tests.kafka_server import Topics, topics
 from tests.mongodb_server import mongodb_database, mongodb_uri
 
 __all__ = ["kafka3_servers", "kafka4_servers", "kafka_servers", "mongodb_database", "mongodb_uri", "topics"]
