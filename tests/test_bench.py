@@ -19,13 +19,14 @@ from hypothesis import strategies as st
 from pymongo.database import Database
 from rich.console import Console
 
-from bench import document, table, wire
+from bench import document, table
 from bench.options import FULL, PARTS, QUICK, Options, parse
 from bench.plots import plots
 from bench.process_tree import ProcessTree
 from bench.programs.counted import InstructionCounter
 from bench.results import Row, as_json, failures_noted, percentile
 from bench.stores import AcknowledgingStore, SqliteStore, acknowledging_store
+from local import mongodb_wire as wire
 from local.errors import CannotRun
 
 DOCUMENTS = st.lists(st.dictionaries(st.text("abc", min_size=1), st.integers(-(2**63), 2**63 - 1) | st.text()))

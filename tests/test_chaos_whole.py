@@ -24,6 +24,8 @@ ON_CONTAINERS = (
     "kafka-killed",
     "mongodb-frozen",
     "mongodb-connection-lost-mid-bulk",
+    "mongodb-shard-unavailable-merge",
+    "mongodb-rolls-back-merge",
 )
 
 

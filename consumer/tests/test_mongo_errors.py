@@ -21,7 +21,7 @@ from pymongo.errors import (
 
 from src.model.errors import StorageUnavailable
 from src.model.verdict import STORED, Outcome
-from src.stores.mongo.errors import WriteResponse, rejection_reason, unavailable, verdicts
+from src.stores.mongo.errors import CAUSES, REJECTIONS, WriteResponse, rejection_reason, unavailable, verdicts
 
 
 def response(written: int, *faults: dict[str, Any], unconfirmed: Sequence[dict[str, Any]] = ()) -> WriteResponse:
@@ -79,8 +79,30 @@ def test_each_document_has_its_own_verdict() -> None:
     ]
 
 
-@pytest.mark.parametrize("code", [16500, 112, 50, 262, 14031, 91, 189, 11600, 11602, 10107, 13435, 13436, 13, 18])
-def test_an_overloaded_full_or_moving_server_defers_documents(code: int) -> None:
+# The codes that MongoDB's list (src/mongo/base/error_codes.yml) puts into these categories, without those that clients
+# never get, and others that an unavailable server, shard or user causes.
+TRANSIENT = {
+    "NetworkError": (6, 7, 89, 9001),
+    "Interruption": (24, 50, 237, 262, 279, 281, 282, 290, 355, 453, 11600, 11601, 11602, 46841, 91331, 10045600),
+    "NotPrimaryError": (189, 10058, 10107, 11602, 13435, 13436),
+    "NeedRetargettingError": (63, 150, 13388),
+    "WriteConcernError": (64, 75, 79, 100),
+    "ShutdownError": (91, 11600),
+    "ExceededTimeLimitError": (50, 202, 262, 290, 407),
+    "SnapshotError": (239, 246, 250, 272),
+    "RetriableError": (134, 358, 402, 406, 407, 412, 453, 462, 50915),
+    "SystemOverloadedError": (433, 449, 450, 462),
+    "starting, electing": (94, 203, 216),
+    "a shard or its primary is unavailable": (70, 71, 82, 83, 133, 145, 149, 172, 199, 56846),
+    "a collection, database or chunk moves": (117, 227, 249, 319, 342, 343, 414),
+    "locks, conflicts, memory, disk": (46, 107, 112, 208, 251, 365, 12586, 12587, 14031, 16500),
+    "blocked by an administrator": (371,),
+    "permissions": (11, 13, 18, 391, 8000),
+}
+
+
+@pytest.mark.parametrize("code", sorted({code for codes in TRANSIENT.values() for code in codes}))
+def test_a_document_is_deferred_if_the_server_is_at_fault_and_its_neighbor_is_stored(code: int) -> None:
     [verdict, neighbor] = verdicts(response(1, fault(0, code)), 2)
 
     assert verdict.outcome is Outcome.DEFERRED
@@ -111,6 +133,16 @@ def test_an_invalid_document_is_rejected(code: int, reason: str) -> None:
 
     assert (verdict.outcome, verdict.reason) == (Outcome.REJECTED, reason)
     assert str(verdict.error).startswith("some text")
+
+
+def test_no_code_means_both_that_the_server_and_that_the_document_is_at_fault() -> None:
+    assert CAUSES.keys() & REJECTIONS.keys() == set()
+
+
+def test_an_error_does_not_show_the_document() -> None:
+    [verdict] = verdicts(response(0, fault(0, 6, op={"q": {}, "u": {"name": "secret"}})), 1)
+
+    assert "secret" not in str(verdict.error)
 
 
 def test_an_unknown_error_code_is_a_failure_that_is_retried() -> None:

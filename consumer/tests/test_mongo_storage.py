@@ -232,6 +232,28 @@ def test_the_write_concern_is_majority_and_journaled_unless_the_uri_sets_less(
     store.close()
 
 
+@pytest.mark.parametrize(
+    ("options", "level"),
+    [
+        ("", "majority"),
+        ("?w=1", None),
+        ("?readConcernLevel=local", "local"),
+        ("?w=1&readConcernLevel=majority", "majority"),
+    ],
+)
+def test_what_is_read_cannot_be_rolled_back_unless_the_uri_sets_less(options: str, level: str | None) -> None:
+    """A document that is found makes a message a duplicate, whose offset is committed."""
+    with closing(MongoStore(MongoSettings(uri=StoreUri(f"mongodb://127.0.0.1:1/{options}")))) as store:
+        assert store.collection.read_concern.level == level
+        assert store._primary.read_concern.level == level
+
+
+@pytest.mark.parametrize("options", ["", "?retryWrites=true"])
+def test_the_driver_does_not_repeat_writes_which_some_servers_reject(options: str) -> None:
+    with closing(MongoStore(MongoSettings(uri=StoreUri(f"mongodb://127.0.0.1:1/{options}")))) as store:
+        assert store.collection.database.client.options.retry_writes is False
+
+
 class StubDatabase:
     name = "pubsub"
 

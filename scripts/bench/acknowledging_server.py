@@ -18,8 +18,8 @@ from typing import Any
 
 import bson
 
-from bench import wire
-from bench.wire import Command
+from local import mongodb_wire as wire
+from local.mongodb_wire import Command
 
 PROGRESS, LATENCIES = "benchProgress", "benchLatencies"  # commands of its own
 

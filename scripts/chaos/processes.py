@@ -169,7 +169,7 @@ def _uri_through(proxy: Proxy | None, uri: str | None) -> str | None:
         return uri
     parts = urlsplit(uri)
     login, at, _ = parts.netloc.rpartition("@")
-    options = [option for option in parse_qsl(parts.query) if option[0].lower() != "directconnection"]
-    query = urlencode([*options, ("directConnection", "true")])  # else a replica set redirects its client
+    options = [each for each in parse_qsl(parts.query) if each[0].lower() not in ("directconnection", "replicaset")]
+    query = urlencode([*options, proxy.uri_option])
     netloc = f"{login}{at}{host_port(proxy.address)}"
     return urlunsplit(parts._replace(netloc=netloc, path=parts.path or "/", query=query))

@@ -12,6 +12,9 @@ LARGE = 2048  # bytes: a request of at least this size carries messages
 
 
 class Proxy(Relay):
+    uri_option = ("directConnection", "true")
+    """Keeps a client of MongoDB here, whom a replica set would redirect."""
+
     def __init__(self, server: Address, protocol: Callable[[], WireProtocol]) -> None:
         super().__init__(server, protocol, name="proxy")
         self.delayed_responses = 0

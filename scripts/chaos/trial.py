@@ -17,9 +17,10 @@ from chaos.measurements import OffsetWatcher, events, metric, readiness_failures
 from chaos.options import Options
 from chaos.processes import Processes
 from chaos.proxy import Proxy, kafka_proxy, mongodb_proxy
+from chaos.replica_set import ReplicaSet
 from chaos.servers import Cluster
 from local.children import Child
-from local.connectivity import kafka_addresses, mongodb_addresses
+from local.connectivity import Address, kafka_addresses, mongodb_addresses
 from local.errors import CannotRun
 from local.offsets import OffsetReader
 from local.plan import Names
@@ -161,7 +162,15 @@ class Trial:
         return self._networks.enter_context(kafka_proxy(kafka_addresses(self.cluster.kafka_address)[0]))
 
     def network_to_mongodb(self) -> Proxy:
-        return self._networks.enter_context(mongodb_proxy(mongodb_addresses(self.cluster.mongodb_uri or "")[0]))
+        return self._networks.enter_context(mongodb_proxy(self._mongodb_address))
+
+    def replica_set(self) -> ReplicaSet:
+        """MongoDB as a set, for consumers that connect to it."""
+        return self._networks.enter_context(ReplicaSet(self._mongodb_address))
+
+    @property
+    def _mongodb_address(self) -> Address:
+        return mongodb_addresses(self.cluster.mongodb_uri or "")[0]
 
     # -- observation
 

@@ -32,10 +32,13 @@ from src.model.record import Record, Rejection
 from src.model.verdict import Outcome, Verdict
 from src.pipeline.batch_writer import BatchWriter
 from src.pipeline.storm_guard import StormGuard
-from src.settings import KafkaSettings, Settings
+from src.settings import DocumentSettings, KafkaSettings, MongoSettings, Settings, StoreUri
 from src.storage import DataStorage
 from src.storage_router import StorageRouter, open_storage
-from src.stores.document import DocumentBatch
+from src.stores.document import DocumentBatch, Schema
+from src.stores.mongo.errors import WriteResponse
+from src.stores.mongo.store import MongoStore
+from src.stores.mongo.upserts import Upsert
 
 DELAY = 2.0  # seconds
 
@@ -61,9 +64,33 @@ class WithoutRetry(DataStorage):
 
     def save_valid(self, batch: DocumentBatch) -> list[Verdict]:
         try:
-            return super().save_valid(batch)
+            verdicts = super().save_valid(batch)
         except StorageUnavailable as error:
             return [Verdict(Outcome.REJECTED, "write_error", error)] * len(batch.documents)
+        deferred = Outcome.DEFERRED
+        return [each._replace(outcome=Outcome.REJECTED) if each.outcome is deferred else each for each in verdicts]
+
+
+class WithoutMajority(DataStorage):
+    """Is content with the acknowledgement of the primary."""
+
+    def __init__(self, config: MongoSettings, document: DocumentSettings) -> None:
+        super().__init__(replace(config, uri=StoreUri(f"{config.uri.reveal()}&w=1")), document)
+
+
+class UnconfirmedStore(MongoStore):
+    """Ignores the errors of the write concern."""
+
+    def _send(self, documents: Sequence[Mapping[str, Any]]) -> WriteResponse:
+        return super()._send(documents)._replace(write_concern_errors=())
+
+    def _bulk_write(self, writes: Sequence[Upsert]) -> WriteResponse:
+        return super()._bulk_write(writes)._replace(write_concern_errors=())
+
+
+class WithoutConfirmedWrites(DataStorage):
+    def __init__(self, config: MongoSettings, document: DocumentSettings) -> None:
+        super().__init__(config, document, store=UnconfirmedStore(config, Schema(document)))
 
 
 class WithoutRouting(StorageRouter):
@@ -227,6 +254,8 @@ class WithoutTopicIds:
 STORAGES: Mapping[str, type[DataStorage]] = {
     "deduplication": WithoutDeduplication,
     "retry-while-unavailable": WithoutRetry,
+    "majority": WithoutMajority,
+    "confirmed-writes": WithoutConfirmedWrites,
     "newest-wins": WithoutOrder,
 }
 DEAD_LETTERS: Mapping[str, type[DeadLetterTopic]] = {

@@ -38,7 +38,7 @@ def updates_delete(trial: Trial) -> None:
 
 
 def _update(trial: Trial, mode: str, deleted: float) -> None:
-    trial.processes.document = {"id": "key", "write": mode, "on_tombstone": "delete", "dates": [], "checks": {}}
+    trial.processes.document = document_settings(mode)
     trial.processes.start_consumer()
     trial.processes.start_consumer(options=["--kill-at", f"stored:{trial.random.randint(2, 4)}"])
     frozen = trial.processes.start_consumer(options=["--kill-at", f"freezing:{trial.random.randint(2, 4)}"])
@@ -47,22 +47,31 @@ def _update(trial: Trial, mode: str, deleted: float) -> None:
     updates: list[Update] = []
 
     def both_happened() -> bool:
-        updates.extend(_produce(trial, ROUND, deleted))
+        updates.extend(produce(trial, ROUND, deleted))
         return killed.exit_code is not None and bool(trial.logged(frozen, "frozen"))
 
     trial.wait_for(both_happened, "a consumer is killed, and another frozen", 60)
     trial.wait_until_killed(killed)
-    updates += _produce(trial, 5 * IDS, deleted)
+    updates += produce(trial, 5 * IDS, deleted)
     trial.wait_until_settled()
     frozen.send_signal(signal.SIGCONT)
     trial.healed()
     trial.expect(lambda: trial.logged(frozen, "continued"), f"{frozen.name} has stored the batch it was frozen with")
+    expect_documents(trial, updates, mode)
+
+
+def document_settings(mode: str) -> dict[str, Any]:
+    return {"id": "key", "write": mode, "on_tombstone": "delete", "dates": [], "checks": {}}
+
+
+def expect_documents(trial: Trial, updates: list[Update], mode: str) -> None:
+    """All updates are settled."""
     expected = _expected(updates, mode)
     trial.accepted = Load(tuple(key for key, _ in updates), frozenset(expected), frozenset())
     trial.expect(lambda: trial.processes.documents() == expected, "each document is that of its last messages", 1)
 
 
-def _produce(trial: Trial, count: int, deleted: float) -> list[Update]:
+def produce(trial: Trial, count: int, deleted: float) -> list[Update]:
     """All messages of a key are in one partition."""
     updates = [_new_update(trial, deleted) for _ in range(count)]
     leaders = trial.admin.leaders()

@@ -13,6 +13,7 @@ from bson.raw_bson import RawBSONDocument
 from pymongo import MongoClient, WriteConcern
 from pymongo.collection import Collection
 from pymongo.errors import PyMongoError
+from pymongo.read_concern import ReadConcern
 from pymongo.uri_parser import parse_uri
 
 from src.settings import MongoSettings, StoreUri
@@ -43,7 +44,12 @@ def open_collection(settings: MongoSettings) -> Collection[Any]:
                 "reason": "the URI sets less than w=majority and journal=true",
             },
         )
-    database = client.get_database(settings.database, codec_options=READABLE, write_concern=concern)
+    database = client.get_database(
+        settings.database,
+        codec_options=READABLE,
+        write_concern=concern,
+        read_concern=_read_concern(client.read_concern, concern),
+    )
     return database.get_collection(settings.collection)
 
 
@@ -62,6 +68,7 @@ def _client(settings: MongoSettings) -> MongoClient[dict[str, Any]]:
                 timeoutMS=settings.timeout_ms,
                 serverSelectionTimeoutMS=settings.timeout_ms,  # this and the next are for the calls of a scan,
                 socketTimeoutMS=settings.timeout_ms,  # which may take longer as a whole
+                retryWrites=False,  # the consumer does, on every server: what is written twice is a duplicate
                 appname="kafka-pubsub-consumer",
             )
     except (PyMongoError, ValueError, TypeError, OSError, UserWarning) as error:
@@ -104,3 +111,9 @@ def _write_concern(given: Mapping[str, Any]) -> WriteConcern:
     if given.get("w") == 0:
         raise ConfigurationError("mongodb.uri: w=0 leaves writes unacknowledged; remove it")
     return WriteConcern(**{"w": "majority", "j": True, **given})
+
+
+def _read_concern(given: ReadConcern, concern: WriteConcern) -> ReadConcern:
+    """Majority, except for what the URI sets: what is read cannot be rolled back. A message that is stored counts as a
+    duplicate, and its offset is committed."""
+    return given if given.level or concern.document.get("w") != "majority" else ReadConcern("majority")

@@ -18,44 +18,27 @@ from pymongo.errors import (
 from src.model.errors import StorageUnavailable
 from src.model.verdict import DUPLICATE_KEY, STORED, Outcome, Verdict
 
-# Server errors for which no document is at fault: retry the whole call, or the one document.
-CAUSES: Mapping[int, str] = {
-    18: "authentication",
-    11: "authentication",  # user not found
-    391: "authentication",  # the credentials have expired
-    13: "not_authorized",
-    8000: "atlas",  # Atlas' own errors: permissions, quota
-    6: "unreachable",
-    7: "unreachable",
-    9001: "unreachable",
-    50: "timeout",
-    89: "timeout",
-    202: "timeout",
-    262: "timeout",
-    24: "overloaded",  # lock timeout
-    46: "overloaded",
-    112: "overloaded",  # write conflict
-    365: "overloaded",  # temporarily unavailable
-    462: "overloaded",  # too many requests
-    16500: "overloaded",  # too many requests in Cosmos DB
-    12501: "quota",
-    14031: "disk_full",
-    91: "not_primary",  # shutting down, stepping down, starting up, moving
-    189: "not_primary",
-    10058: "not_primary",
-    10107: "not_primary",
-    11600: "not_primary",
-    11602: "not_primary",
-    13435: "not_primary",
-    13436: "not_primary",
-    63: "moving",
-    117: "moving",
-    150: "moving",
-    13388: "moving",
-    64: "write_concern",
-    79: "write_concern",
-    100: "write_concern",
+# Server errors for which no document is at fault: retry the whole call, or the one document. A bulk write may fail with
+# them for some of its documents: with mongos, if one of the shards is unavailable.
+_CODES: Mapping[str, Sequence[int]] = {
+    "authentication": (11, 18, 391),  # user not found, credentials expired
+    "not_authorized": (13,),
+    "atlas": (8000,),  # Atlas' own errors: permissions, quota
+    "unreachable": (6, 7, 9001, 56846),
+    "timeout": (50, 89, 202, 262, 290, 407),
+    # Locks, write conflicts, memory, rate limits; 16500 is of Cosmos DB.
+    "overloaded": (24, 46, 107, 112, 208, 365, 402, 433, 449, 450, 462, 12586, 12587, 16500),
+    "quota": (12501,),
+    "disk_full": (14031,),
+    "not_primary": (91, 94, 134, 189, 216, 10058, 10107, 11600, 11602, 13435, 13436),  # or shutting down, starting up
+    "shard_unavailable": (70, 71, 82, 83, 133, 145, 149, 172, 199, 203),
+    # Chunks, databases and collections that move; routing information that is old.
+    "moving": (63, 117, 150, 227, 239, 246, 249, 250, 272, 319, 342, 343, 358, 406, 412, 414, 453, 13388),
+    "interrupted": (90, 237, 251, 279, 281, 282, 355, 11601, 46841, 50915, 91331, 10045600),
+    "writes_blocked": (371,),  # by an administrator
+    "write_concern": (64, 75, 79, 100),
 }
+CAUSES: Mapping[int, str] = {code: cause for cause, codes in _CODES.items() for code in codes}
 
 LOGIN_FAILED = frozenset({"authentication", "not_authorized", "atlas"})
 """The causes that other credentials may remove: the user may have been replaced by another one."""
@@ -134,7 +117,8 @@ def _short_text(error: PyMongoError) -> str:
 
 def _verdict(fault: Mapping[str, Any]) -> Verdict:
     code = fault.get("code", 0)
-    error = WriteError(str(fault.get("errmsg")), code, fault)
+    details = {name: value for name, value in fault.items() if name != "op"}  # the document, which is not to be logged
+    error = WriteError(str(fault.get("errmsg")), code, details)
     if code in DUPLICATE_KEY_CODES:
         return Verdict(_outcome_of_duplicate_key(fault.get("keyPattern")), DUPLICATE_KEY, error)
     if code in CAUSES:

@@ -1,10 +1,10 @@
-"""As much of MongoDB's wire protocol as a server needs that acknowledges inserts. Pure.
+"""As much of MongoDB's wire protocol as a server or a relay needs that does not decode the documents. Pure.
 
-Documents that are inserted are counted by their lengths and never decoded, so that the server costs next to nothing.
+Documents that are written are counted by their lengths, so that a server costs next to nothing.
 """
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ OP_REPLY, OP_QUERY, OP_MSG = 1, 2004, 2013
 
 _CHECKSUM_PRESENT, _MORE_TO_COME = 1, 2
 _BODY, _DOCUMENT_SEQUENCE = 0, 1
-_BATCHES = {"insert": "documents", "update": "updates", "delete": "deletes"}
+BATCHES = {"insert": "documents", "update": "updates", "delete": "deletes"}
 
 _int = struct.Struct("<i").unpack_from
 _FIXED_SIZES = {0x01: 8, 0x06: 0, 0x07: 12, 0x08: 1, 0x09: 8, 0x0A: 0, 0x10: 4, 0x11: 8, 0x12: 8, 0x13: 16}
@@ -94,11 +94,25 @@ def reply(request: int, document: Mapping[str, Any]) -> bytes:
     return HEADER.pack(HEADER.size + 20 + len(body), 0, request, OP_REPLY) + struct.pack("<iqii", 8, 0, 0, 1) + body
 
 
+def command_message(request: int, document: Mapping[str, Any], batch: Sequence[memoryview], key: str) -> bytes:
+    """An OP_MSG with a command, and with the documents of its batch under this key."""
+    body, name = bson.encode(document), key.encode() + b"\0"
+    size = 4 + len(name) + sum(map(len, batch))
+    sequence = b"\1" + size.to_bytes(4, "little") + name + b"".join(batch)
+    return HEADER.pack(HEADER.size + 5 + len(body) + len(sequence), request, 0, OP_MSG) + b"\0" * 5 + body + sequence
+
+
+def response_document(frame: bytes) -> tuple[int, int, dict[str, Any]]:
+    """Of an OP_MSG or OP_REPLY: the id of the request, the opcode and the document."""
+    _, _, request, opcode = HEADER.unpack_from(frame)
+    return request, opcode, bson.decode(frame[HEADER.size + (20 if opcode == OP_REPLY else 5) :])
+
+
 def _command(body: memoryview, sequence: memoryview | None, *, wants_reply: bool) -> Command:
     elements = _elements(body)
     name, first = next(elements)
     target = bytes(first[4:-1]).decode(errors="replace") if body[4] == 0x02 else ""
-    key = _BATCHES.get(name)
+    key = BATCHES.get(name)
     if key is None or sequence is not None:
         return Command(name, target, body, sequence, wants_reply=wants_reply)
     array = next((value for element, value in elements if element == key), None)
