@@ -14,7 +14,7 @@ from pymongo.errors import PyMongoError
 
 from chaos import faults, scenarios, verdict
 from chaos.__main__ import main
-from chaos.clusters import PAUSE_ATTEMPTS, pause
+from chaos.clusters import PAUSE_ATTEMPTS, broker_commands, commands, pause
 from chaos.load import Load, mixed, plain, rejected_by_store, two_versions
 from chaos.measurements import Growth, OffsetHistory
 from chaos.options import Options, parse, selected
@@ -396,6 +396,36 @@ def test_an_unsupported_requirement_has_a_reason() -> None:
     assert cluster.missing("mongodb") == "requires MongoDB, not SQLite"
 
 
+def test_one_of_three_brokers_is_needed_and_a_command_for_it() -> None:
+    kafka, sqlite = Server("Kafka", {}, lambda: None), Server("SQLite", {}, lambda: None)
+    broker = Server("broker", {"kill": lambda: None}, lambda: None)
+
+    assert Cluster("h:1", kafka, None, sqlite, brokers=[broker] * 2).missing("broker.kill") == "requires three brokers"
+    cluster = Cluster("h:1", kafka, None, sqlite, brokers=[broker] * 3)
+    assert cluster.missing("broker.kill") is None
+    assert cluster.missing("broker.stop") == "no command with {broker} to stop one broker"
+
+
+def test_a_command_with_a_broker_is_for_one_and_others_are_for_all(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    given = {"kill": f"echo kill {{broker}} >> {log}", "stop": "false", "start": f"echo start >> {log}"}
+    options = Options(commands={("kafka", action): command for action, command in given.items()})
+
+    commands(options, "kafka", [1, 2, 3])["kill"]()
+    commands(options, "kafka", [1, 2, 3])["start"]()
+
+    *killed, started = log.read_text().splitlines()
+    assert (sorted(killed), started) == (["kill 1", "kill 2", "kill 3"], "start")
+    assert broker_commands(options, 2).keys() == {"kill", "start"}
+
+
+def test_a_command_that_fails_for_one_broker_is_an_error() -> None:
+    options = Options(commands={("kafka", "kill"): "test {broker} != 2"})
+
+    with pytest.raises(CannotRun, match="test 2 != 2"):
+        commands(options, "kafka", [1, 2, 3])["kill"]()
+
+
 @contextmanager
 def listening() -> Iterator[tuple[Address, Callable[[], None]]]:
     """An address that accepts one connection, and a function that closes it."""
@@ -405,13 +435,13 @@ def listening() -> Iterator[tuple[Address, Callable[[], None]]]:
 
 def test_a_server_is_killed_when_its_connections_are_closed() -> None:
     with listening() as (address, end):
-        Server("Kafka", {"kill": end}, lambda: None, address).kill()
+        Server("Kafka", {"kill": end}, lambda: None, [address]).kill()
 
 
 @pytest.mark.parametrize("action", ["kill", "stop", "pause"])
 def test_a_command_without_effect_is_an_error(action: str) -> None:
     with listening() as (address, _), pytest.raises(CannotRun, match="0 s after the command to"):
-        getattr(Server("Kafka", {action: lambda: None}, lambda: None, address, down_timeout=0.2), action)()
+        getattr(Server("Kafka", {action: lambda: None}, lambda: None, [address], down_timeout=0.2), action)()
 
 
 def test_a_server_is_stopped_when_it_no_longer_responds() -> None:
@@ -421,7 +451,7 @@ def test_a_server_is_stopped_when_it_no_longer_responds() -> None:
         if not next(responses):
             raise PyMongoError
 
-    Server("MongoDB", {"stop": lambda: None}, ping, ("127.0.0.1", 1)).stop()
+    Server("MongoDB", {"stop": lambda: None}, ping, [("127.0.0.1", 1)]).stop()
 
     assert next(responses, None) is None
 

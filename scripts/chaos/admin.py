@@ -6,7 +6,7 @@ from threading import Event
 from typing import Any
 
 import pymongo
-from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka import ElectionType, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import (
     AdminClient,
     AlterConfigOpType,
@@ -82,10 +82,25 @@ class Administrator:
         _wait(self._admin.delete_records(offsets))
 
     def limit_dead_letters(self, size: int) -> None:
-        """Set max.message.bytes of the dead-letter topic."""
-        entry = ConfigEntry("max.message.bytes", str(size), incremental_operation=AlterConfigOpType.SET)
-        topic = ConfigResource("topic", self._names.dead_letter_topic, incremental_configs=[entry])
-        _wait(self._admin.incremental_alter_configs([topic]))
+        self._configure(self._names.dead_letter_topic, "max.message.bytes", size)
+
+    def acknowledge_single_copies(self) -> None:
+        self._configure(self._names.topic, "min.insync.replicas", 1)
+
+    def _configure(self, topic: str, name: str, value: int) -> None:
+        entry = ConfigEntry(name, str(value), incremental_operation=AlterConfigOpType.SET)
+        resource = ConfigResource("topic", topic, incremental_configs=[entry])
+        _wait(self._admin.incremental_alter_configs([resource]))
+
+    def in_sync(self) -> bool:
+        """Whether every replica of every partition of the cluster is in sync."""
+        with _metadata_errors():
+            topics = self._admin.list_topics(timeout=TIMEOUT).topics.values()
+        return all(len(each.isrs) == len(each.replicas) for topic in topics for each in topic.partitions.values())
+
+    def elect_preferred_leaders(self) -> None:
+        """Without a timeout: confluent-kafka 2.16 raises SystemError for one."""
+        _wait({"the leaders": self._admin.elect_leaders(ElectionType.PREFERRED)})
 
     def leaders(self) -> dict[int, str]:
         """The address of the leader of each partition of the topic, which may have been created a moment ago."""
@@ -107,8 +122,8 @@ class Administrator:
     def drop_collection(self) -> None:
         if self._cluster.mongodb_uri:
             with self._database() as database:
-                database.drop_collection(self._names.collection)
-                database.drop_collection(second_topic(self._names))
+                for name in {self._names.collection, second_topic(self._names)} & {*database.list_collection_names()}:
+                    database.drop_collection(name)
 
     def _retry(self, succeeds: Callable[[], bool], problem: str) -> None:
         for _ in range(round(TIMEOUT / RETRY_INTERVAL)):

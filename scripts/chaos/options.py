@@ -10,6 +10,8 @@ from local.options import command_line, kafka_servers, mongodb_uri, positive
 
 ACTIONS = ("kill", "stop", "start", "pause", "resume")
 SERVERS = ("kafka", "mongodb")
+BROKER = "{broker}"
+"""In a command: the number of a broker, by its place in --kafka."""
 
 _DESCRIPTION = """\
 Inject faults and count. Each scenario runs producers and consumers under load, injects a fault at a time that the seed
@@ -20,9 +22,12 @@ _EPILOG = """\
 servers:
   --on embedded    an embedded broker and a SQLite file; needs only Python (default)
   --on compose     zookeeper, kafka and mongodb of docker-compose.yml, in a project of their own
+  --on cluster     three brokers in place of one, with docker-compose.cluster.yml
   --on commands    your own servers at --kafka and --mongodb, controlled by your commands: --kafka-kill CMD,
                    --kafka-stop, --kafka-start, --kafka-pause, --kafka-resume, likewise --mongodb-kill, …, such as
                    --mongodb-kill 'ssh db1 sudo pkill -9 mongod' --mongodb-start 'ssh db1 sudo systemctl start mongod'
+                   Of several brokers (--kafka A:9092,B:9092,C:9092) a command with {broker}, the number of a broker,
+                   acts on one: --kafka-kill 'ssh kafka-{broker} sudo pkill -9 -f [k]afka.Kafka'; others act on all.
                    Topics and collections with names of their own are created there and deleted afterwards.
 
 examples:
@@ -122,7 +127,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--report", type=_report, metavar="FILE", help="write the results to a .md or .json file")
     parser.add_argument("--minutes", type=positive, default=60, metavar="N", help="duration of a soak (default: 60)")
     parser.add_argument("--quick", action="store_true", help="outages of 20 s instead of 90 s, 15 s instead of 30 s")
-    parser.add_argument("--on", choices=("embedded", "compose", "commands"), default="embedded", help="the servers")
+    parser.add_argument(
+        "--on", choices=("embedded", "compose", "cluster", "commands"), default="embedded", help="the servers"
+    )
     parser.add_argument("--kafka", type=kafka_servers, metavar="HOST:PORT", help="with --on commands")
     parser.add_argument("--mongodb", type=mongodb_uri, metavar="URI", help="with --on commands")
     for server in SERVERS:

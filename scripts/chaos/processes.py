@@ -56,7 +56,7 @@ class Processes:
             **settings,
         )
         given["document"] = self.document
-        arguments = [*options, *(text for protection in self._without for text in ("--without", protection))]
+        arguments = [*options, *self._without_options]
         module = "chaos.consumer" if arguments else "src.consumer"
         name = f"consumer-{len(self.consumers) + 1}"
         child = self._start(name, "consumer", module, plan.unprotected(given, self._without), *arguments)
@@ -79,8 +79,8 @@ class Processes:
             seconds=seconds,
             **settings,
         )
-        module = "chaos.producer" if "undelivered-folder" in self._without else "src.producer"
-        child = self._start(name, "producer", module, given, "--input", str(lines))
+        module = "chaos.producer" if self._without else "src.producer"
+        child = self._start(name, "producer", module, given, "--input", str(lines), *self._without_options)
         self.producers.append(child)
         return child
 
@@ -137,6 +137,10 @@ class Processes:
 
     def __exit__(self, *_: object) -> None:
         self._running.close()
+
+    @property
+    def _without_options(self) -> list[str]:
+        return [text for protection in self._without for text in ("--without", protection)]
 
     def _start(self, name: str, service: str, module: str, settings: Mapping[str, Any], *arguments: str) -> Child:
         file = write_settings(self._folder / f"{name}.json", settings)

@@ -4,6 +4,7 @@ import resource
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from threading import Event
 from typing import Any, NamedTuple
 
@@ -27,23 +28,23 @@ Action = Callable[[], object]
 class Server(NamedTuple):
     """`actions` are those supported here; `ping` returns once the server has responded.
 
-    If the server has one `address`, each fault is verified: a fault that did not happen proves nothing.
+    If its `addresses` are known, each fault is verified: a fault that did not happen proves nothing.
     """
 
     name: str
     actions: Mapping[str, Action]
     ping: Callable[[], object]
-    address: Address | None = None
+    addresses: Sequence[Address] = ()
     down_timeout: float = DOWN_TIMEOUT
 
     def kill(self) -> None:
         """Returns when its connections are closed: it may restart at once. Raises CannotRun if they stay open."""
-        if self.address is None:
+        with ExitStack() as stack:
+            connections = [
+                stack.enter_context(socket.create_connection(address, KAFKA_TIMEOUT)) for address in self.addresses
+            ]
             self.actions["kill"]()
-            return
-        with socket.create_connection(self.address, KAFKA_TIMEOUT) as connection:
-            self.actions["kill"]()
-            if not _is_closed(connection, self.down_timeout):
+            if not all(_is_closed(connection, self.down_timeout) for connection in connections):
                 raise CannotRun(
                     f"{self.name} is still connected {self.down_timeout:.0f} s after the command to kill it"
                 )
@@ -74,7 +75,7 @@ class Server(NamedTuple):
         """Returns when it no longer responds. Raises CannotRun."""
         self.actions[action]()
         deadline = time.monotonic() + self.down_timeout
-        while self.address and self._error() is None:
+        while self.addresses and self._error() is None:
             if time.monotonic() > deadline:
                 raise CannotRun(
                     f"{self.name} still responds {self.down_timeout:.0f} s after the command to {action} it"
@@ -92,7 +93,7 @@ class Server(NamedTuple):
 class Cluster(NamedTuple):
     """Without a MongoDB, `mongodb_uri` is None and each trial has a SQLite file.
 
-    `embedded` is the broker in this process, if there is one.
+    `embedded` is the broker in this process, if there is one. `kafka` are all brokers, `brokers` each of several.
     """
 
     kafka_address: str
@@ -100,17 +101,18 @@ class Cluster(NamedTuple):
     mongodb_uri: str | None
     mongodb: Server
     embedded: EmbeddedBroker | None = None
+    brokers: Sequence[Server] = ()
 
     def missing(self, requirement: str) -> str | None:
         """Why this requirement of a scenario is not met; None if it is."""
         return REQUIREMENTS[requirement](self)
 
 
-def kafka_server(address: str, actions: Mapping[str, Action]) -> Server:
+def kafka_server(address: str, actions: Mapping[str, Action], name: str = "Kafka") -> Server:
     def ping() -> None:
         AdminClient({"bootstrap.servers": address, "log_level": 0}).list_topics(timeout=2)
 
-    return Server("Kafka", actions, ping, _single(kafka_addresses(address)))
+    return Server(name, actions, ping, kafka_addresses(address))
 
 
 def mongodb_server(uri: str, actions: Mapping[str, Action]) -> Server:
@@ -118,11 +120,8 @@ def mongodb_server(uri: str, actions: Mapping[str, Action]) -> Server:
         with pymongo.MongoClient[dict[str, Any]](uri, timeoutMS=2000) as client:
             client.admin.command("ping")
 
-    return Server("MongoDB", actions, ping, _single(mongodb_addresses(uri)))
-
-
-def _single(addresses: Sequence[Address]) -> Address | None:
-    return addresses[0] if len(addresses) == 1 else None
+    addresses = mongodb_addresses(uri)
+    return Server("MongoDB", actions, ping, addresses if len(addresses) == 1 else ())
 
 
 def _is_closed(connection: socket.socket, timeout: float) -> bool:
@@ -143,6 +142,15 @@ def _action(name: str, action: str) -> Callable[[Cluster], str | None]:
     return missing
 
 
+def _broker_action(action: str) -> Callable[[Cluster], str | None]:
+    def missing(cluster: Cluster) -> str | None:
+        if len(cluster.brokers) < 3:
+            return "requires three brokers"
+        return None if action in cluster.brokers[0].actions else f"no command with {{broker}} to {action} one broker"
+
+    return missing
+
+
 def _no_automatic_topics(cluster: Cluster) -> str | None:
     if cluster.embedded:
         return None
@@ -156,6 +164,7 @@ def _no_automatic_topics(cluster: Cluster) -> str | None:
 
 REQUIREMENTS: Mapping[str, Callable[[Cluster], str | None]] = {
     **{f"{server}.{act}": _action(server, act) for server in ("kafka", "mongodb") for act in ("kill", "stop", "pause")},
+    **{f"broker.{act}": _broker_action(act) for act in ("kill", "stop", "pause")},
     "mongodb": lambda cluster: None if cluster.mongodb_uri else "requires MongoDB, not SQLite",
     "sqlite": lambda cluster: "requires SQLite, not MongoDB" if cluster.mongodb_uri else None,
     "real kafka": lambda cluster: "the embedded broker does not support it" if cluster.embedded else None,

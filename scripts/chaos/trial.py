@@ -201,8 +201,15 @@ class Trial:
     def has_committed(self, consumer: Child) -> bool:
         return metric(consumer.port, 'consumer_offset_commits_total{result="success"}') > 0
 
+    def delivered(self, producer: Child) -> float:
+        return metric(producer.port, 'producer_messages_total{result="delivered"}')
+
     def logged(self, child: Child, message: str) -> list[dict[str, Any]]:
         return [event for event in events(child.log) if event.get("message") == message]
+
+    def all_settled(self) -> bool:
+        """Whether all producers have ended, and everything in the topic is settled."""
+        return all(producer.exit_code is not None for producer in self.processes.producers) and self._caught_up()
 
     def follow_topic(self, partitions: int, *, recreated: bool = False) -> None:
         """The topic has more partitions now, or was recreated."""
@@ -272,6 +279,8 @@ def trial(
     folder.mkdir(parents=True)
     admin = Administrator(cluster, names)
     admin.create_topics(plan.PARTITIONS)
+    if "min-insync-replicas" in without:
+        admin.acknowledge_single_copies()
     with (
         OffsetWatcher(_offset_reader(cluster, names, plan.PARTITIONS)) as watcher,
         ExitStack() as networks,

@@ -1,11 +1,23 @@
 """The scenarios, in the order in which they are run."""
 
-from chaos.scenarios import consumers, disks, failovers, messages, networks, outages, producers, soak, topics, updates
+from chaos.scenarios import (
+    brokers,
+    consumers,
+    disks,
+    failovers,
+    messages,
+    networks,
+    outages,
+    producers,
+    soak,
+    topics,
+    updates,
+)
 from chaos.scenarios.scenario import Scenario
 
 ALL: tuple[Scenario, ...] = tuple(
     value
-    for module in (consumers, producers, outages, failovers, networks, messages, updates, topics, disks)
+    for module in (consumers, producers, outages, brokers, failovers, networks, messages, updates, topics, disks)
     for value in vars(module).values()
     if isinstance(value, Scenario)
 )

@@ -2,7 +2,6 @@
 
 from chaos import faults
 from chaos.load import plain
-from chaos.measurements import metric
 from chaos.scenarios.scenario import scenario
 from chaos.trial import TimedOut, Trial
 from local.children import Child
@@ -15,8 +14,8 @@ def producer_killed(trial: Trial) -> None:
     load = plain(trial.messages, trial.random)
     producer = trial.start_producer(load)
     trial.wait_for_progress()
-    trial.expect(lambda: _delivered(producer) > 0, f"{producer.name} reports delivered messages")
-    delivered = _delivered(producer)
+    trial.expect(lambda: trial.delivered(producer) > 0, f"{producer.name} reports delivered messages")
+    delivered = trial.delivered(producer)
     trial.kill(producer)
     trial.healed()
     trial.expect(lambda: _in_topic(trial) >= delivered, f"{delivered:.0f} messages are in the topic, as reported")
@@ -37,10 +36,6 @@ def producer_stopped(trial: Trial) -> None:
         trial.stop(producer)
     trial.healed()
     trial.accepted = load.first(_accepted(trial, producer))
-
-
-def _delivered(producer: Child) -> float:
-    return metric(producer.port, 'producer_messages_total{result="delivered"}')
 
 
 def _in_topic(trial: Trial) -> int:
