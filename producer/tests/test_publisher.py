@@ -8,24 +8,26 @@ from confluent_kafka import KafkaError
 
 from local.broker import EmbeddedBroker
 from src.delivery.delivery import Publisher
-from src.kafka.publisher import KafkaPublisher
+from src.kafka.publisher import LIFETIME, KafkaPublisher
 from src.model.delivery_failure import Fault
 from src.model.errors import FatalClientError
 from src.model.message import ProducerRecord
 from src.settings import KafkaSettings
 from src.utils.config import ConfigurationError
 from src.utils.secret import ClientSettings
-from tests.fakes import record, records
+from tests.fakes import FakeClock, record, records
 from tests.test_publisher_contract import complete
 from tests.topics import POLLS, TOPIC, first_records
 
 PRODUCE = 0  # the API key of produce requests
 
 
-def kafka(broker: EmbeddedBroker, *, timeout: int = 10_000, **client: str | int) -> KafkaPublisher:
+def kafka(
+    broker: EmbeddedBroker, *, timeout: int = 10_000, clock: FakeClock | None = None, **client: str | int
+) -> KafkaPublisher:
     keys = ClientSettings({name.replace("_", "."): value for name, value in client.items()})
     settings = KafkaSettings(bootstrap_servers=broker.address, topic=TOPIC, client=keys)
-    return KafkaPublisher(settings, delivery_timeout_ms=timeout)
+    return KafkaPublisher(settings, delivery_timeout_ms=timeout, clock=clock or FakeClock())
 
 
 def poll_until(publisher: Publisher, condition: Callable[[], bool]) -> None:
@@ -126,7 +128,22 @@ def test_purge_distinguishes_unsent_from_unacknowledged_records(broker: Embedded
     assert len(request.failures) == 2
 
 
-def test_after_a_fatal_error_the_client_is_unusable_and_every_record_is_accounted_for(broker: EmbeddedBroker) -> None:
+def test_a_client_with_a_fatal_error_is_replaced_and_what_it_has_not_delivered_fails(broker: EmbeddedBroker) -> None:
+    clock = FakeClock()
+    publisher = kafka(broker, clock=clock)
+    complete(publisher, publisher.send(records(1)))
+    clock.advance(LIFETIME)
+    broker.fail_next(PRODUCE, KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER)
+
+    request = complete(publisher, publisher.send(records(5)))
+    later = complete(publisher, publisher.send(records(2)))
+
+    assert [failure.fault for failure in request.failures] == [Fault.TRANSIENT] * 5
+    assert later.delivered == 2
+    assert publisher.unavailable_reason is None
+
+
+def test_a_client_that_fails_at_once_is_not_replaced_and_every_record_is_accounted_for(broker: EmbeddedBroker) -> None:
     publisher = kafka(broker)
     complete(publisher, publisher.send(records(1)))
     broker.fail_next(PRODUCE, KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER)

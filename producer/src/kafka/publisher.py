@@ -1,8 +1,10 @@
 """KafkaPublisher: the only module that produces through the Kafka client."""
 
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import repeat
 from typing import Any, cast
@@ -22,6 +24,8 @@ from src.utils.config import ConfigurationError
 logger = logging.getLogger(__name__)
 
 NO_TIMEOUT = 0  # milliseconds; message.timeout.ms 0 means no timeout
+PURGE_TIMEOUT = 1.0  # seconds for the delivery reports of a failed client
+LIFETIME = 10.0  # seconds; the successor of a client that fails sooner would fail, too
 
 # Kafka returns these for a whole produce request although a single record may be the cause.
 _REQUEST_ERRORS = (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE, KafkaError.INVALID_RECORD)
@@ -31,11 +35,18 @@ class KafkaPublisher:
     """An idempotent producer for one topic, used by one thread; any thread may read `unavailable_reason` and
     `topic_failure`.
 
-    Raises ConfigurationError where librdkafka rejects a key under `kafka.client`.
+    A client with a fatal error is replaced, and what it had not delivered fails: librdkafka's idempotent producer has
+    one in some outages, for instance where too few replicas are in sync (its issue 4736). Raises ConfigurationError
+    where librdkafka rejects a key under `kafka.client`.
     """
 
     def __init__(
-        self, settings: KafkaSettings, *, delivery_timeout_ms: int, producer: Callable[..., Producer] = Producer
+        self,
+        settings: KafkaSettings,
+        *,
+        delivery_timeout_ms: int,
+        producer: Callable[..., Producer] = Producer,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._topic = settings.topic
         self._statistics = ClusterStatistics(settings.servers, settings.topic)
@@ -43,15 +54,20 @@ class KafkaPublisher:
         self._fatal_error: str | None = None
         self._reasons = _reasons(settings.topic, delivery_timeout_ms / 1000)
         self._credentials = SaslCredentials(settings)
+        self._open: set[ProduceRequest] = set()
+        self._clock = clock
         config = self._client_settings(settings, delivery_timeout_ms)
+        self._new_client = partial(producer, config, logger=logging.getLogger("librdkafka"))
         try:
-            self._client = producer(config, logger=logging.getLogger("librdkafka"))
+            self._client = self._new_client()
         except (KafkaException, ValueError, TypeError) as error:
             raise ConfigurationError(f"kafka.client: {error_text(error)}") from error
+        self._created = clock()
 
     def send(self, records: Sequence[ProducerRecord]) -> ProduceRequest:
         """Hand over as many records as fit into the client's queue, in order; the request's `size` says how many."""
         request = ProduceRequest(records, self._completed.append)
+        self._open.add(request)
         request.seal(self._produce(records, request))
         return request
 
@@ -60,16 +76,16 @@ class KafkaPublisher:
 
         Raises FatalClientError.
         """
-        if self._fatal_error:
-            raise FatalClientError(self._fatal_error)
         try:
             self._client.poll(0 if self._completed else timeout)
         except (KafkaException, SystemError) as error:  # SystemError: a report was served while the former was pending
-            self._fatal_error = f"fatal Kafka client error: {error_text(error)}"
-            raise FatalClientError(self._fatal_error) from error
+            self._fatal_error = self._fatal_error or f"fatal Kafka client error: {error_text(error)}"
+        if self._fatal_error:
+            self._replace_client(self._fatal_error)
         self._credentials.renew_after_failed_login(self._client)
         completed = list(self._completed)
         self._completed.clear()
+        self._open.difference_update(completed)
         if any(request.delivered for request in completed):
             self._statistics.record_delivery()
         return completed
@@ -108,6 +124,20 @@ class KafkaPublisher:
             "error_cb": self._on_error,
             "stats_cb": self._statistics.update,
         }
+
+    def _replace_client(self, reason: str) -> None:
+        """Raises FatalClientError for a client that has failed at once."""
+        if self._clock() < self._created + LIFETIME:
+            raise FatalClientError(reason)
+        logger.error("Kafka client failed, recreating it", extra={"reason": reason})
+        with suppress(KafkaException, SystemError):
+            self._client.purge()
+            self._client.flush(PURGE_TIMEOUT)
+        for request in self._open.difference(self._completed):
+            request.fail_unreported(f"{reason}; it may be in the topic")
+            self._completed.append(request)
+        self._client.close()
+        self._client, self._created, self._fatal_error = self._new_client(), self._clock(), None
 
     def _produce(self, records: Sequence[ProducerRecord], request: ProduceRequest) -> int:
         """Returns how many the client has accepted or rejected until its queue was full."""
