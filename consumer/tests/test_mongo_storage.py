@@ -521,9 +521,12 @@ def test_without_permission_to_create_indexes_it_logs_the_commands_and_continues
     assert commands[3].endswith('.createIndex({"kafka.received_at": 1}, {"expireAfterSeconds": 172800})')
 
 
-def test_a_server_that_becomes_unreachable_while_indexes_are_created_is_unavailable() -> None:
+@pytest.mark.parametrize(
+    "error", [AutoReconnect("gone"), *(OperationFailure("failover", code) for code in (64, 70, 117, 133, 11601))]
+)
+def test_indexes_are_created_later_if_the_server_is_unavailable_for_now(error: PyMongoError) -> None:
     with pytest.raises(StorageUnavailable):
-        store_on(StubCollection(error=AutoReconnect("gone"))).ensure_indexes()
+        store_on(StubCollection(error=error)).ensure_indexes()
 
 
 class ChangesTtl(StubCollection):

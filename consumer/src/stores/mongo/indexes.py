@@ -26,6 +26,9 @@ DELETIONS_INDEX: Keys = (("kafka.deleted_at", 1),)
 
 SECONDS_PER_DAY = 86_400
 
+PASSING = frozenset({"interrupted", "moving", "not_primary", "shard_unavailable", "unreachable", "write_concern"})
+"""Causes that an administrator need not remove."""
+
 
 class Indexes:
     """Creates what is missing. An operator's own indexes are left as they are."""
@@ -92,6 +95,8 @@ class Indexes:
         try:
             yield
         except (OperationFailure, NetworkTimeout) as error:
+            if (failure := unavailable(error)).cause in PASSING:
+                raise failure from error
             fix = self._shell_command(command, *arguments)
             logger.warning("cannot create or update index", extra={"reason": str(error), "fix_command": fix})
         except PyMongoError as error:
