@@ -9,6 +9,7 @@ from confluent_kafka.admin import AclOperation, AdminClient, ClusterMetadata, To
 
 from src.data_processor import processor_for
 from src.dead_letters.topic import DeadLetterTopic
+from src.kafka.group_protocol_check import check_group_protocol
 from src.kafka.member_settings import member_settings
 from src.kafka.messages import reason
 from src.kafka.retriable import retrying
@@ -102,6 +103,8 @@ def _check_cluster(
         for topic in topics:
             yield from _check_topic(consumer, errors, admin, cluster, topic, timeout)
         yield check_group_operations(admin, settings.group_id, timeout)
+        if settings.group_protocol == "consumer":
+            yield check_group_protocol(admin, settings.group_id, timeout)
     finally:
         consumer.close()
 

@@ -65,7 +65,7 @@ RESERVED = {
     "auto.offset.reset": "no offset is skipped silently; see consumer.on_offset_gap",
     "isolation.level": "messages of aborted transactions were never sent",
     "statistics.interval.ms": "the broker's state and the lag are read from the statistics",
-    "group.protocol": "the classic protocol is the one that is tested",
+    "group.protocol": "set kafka.group_protocol",
     "partition.assignment.strategy": "cooperative-sticky is the one that is tested",
     "group.instance.id": "replicas share this setting, and members with one instance id fence one another",
 }
@@ -111,6 +111,8 @@ class KafkaSettings(Section, frozen=True):
     topics: tuple[TopicOrPattern, ...] = ()
     """In place of `topic`: several names, or one pattern."""
     group_id: Annotated[str, Meta(min_length=1, max_length=249)] = "data-consumer-group"
+    group_protocol: Literal["classic", "consumer"] = "classic"
+    """`consumer` is that of KIP-848, which requires Kafka 4.0."""
     dead_letter_topic: Topic = "data-topic.dlq"
     client: ClientSettings = ClientSettings()
     """Further librdkafka keys, for example for TLS and SASL."""
@@ -324,6 +326,7 @@ VARIABLES = (
     Variable("KAFKA_TOPICS", ("kafka", "topics")),
     Variable("KAFKA_DEAD_LETTER_TOPIC", ("kafka", "dead_letter_topic")),
     Variable("CONSUMER_GROUP_ID", ("kafka", "group_id")),
+    Variable("KAFKA_GROUP_PROTOCOL", ("kafka", "group_protocol")),
     Variable("KAFKA_SECURITY_PROTOCOL", ("kafka", "client", "security.protocol")),
     Variable("KAFKA_SASL_MECHANISM", ("kafka", "client", "sasl.mechanism")),
     Variable("KAFKA_SASL_USERNAME", ("kafka", "client", "sasl.username"), secret=True),

@@ -63,6 +63,7 @@ def _controlled_by_commands(options: Options) -> Iterator[Cluster]:
         mongodb,
         mongodb_server(mongodb, commands(options, "mongodb")),
         brokers=_brokers(addresses, [broker_commands(options, number) for number in numbers]),
+        group_protocol=options.group_protocol,
     )
 
 

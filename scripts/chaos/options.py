@@ -57,6 +57,7 @@ class Options:
     quiet: bool = False
     kafka: str | None = None
     mongodb: str | None = None
+    group_protocol: str = "classic"
     commands: Mapping[tuple[str, str], str] = field(default_factory=dict)
     """The command for each server ("kafka" or "mongodb") and action ("kill", …)."""
 
@@ -101,6 +102,8 @@ def _error(options: Options, names: Sequence[str], protections: Sequence[str]) -
         return "--prove removes each scenario's own protections and cannot be combined with --without"
     if options.on != "commands" and (options.kafka or options.mongodb or options.commands):
         return f"--kafka, --mongodb and commands require --on commands, not --on {options.on}"
+    if options.on != "commands" and options.group_protocol == "consumer":
+        return "--group-protocol consumer requires --on commands and Kafka 4"
     return _command_error(options) if options.on == "commands" else None
 
 
@@ -132,6 +135,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--kafka", type=kafka_servers, metavar="HOST:PORT", help="with --on commands")
     parser.add_argument("--mongodb", type=mongodb_uri, metavar="URI", help="with --on commands")
+    parser.add_argument(
+        "--group-protocol",
+        choices=("classic", "consumer"),
+        default="classic",
+        help="of the consumers; `consumer` needs Kafka 4 with a group.consumer.session.timeout.ms of 6000",
+    )
     for server in SERVERS:
         for action in ACTIONS:
             parser.add_argument(f"--{server}-{action}", metavar="CMD", help=argparse.SUPPRESS)

@@ -49,8 +49,10 @@ def consumer_settings(
     if topics:
         settings["kafka"]["topics"] = list(topics)
         settings["mongodb"]["collection"] = "{topic}"
-    member = {"session.timeout.ms": int(session * 1000), "heartbeat.interval.ms": 500}
-    settings["kafka"]["client"] = {**settings["kafka"]["client"], **member}
+    settings["kafka"]["group_protocol"] = cluster.group_protocol
+    if cluster.group_protocol == "classic":  # the other one has its timeouts in the brokers
+        member = {"session.timeout.ms": int(session * 1000), "heartbeat.interval.ms": 500}
+        settings["kafka"]["client"] = {**settings["kafka"]["client"], **member}
     settings["consumer"] |= {"batch_size": 100, "offset_commit_frequency_ms": COMMIT_INTERVAL_MS, **consumer}
     return settings
 

@@ -102,6 +102,7 @@ class Cluster(NamedTuple):
     mongodb: Server
     embedded: EmbeddedBroker | None = None
     brokers: Sequence[Server] = ()
+    group_protocol: str = "classic"
 
     def missing(self, requirement: str) -> str | None:
         """Why this requirement of a scenario is not met; None if it is."""

@@ -140,4 +140,5 @@ def _heading(options: Options) -> str:
     date = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     seeds = f"seeds {options.seeds[0]} to {options.seeds[-1]}" if len(options.seeds) > 1 else f"seed {options.seeds[0]}"
     machine = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
-    return f"{date}, on {options.on} servers, {seeds}, {options.messages:,} messages per trial. {machine}."
+    protocol = f"group protocol {options.group_protocol}"
+    return f"{date}, on {options.on} servers, {protocol}, {seeds}, {options.messages:,} messages per trial. {machine}."

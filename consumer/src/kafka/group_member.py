@@ -18,7 +18,7 @@ from src.kafka.assignment import Assignment, OutOfRange
 from src.kafka.committer import OffsetCommitter
 from src.kafka.fetcher import Fetcher
 from src.kafka.lag import LOOKUP_INTERVAL, LagMonitor
-from src.kafka.member_settings import member_settings
+from src.kafka.member_settings import member_settings, subscription
 from src.kafka.membership import CLOSE_TIMEOUT, MembershipWatchdog, close_in_background
 from src.kafka.message_headers import check_client
 from src.kafka.messages import event_partition, partition_of, reason, records_of
@@ -50,6 +50,8 @@ class Timing(NamedTuple):
     statistics_interval: float = 2.0
     lookup_interval: float = LOOKUP_INTERVAL
     close_timeout: float = CLOSE_TIMEOUT
+    joining_timeout: float = 15.0
+    """After which it is logged, again and again, that the member waits to join the group."""
 
 
 DEFAULT_TIMING = Timing()
@@ -99,6 +101,7 @@ class GroupMember:
             raise ConfigurationError(f"kafka.client: {reason(error)}") from error
         rebalance_timeout = int(member_settings(kafka)["max.poll.interval.ms"]) / 1000
         self._watchdog = MembershipWatchdog(_REBALANCES * rebalance_timeout, clock)
+        self._joining_watchdog = MembershipWatchdog(timing.joining_timeout, clock)
 
     def subscribe(self, before_revoke: Callable[[], None]) -> Self:
         """Join the group; partitions are assigned in the polls that follow.
@@ -108,7 +111,7 @@ class GroupMember:
         """
         self._before_revoke = before_revoke
         self._client.subscribe(
-            list(self._kafka.subscription),
+            subscription(self._kafka),
             on_assign=self._ignore_if_replaced(self._on_assign),
             on_revoke=self._ignore_if_replaced(self._on_revoke),
             on_lost=self._ignore_if_replaced(self._on_lost),
@@ -122,6 +125,8 @@ class GroupMember:
         """
         if self._watchdog.expired(self._statistics) and not self._errors.current:
             self._recreate_client()
+        if not self._statistics.joined and self._joining_watchdog.expired(self._statistics):
+            logger.warning("not in the consumer group yet", extra={"reason": self._waiting_to_join})
         self._credentials.renew_after_failed_login(self._client, self._topic_monitor)
         with self._deferring_errors():
             self._offset_reset.handle_gaps()
@@ -175,7 +180,7 @@ class GroupMember:
     def readiness_failures(self) -> list[str]:
         """Why no messages can arrive; empty while they can. Safe to call from any thread."""
         statistics = self._statistics
-        joining = None if statistics.joined or statistics.unreachable else "waiting to join the consumer group"
+        joining = None if statistics.joined or statistics.unreachable else self._waiting_to_join
         failures = (statistics.unreachable, *self._errors.current, joining, *self.assignment.gaps.values())
         return [failure for failure in failures if failure]
 
@@ -235,6 +240,14 @@ class GroupMember:
             lookup_interval=self._timing.lookup_interval,
             clock=self._clock,
         )
+
+    @property
+    def _waiting_to_join(self) -> str:
+        """librdkafka waits silently for brokers that do not support the group protocol."""
+        text = "waiting to join the consumer group"
+        if self._kafka.group_protocol == "classic":
+            return text
+        return f"{text}; kafka.group_protocol `consumer` requires Kafka 4.0"
 
     def _monitored_topics(self) -> Collection[str]:
         """Those of a pattern are known once partitions of them are assigned."""

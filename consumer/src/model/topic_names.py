@@ -23,6 +23,11 @@ def matches(pattern: str, topic: str) -> bool:
     return re.search(pattern, topic) is not None
 
 
+def of_whole_names(pattern: str) -> str:
+    """The pattern for brokers, which match whole names."""
+    return f"^.*({pattern}).*"
+
+
 def exactly(topic: str) -> str:
     """A pattern that matches this topic only."""
     return f"^{topic.replace('.', '[.]')}$"
