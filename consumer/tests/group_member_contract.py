@@ -110,8 +110,17 @@ class Group(ABC):
 class GroupOnServers(Group):
     """On a broker, embedded or real."""
 
-    def __init__(self, servers: str, topic: str, client: Mapping[str, Any], seconds: float = DEADLINE) -> None:
+    def __init__(
+        self,
+        servers: str,
+        topic: str,
+        client: Mapping[str, Any],
+        group_protocol: str = "classic",
+        *,
+        seconds: float = DEADLINE,
+    ) -> None:
         super().__init__()
+        self.group_protocol = group_protocol
         self.servers = servers
         self.topic = topic
         self._client = client
@@ -130,13 +139,18 @@ class GroupOnServers(Group):
         consumer.close()
 
     def new_member(
-        self, client_settings: Mapping[str, Any] | None = None, topics: Sequence[str] = (), **options: Any
+        self,
+        client_settings: Mapping[str, Any] | None = None,
+        topics: Sequence[str] = (),
+        group_protocol: str = "",
+        **options: Any,
     ) -> Member:
         settings = KafkaSettings(
             bootstrap_servers=self.servers,
             topic=self.topic,
             topics=tuple(topics),
             group_id=self.topic,
+            group_protocol=cast(Any, group_protocol or self.group_protocol),
             client=ClientSettings({**self._client, **(client_settings or {})}),
         )
         return Member(settings, **options)

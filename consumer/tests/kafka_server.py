@@ -17,8 +17,9 @@ PATIENCE = 60.0  # seconds to wait for a broker
 class Topics:
     """Creates topics, and changes them as an administrator would."""
 
-    def __init__(self, servers: str) -> None:
+    def __init__(self, servers: str, group_protocol: str = "classic") -> None:
         self.servers = servers
+        self.group_protocol = group_protocol
         self._admin = AdminClient({"bootstrap.servers": servers})
 
     def create(self, name: str, partitions: int = 4, **config: str) -> None:

@@ -17,17 +17,18 @@ from tests.fakes import P0, TOPIC
 from tests.group_member_contract import GroupMemberContract, GroupOnServers, Member
 
 OFFSET_COMMIT = 8  # Kafka's number of the request
-CLIENT: dict[str, str | int | float | bool] = {
+CLIENT: dict[str, str | int | float | bool] = {"fetch.wait.max.ms": 20}
+CLASSIC: dict[str, str | int | float | bool] = {
     "session.timeout.ms": 2_000,  # the embedded broker keeps a joining member waiting for about as long
     "heartbeat.interval.ms": 200,
-    "fetch.wait.max.ms": 20,
 }
 OLD, NEW = "a" * 22, "b" * 22  # ids of topics
 
 
 class EmbeddedGroup(GroupOnServers):
-    def __init__(self, broker: EmbeddedBroker) -> None:
-        super().__init__(broker.address, TOPIC, CLIENT)
+    def __init__(self, broker: EmbeddedBroker, group_protocol: str = "classic") -> None:
+        classic = CLASSIC if group_protocol == "classic" else {}
+        super().__init__(broker.address, TOPIC, {**CLIENT, **classic}, group_protocol)
         self.broker = broker
 
 
@@ -41,6 +42,15 @@ def group() -> Iterator[EmbeddedGroup]:
 
 class TestGroupMember(GroupMemberContract):
     """On the embedded broker."""
+
+
+class TestGroupMemberOfTheConsumerProtocol(GroupMemberContract):
+    @pytest.fixture
+    def group(self) -> Iterator[EmbeddedGroup]:
+        with EmbeddedBroker({TOPIC: 2}) as broker:
+            group = EmbeddedGroup(broker, "consumer")
+            yield group
+            group.leave()
 
 
 def test_a_record_keeps_all_that_kafka_has_of_the_message(group: EmbeddedGroup) -> None:

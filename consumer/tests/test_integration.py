@@ -16,11 +16,11 @@ from src.settings import Settings
 from src.storage import DataStorage
 from src.utils.config import parse
 from tests.group_member_contract import Group, GroupMemberContract, GroupOnServers
-from tests.kafka_containers import kafka3_servers, kafka4_servers, kafka_servers
-from tests.kafka_server import PATIENCE, Topics, topics
+from tests.kafka_containers import kafka3_servers, kafka4_servers
+from tests.kafka_server import PATIENCE, Topics
 from tests.mongodb_server import mongodb_database, mongodb_uri
 
-__all__ = ["kafka3_servers", "kafka4_servers", "kafka_servers", "mongodb_database", "mongodb_uri", "topics"]
+__all__ = ["kafka3_servers", "kafka4_servers", "mongodb_database", "mongodb_uri"]
 
 pytestmark = pytest.mark.docker
 
@@ -37,6 +37,7 @@ class World:
                 "topic": self.topic,
                 "dead_letter_topic": f"{self.topic}.dlq",
                 "group_id": self.topic,
+                "group_protocol": topics.group_protocol,
                 "client": {"topic.metadata.refresh.interval.ms": 1000},
             },
             "consumer": {"offset_commit_frequency_ms": 100},
@@ -98,6 +99,14 @@ class World:
             values.append(message.value())
         consumer.close()
         return values
+
+
+@pytest.fixture(
+    params=[("kafka3_servers", "classic"), ("kafka4_servers", "classic"), ("kafka4_servers", "consumer")], ids=" ".join
+)
+def topics(request: pytest.FixtureRequest) -> Topics:
+    servers, group_protocol = request.param
+    return Topics(request.getfixturevalue(servers), group_protocol)
 
 
 @pytest.fixture
@@ -205,6 +214,6 @@ class TestGroupMemberOnKafka(GroupMemberContract):
     def group(self, topics: Topics) -> Iterator[Group]:
         name = topics.name()
         topics.create(name, partitions=2)
-        group = GroupOnServers(topics.servers, name, {}, seconds=PATIENCE)
+        group = GroupOnServers(topics.servers, name, {}, topics.group_protocol, seconds=PATIENCE)
         yield group
         group.leave()

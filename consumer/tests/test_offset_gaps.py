@@ -306,21 +306,34 @@ def test_hundreds_of_partitions_of_a_recreated_topic_restart_at_the_earliest() -
     assert world.commit() == dict.fromkeys(partitions, (0, NEW))
 
 
-def test_a_new_partition_gets_the_current_topic_id() -> None:
-    world = World("stop", {})
-    world.client.earliest = {P0: 0, P1: 0}
-    world.client.assign(P0)
-    world.poll()
-    world.client.revoke(P0)
-    world.admin.topic_id = NEW
+def test_a_topic_recreated_while_unassigned_is_a_gap_though_its_committed_offsets_were_deleted() -> None:
+    world = reassigned_after_recreation("stop")
 
-    world.client.assign(P1)
+    assert world.assignment.gaps == {P1: RECREATED.replace(str(P0), str(P1))}
+    assert world.assignment.due() == {}
+
+
+def test_with_the_policy_earliest_such_a_topic_is_read_and_its_id_is_committed() -> None:
+    world = reassigned_after_recreation("earliest")
     world.arrive(*messages(0, 10, partition=P1))
     world.poll()
     world.settle()
 
-    assert world.commit()[P1] == (10, NEW)
     assert world.assignment.gaps == {}
+    assert world.commit()[P1] == (10, NEW)
+
+
+def reassigned_after_recreation(on_offset_gap: str) -> World:
+    world = World(on_offset_gap, {})
+    world.client.earliest = {P0: 0, P1: 0}
+    world.admin.topic_id = OLD
+    world.client.assign(P0)
+    world.poll()
+    world.client.revoke(P0)
+    world.admin.topic_id = NEW
+    world.client.assign(P1)
+    world.poll()
+    return world
 
 
 def test_commit_metadata_of_another_program_is_not_a_topic_id() -> None:

@@ -41,6 +41,7 @@ def consumer_settings(
     kafka: str,
     mongodb: str | None,
     session: float = SESSION_TIMEOUT,
+    max_poll: float = 60.0,
     topics: Sequence[str] = (),
     **consumer: Any,
 ) -> dict[str, Any]:
@@ -49,10 +50,11 @@ def consumer_settings(
     if topics:
         settings["kafka"]["topics"] = list(topics)
         settings["mongodb"]["collection"] = "{topic}"
-    settings["kafka"]["group_protocol"] = cluster.group_protocol
+    member = {"max.poll.interval.ms": int(max_poll * 1000)}
     if cluster.group_protocol == "classic":  # the other one has its timeouts in the brokers
-        member = {"session.timeout.ms": int(session * 1000), "heartbeat.interval.ms": 500}
-        settings["kafka"]["client"] = {**settings["kafka"]["client"], **member}
+        member |= {"session.timeout.ms": int(session * 1000), "heartbeat.interval.ms": 500}
+    settings["kafka"]["group_protocol"] = cluster.group_protocol
+    settings["kafka"]["client"] = {**settings["kafka"]["client"], **member}
     settings["consumer"] |= {"batch_size": 100, "offset_commit_frequency_ms": COMMIT_INTERVAL_MS, **consumer}
     return settings
 

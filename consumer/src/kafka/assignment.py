@@ -81,6 +81,8 @@ class Assignment:
     def __init__(self) -> None:
         self._states: dict[TopicPartition, PartitionState] = {}
         self._number = 0
+        self.topic_ids: dict[str, str] = {}
+        """By topic, the id of the topic that is read; also while no partition of it is assigned."""
 
     def __contains__(self, partition: TopicPartition) -> bool:
         return partition in self._states

@@ -116,6 +116,8 @@ class OffsetReset:
             self._assignment[partition].out_of_range = None
             self._report(partition, None, watermarks, _RECREATED)
         if self._on_offset_gap == "earliest":
+            for partition in recreated:
+                self._assignment.topic_ids.pop(partition.topic, None)
             self._restart(recreated)
         else:
             for partition in recreated:
@@ -124,11 +126,12 @@ class OffsetReset:
 
     def _belongs_to_another_topic(self, partition: TopicPartition) -> bool:
         state, current = self._assignment[partition], self._topic_monitor.topic_id(partition.topic)
-        if current is None:
+        if current is None or state.gap is not None:
             return False
-        if state.gap is None and state.topic_id is None:
-            state.topic_id = current
-        return state.gap is None and state.topic_id != current
+        known = self._assignment.topic_ids.setdefault(partition.topic, current)
+        if state.topic_id is None:  # Kafka deletes the committed offsets of a deleted topic
+            state.topic_id = known if state.committed is None else current
+        return state.topic_id != current
 
     # -- a position no longer exists
 

@@ -14,11 +14,13 @@ from chaos.consumer import unprotected
 from chaos.consumer.crash_points import (
     DEAD_LETTERED,
     FREEZING,
+    STALLING,
     STORED,
     STORING,
     Countdown,
     CrashingDeadLetters,
     CrashingStorage,
+    StallingConsumer,
 )
 from src.consumer import DataConsumer
 from src.settings import VERSION, Settings, load_settings
@@ -44,7 +46,9 @@ def build(settings: Settings, options: argparse.Namespace) -> DataConsumer:
     countdown = Countdown(int(call or 0))
     if not options.clock_back:
         countdown.start()
-    return DataConsumer(
+    StallingConsumer.stalls = countdown
+    kind = StallingConsumer if point == STALLING else DataConsumer
+    return kind(
         settings,
         group_member=unprotected.group_member(without),
         storage=CrashingStorage(storage, point, countdown) if point in (STORING, STORED, FREEZING) else storage,
@@ -78,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m chaos.consumer")
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument(
-        "--kill-at", default="", metavar="POINT:N", help=f"one of {STORING}, {STORED}, {DEAD_LETTERED}, {FREEZING}"
+        "--kill-at", default="", metavar="POINT:N", help=f"one of {STORING}, {STORED}, {DEAD_LETTERED}, {FREEZING}, {STALLING}"
     )
     parser.add_argument("--without", action="append", default=[], metavar="PROTECTION")
     parser.add_argument("--clock-back", type=float, default=0.0, metavar="SECONDS")

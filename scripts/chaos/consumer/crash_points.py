@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 from threading import Event
 from typing import Any
 
-from src.consumer import DeadLetters, Storage
+from src.consumer import DataConsumer, DeadLetters, Storage
 from src.model.record import Rejection
 from src.model.verdict import Verdict
+from src.pipeline.batch_writer import Result
 from src.stores.document import Document, DocumentBatch, ValidDocument
 
-STORING, STORED, DEAD_LETTERED, FREEZING = "storing", "stored", "dead-lettered", "freezing"
+STORING, STORED, DEAD_LETTERED, FREEZING, STALLING = "storing", "stored", "dead-lettered", "freezing", "stalling"
+STALL = 16.0  # seconds; longer than the max.poll.interval.ms and the session timeout of the trials together
 
 logger = logging.getLogger("consumer")
 
@@ -97,6 +99,19 @@ class CrashingDeadLetters:
 
     def close(self) -> None:
         self._dead_letters.close()
+
+
+class StallingConsumer(DataConsumer):
+    """Its loop stalls when results are settled and not committed; heartbeats continue."""
+
+    stalls: Countdown
+
+    def _settle(self, results: Sequence[Result]) -> None:
+        super()._settle(results)
+        if results and self.stalls():
+            logger.warning("stalled")
+            Event().wait(STALL)
+            logger.warning("continued")
 
 
 def kill() -> None:

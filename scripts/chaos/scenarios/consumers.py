@@ -66,6 +66,18 @@ def consumer_frozen(trial: Trial) -> None:
     trial.expect_partitions_lost(consumer)
 
 
+@scenario("assignment-numbers", "deduplication")
+def consumer_stalled(trial: Trial) -> None:
+    """A consumer's loop stalls for longer than max.poll.interval.ms with offsets to commit, and then continues."""
+    trial.repeats_allowed = True  # what it dead-lettered and could not commit, others dead-letter again
+    options = ["--kill-at", f"stalling:{trial.random.randint(3, 15)}"]
+    consumer = trial.processes.start_consumer(max_poll=SESSION_TIMEOUT, options=options)
+    trial.start_load(2, seconds=2 * (SESSION_TIMEOUT + 4))
+    trial.expect(lambda: trial.logged(consumer, "continued"), f"{consumer.name} continues")
+    trial.healed()
+    trial.expect_partitions_lost(consumer)
+
+
 @scenario("commit-on-revoke", "deduplication")
 def consumers_join_and_leave(trial: Trial) -> None:
     """Every few seconds a consumer is added, stopped or killed."""
