@@ -81,9 +81,8 @@ def _adjustable_clock(seconds: float, countdown: Countdown) -> Callable[[], floa
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m chaos.consumer")
     parser.add_argument("--config", type=Path, required=True)
-    parser.add_argument(
-        "--kill-at", default="", metavar="POINT:N", help=f"one of {STORING}, {STORED}, {DEAD_LETTERED}, {FREEZING}, {STALLING}"
-    )
+    points = ", ".join((STORING, STORED, DEAD_LETTERED, FREEZING, STALLING))
+    parser.add_argument("--kill-at", default="", metavar="POINT:N", help=f"one of {points}")
     parser.add_argument("--without", action="append", default=[], metavar="PROTECTION")
     parser.add_argument("--clock-back", type=float, default=0.0, metavar="SECONDS")
     return parser
