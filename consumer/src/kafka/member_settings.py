@@ -1,7 +1,6 @@
 """librdkafka's settings for a member of the group."""
 
 import logging
-from collections.abc import Sequence
 from typing import Any
 
 from src.model import topic_names
@@ -33,7 +32,7 @@ def member_settings(settings: KafkaSettings) -> dict[str, Any]:
     }
 
 
-def subscription(settings: KafkaSettings) -> Sequence[str]:
+def subscription(settings: KafkaSettings) -> list[str]:
     """The names of the topics, or a pattern as the group protocol matches it."""
     if settings.pattern and settings.group_protocol == "consumer":
         return [topic_names.of_whole_names(settings.pattern)]
