@@ -27,6 +27,7 @@ for_each_lock() {
   "$@" requirements-dev.lock {producer,consumer}/requirements-dev.txt {scripts/local,tests}/requirements.txt
   "$@" producer/requirements.lock producer/requirements.txt
   "$@" consumer/requirements.lock consumer/requirements.txt
+  "$@" consumer/requirements-schema-registry.lock consumer/requirements-schema-registry.txt
   "$@" scripts/local/requirements.lock scripts/local/requirements.txt
 }
 

@@ -52,9 +52,11 @@ def check(
     results = [CheckResult("settings", True, f"valid: {path} and the environment")]
     warnings = warnings_about(VARIABLES, settings.kafka.client, environ or {})
     results += [CheckResult("settings", True, text, warning=True) for text in warnings]
+    processor = processor_for(settings)  # imports the transform
     if settings.document.transform:
-        processor_for(settings.document)  # imports it
         results.append(CheckResult("transform", True, f"{settings.document.transform} can be imported"))
+    if processor.schema_registry:
+        results.append(processor.schema_registry.check())
     topics = list(settings.kafka.known_topics)
     results += _check_kafka(settings.kafka, topics, timeout, admin)
     results += _check_store(settings, topics)

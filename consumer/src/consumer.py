@@ -21,7 +21,7 @@ from src.check import check
 from src.data_processor import DataProcessor, processor_for
 from src.dead_letters.topic import DeadLetterTopic
 from src.kafka.group_member import GroupMember
-from src.model.errors import DEAD_LETTER_STORM, DeadLetterError, InvalidMessage
+from src.model.errors import DEAD_LETTER_STORM, DeadLetterError, InvalidMessage, SchemaRegistryUnavailable
 from src.model.record import Record, total_bytes
 from src.pipeline import dead_letter_writer, result_metrics, storage_writer
 from src.pipeline.batch_writer import PROBE_INTERVAL, BatchWriter, Result, WriterOptions
@@ -94,7 +94,7 @@ class DataConsumer:
         self._clock = clock
         self._stop = stop or Event()
         self.registry = registry or CollectorRegistry()
-        self._processor = processor or processor_for(settings.document)
+        self._processor = processor or processor_for(settings)
         self._metrics = ConsumerMetrics(
             self.registry,
             version=VERSION,
@@ -258,10 +258,14 @@ class DataConsumer:
         self._member.resume()
 
     def _pause_reason(self) -> str:
-        blocked_by = self._writer.blocked_by
-        if blocked_by is None:
-            return DEAD_LETTER_STORM if self._writer.storm_guard.full else "backpressure"
-        return "dead_letters" if isinstance(blocked_by, DeadLetterError) else "storage"
+        match self._writer.blocked_by:
+            case None:
+                return DEAD_LETTER_STORM if self._writer.storm_guard.full else "backpressure"
+            case DeadLetterError():
+                return "dead_letters"
+            case SchemaRegistryUnavailable():
+                return "schema_registry"
+        return "storage"
 
     def _show_paused(self) -> None:
         reasons = {self._pause_reason()} if self._paused or self._writer.blocked_by else set()

@@ -101,6 +101,20 @@ class StoreUri(Secret):
         return f"{scheme}://{parts['user'] or ''}{password}{parts['rest']}{options}"
 
 
+class RegistryUrl(Secret):
+    """http:// or https://, or several with commas. It is no secret: a user and a password are settings of their own."""
+
+    __slots__ = ()
+
+    def __init__(self, value: str) -> None:
+        if not re.fullmatch(rf"https?://{_HOST}[^@?#,]*(, *https?://{_HOST}[^@?#,]*)*", value):
+            raise ValueError("it must be http:// or https:// and a host, without a user: set schema_registry.username")
+        super().__init__(value)
+
+    def __str__(self) -> str:
+        return self.reveal()
+
+
 class Section(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A group of settings; an unknown key is an error."""
 
@@ -281,6 +295,15 @@ def _is_within(path: str, other: str) -> bool:
     return path == other or path.startswith(f"{other}.")
 
 
+class SchemaRegistrySettings(Section, frozen=True):
+    """Where the schemas of messages in Avro, JSON Schema and Protobuf are; without `url`, they are invalid."""
+
+    url: RegistryUrl | None = None
+    username: Secret = Secret("")
+    password: Secret = Secret("")
+    ssl_ca_location: str = ""
+
+
 class LoggingSettings(Section, frozen=True):
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
     format: Literal["json", "text"] = "json"
@@ -299,6 +322,7 @@ class Settings(Section, frozen=True):
     consumer: ConsumerSettings = ConsumerSettings()
     mongodb: MongoSettings = MongoSettings()
     document: DocumentSettings = DocumentSettings()
+    schema_registry: SchemaRegistrySettings = SchemaRegistrySettings()
     logging: LoggingSettings = LoggingSettings()
     metrics: MetricsSettings = MetricsSettings()
 
@@ -357,6 +381,10 @@ VARIABLES = (
     Variable("DOCUMENT_TRANSFORMS_FOLDER", ("document", "transforms_folder")),
     Variable("DOCUMENT_WRITE", ("document", "write")),
     Variable("DOCUMENT_ON_TOMBSTONE", ("document", "on_tombstone")),
+    Variable("SCHEMA_REGISTRY_URL", ("schema_registry", "url"), secret=True),
+    Variable("SCHEMA_REGISTRY_USERNAME", ("schema_registry", "username"), secret=True),
+    Variable("SCHEMA_REGISTRY_PASSWORD", ("schema_registry", "password"), secret=True),
+    Variable("SCHEMA_REGISTRY_SSL_CA_LOCATION", ("schema_registry", "ssl_ca_location")),
     Variable("LOG_LEVEL", ("logging", "level")),
     Variable("LOG_FORMAT", ("logging", "format")),
     Variable("LOG_DIR", ("logging", "log_dir")),

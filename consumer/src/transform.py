@@ -14,7 +14,15 @@ from msgspec.structs import replace
 from src.data_processor import DataProcessor, processor_for
 from src.model.errors import InvalidMessage
 from src.model.record import Record
-from src.settings import DEFAULT_FILE, MODULE_AND_FUNCTION, VERSION, DocumentSettings, load_settings
+from src.settings import (
+    DEFAULT_FILE,
+    MODULE_AND_FUNCTION,
+    VERSION,
+    DocumentSettings,
+    SchemaRegistrySettings,
+    Settings,
+    load_settings,
+)
 from src.stores.document import Document, Schema
 from src.stores.shape import Shape, has
 from src.stores.validation import validated
@@ -30,14 +38,16 @@ def main(arguments: Sequence[str] | None = None, *, lines: Iterable[bytes] | Non
         options = _parser().parse_args(arguments)
         settings = load_settings(options.config, os.environ)
         document = replace(settings.document, transform=options.transform or settings.document.transform)
-        return _print_documents(document, settings.kafka.topic, sys.stdin.buffer if lines is None else lines)
+        settings = replace(settings, document=document, schema_registry=SchemaRegistrySettings())
+        return _print_documents(settings, sys.stdin.buffer if lines is None else lines)
 
     return command_line.run("transform", body, {ConfigurationError: 2})
 
 
-def _print_documents(settings: DocumentSettings, topic: str, lines: Iterable[bytes]) -> int:
-    processor, schema = processor_for(settings), Schema(settings)
-    processor.shape = shape = _ObservedShape(settings)
+def _print_documents(settings: Settings, lines: Iterable[bytes]) -> int:
+    processor, schema = processor_for(settings), Schema(settings.document)
+    processor.shape = shape = _ObservedShape(settings.document)
+    topic = settings.kafka.topic
     counts = {"stored": 0, "skipped": 0, "invalid": 0}
     for number, line in enumerate(lines, 1):
         if line.isspace():
@@ -94,7 +104,8 @@ def _parser() -> argparse.ArgumentParser:
         "Read messages from standard input, one JSON object per line, and print the documents that the consumer would"
         ' store, with dates as {"$date": …}. Skipped and invalid messages, and paths of the settings that no message'
         " has, are listed on standard error.",
-        notes="The section `document` of the settings applies. The key of a message is the number of its line.",
+        notes="The section `document` of the settings applies. The key of a message is the number of its line. A schema"
+        " registry is not used: a line is JSON.",
         examples=["orders:to_document < messages.jsonl"],
         exit_codes="0 success; 1 a message is invalid; 2 wrong configuration or arguments, or the function cannot be"
         " imported",

@@ -23,6 +23,7 @@ VALUES = {
     "DOCUMENT_WRITE": "merge",
     "DOCUMENT_ON_TOMBSTONE": "dead_letter",
     "MONGODB_URI": "mongodb://user:7000@host",
+    "SCHEMA_REGISTRY_URL": "http://7000",
     "DOCUMENT_CHECKS": "a=string",
     "DOCUMENT_RENAME": "a=b",
     "DOCUMENT_TRANSFORM": "module:function",

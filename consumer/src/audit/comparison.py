@@ -52,7 +52,7 @@ class Audit:
         self._reader = reader
         self._storage = storage
         self._since = since
-        self._processor = processor or processor_for(settings.document)
+        self._processor = processor or processor_for(settings)
         self._clock = clock
         self._now = now
         self._pause = pause
@@ -66,7 +66,7 @@ class Audit:
             self._pause(WAIT_INTERVAL)
 
     def run(self) -> Report:
-        """Raises ConsumerError if Kafka or the store cannot be read."""
+        """Raises ConsumerError if Kafka, the store or the schema registry cannot be read."""
         with Ledger(self._topic, upserts=self._settings.document.write != "insert") as ledger:
             progress = self._progress()
             for batch in self._read("topic", self._topic, progress.settled):

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from src.data_processor import DataProcessor
+from src.model.errors import Unavailable
 from src.model.record import Record
 from src.stores.document import Document, Identity, SpecifiedMessage, ValidDocument, identity_of
 
@@ -43,6 +44,8 @@ def _other_content(processor: DataProcessor, validated: Callable[[Document], Doc
             return SKIPPED
         content = _content(validated(document))
         return (content[0], TOMBSTONE) if record.value is None else content
+    except Unavailable:
+        raise
     except Exception:  # noqa: BLE001 - whatever it is, the consumer dead-letters the message
         return INVALID
 

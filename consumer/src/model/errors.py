@@ -4,6 +4,7 @@ ConsumerError
 ├── InvalidMessage      the message's fault: dead-letter it and continue
 ├── Unavailable         not the message's fault: pause, wait, retry
 │   ├── StorageUnavailable
+│   ├── SchemaRegistryUnavailable
 │   ├── DeadLetterError
 │   └── DeadLetterStorm
 └── SourceError         the Kafka client has failed for good: end the run, exit 1; nothing unsettled is committed
@@ -36,6 +37,13 @@ class Unavailable(ConsumerError):
 
 class StorageUnavailable(Unavailable):
     """The call failed as a whole: it is unknown which of its documents are stored, and none is at fault."""
+
+
+class SchemaRegistryUnavailable(Unavailable):
+    """Whether messages are valid is unknown until the schema registry has returned their schema."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__("schema_registry", text)
 
 
 class DeadLetterError(Unavailable):

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from threading import Event
+from typing import TypeVar
 
 from tenacity import (
     RetryCallState,
@@ -15,6 +16,8 @@ from tenacity import (
 )
 
 from src.model.errors import ConsumerError, Unavailable
+
+Result = TypeVar("Result")
 
 logger = logging.getLogger(__name__)
 
@@ -42,13 +45,14 @@ class Retrier:
             before_sleep=self._before_retry,
         )
 
-    def retry_until_available(self, call: Callable[[], None]) -> None:
+    def retry_until_available(self, call: Callable[[], Result]) -> Result:
         """Repeat the call while it raises Unavailable. Raises WriterStopped when asked to stop meanwhile."""
         try:
-            self._retrying(call)
+            result = self._retrying(call)
         except RetryError as error:
             raise WriterStopped(f"stopped while unavailable: {error.last_attempt.exception()}") from error
         self.mark_available()
+        return result
 
     def mark_unavailable(self, error: Unavailable) -> None:
         self.unavailable = error

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import compress
 from typing import NamedTuple, Protocol
 
-from src.model.errors import InvalidMessage, StorageUnavailable
+from src.model.errors import InvalidMessage, StorageUnavailable, Unavailable
 from src.model.record import Record, Rejection
 from src.model.verdict import STORED, Outcome, Verdict
 from src.pipeline.ownership import Ownership
@@ -25,7 +25,7 @@ class Processor(Protocol):
         """The valid documents of ordinary messages; None for each record that is left to `process`."""
 
     def process(self, record: Record) -> Document | None:
-        """The document of a record; None if it is to be skipped. Raises InvalidMessage."""
+        """The document of a record; None if it is to be skipped. Raises InvalidMessage, or Unavailable."""
 
 
 class Storage(Protocol):
@@ -145,7 +145,14 @@ class StorageWriter:
         self._process_and_store(batch, [index])
 
     def _process(self, batch: Batch, index: int) -> bool:
-        """Whether the record has a document now that a store can hold."""
+        """Whether the record has a document now that a store can hold. Waits while the processing lacks a schema."""
+        try:
+            return self._process_now(batch, index)
+        except Unavailable as error:
+            self._retrier.mark_unavailable(error)
+            return self._retrier.retry_until_available(lambda: self._process_now(batch, index))
+
+    def _process_now(self, batch: Batch, index: int) -> bool:
         stage = "process"
         try:
             document = self._processor.process(batch.records[index])
@@ -156,6 +163,8 @@ class StorageWriter:
             batch.documents[index] = self._storage.validated(document)
         except InvalidMessage as error:
             self._reject(batch, index, error.reason, stage, error)
+        except Unavailable:
+            raise
         except Exception as error:
             logger.exception("processing failed", extra={"reason": type(error).__name__})
             self._record_failure(batch, index, PROCESSING_FAILED, stage, error)

@@ -17,7 +17,7 @@ SECONDS = tuple(float(f"{digits}e{power}") for power in range(-3, 4) for digits 
 STORAGE_SECONDS = tuple(bound for bound in SECONDS if bound <= 10)
 END_TO_END_SECONDS = tuple(bound for bound in SECONDS if 0.005 <= bound <= 3_000)
 
-PAUSE_REASONS = ("storage", "dead_letters", "dead_letter_storm", "backpressure", "offset_gap")
+PAUSE_REASONS = ("storage", "schema_registry", "dead_letters", "dead_letter_storm", "backpressure", "offset_gap")
 
 PausedPartition = tuple[tuple[str, int], str]
 """Topic and partition, and the reason."""
