@@ -92,7 +92,11 @@ def anchors(document: Path) -> set[str]:
 
 
 def table_of_settings(service: str) -> dict[str, list[str]]:
-    sections = ("Both services", service.capitalize(), *(["Documents"] if service == "consumer" else []))
+    sections = (
+        "Both services",
+        service.capitalize(),
+        *(["Documents", "Schema registry"] if service == "consumer" else []),
+    )
     return {quoted(row[0])[0]: row for section in sections for row in rows(CONFIGURATION, section)}
 
 

@@ -190,7 +190,7 @@ def test_a_difference_between_a_lock_file_and_its_requirements_is_reported(
 def test_all_lock_files_have_the_same_version_of_a_package() -> None:
     versions = [packages.pins(lock) for lock in LOCKS]
 
-    assert len(LOCKS) == 4
+    assert len(LOCKS) == 5
     assert {(name, version) for each in versions for name, version in each.items()} == set(
         packages.pins(ROOT / "requirements-dev.lock").items()
     )

@@ -299,8 +299,8 @@ class SchemaRegistrySettings(Section, frozen=True):
     """Where the schemas of messages in Avro, JSON Schema and Protobuf are; without `url`, they are invalid."""
 
     url: RegistryUrl | None = None
-    username: Secret = Secret("")
-    password: Secret = Secret("")
+    username: Secret | None = None
+    password: Secret | None = None
     ssl_ca_location: str = ""
 
 

@@ -94,16 +94,15 @@ class ConfluentSchemaRegistry:
         }
 
     def _new_client(self) -> "_Client":
-        username, password = self._credentials
         settings: dict[str, Any] = {"url": self._url, "timeout": self._timeout, "max.retries": 0}
-        if username or password:
-            settings["basic.auth.user.info"] = f"{username}:{password}"
+        if any(self._credentials):
+            settings["basic.auth.user.info"] = ":".join(self._credentials)
         if self._settings.ssl_ca_location:
             settings["ssl.ca.location"] = self._settings.ssl_ca_location
         return _Client(settings)
 
-    def _read_credentials(self) -> tuple[str, str]:
-        return self._settings.username.reveal(), self._settings.password.reveal()
+    def _read_credentials(self) -> list[str]:
+        return [secret.reveal() if secret else "" for secret in (self._settings.username, self._settings.password)]
 
     def _renew_credentials(self) -> None:
         if self._read_credentials() != self._credentials:
@@ -128,7 +127,7 @@ class _Client(SchemaRegistryClient):
         try:
             answer = request()
             if schema_in and not isinstance(schema_in(answer).schema_str, str):
-                self.clear_caches()
+                self.clear_caches()  # type: ignore[no-untyped-call]
                 raise TypeError("the response contains no schema")
         except SchemaRegistryError as error:
             if error.http_status_code == 404 and error.error_code in _NOT_FOUND:
