@@ -15,7 +15,6 @@ from local.broker import EmbeddedBroker
 from src.kafka.group_protocol_check import check_group_protocol
 from src.kafka.member_settings import member_settings
 from src.model import topic_names
-from src.model.errors import SourceError
 from src.settings import KafkaSettings
 from src.utils.config import ConfigurationError
 from tests.fakes import TOPIC
@@ -192,14 +191,3 @@ def test_a_member_that_stalls_keeps_its_partitions_until_its_session_ends_and_lo
     assert not any(stalled.assignment.owns(record) for record in stalled.records)
     group.until(lambda: stalled.assignment.partitions and other.assignment.partitions)
     assert [record.offset for record in (*stalled.records, *other.records)] == [0, 1, 0, 1]
-
-
-@pytest.mark.docker
-def test_two_members_with_one_instance_id_end_with_a_sentence(group: GroupOnServers) -> None:
-    """Were it not reserved: a second replica does not take the place of the first one again and again."""
-    first = group.join(client_settings={"group.instance.id": "x"})
-    group.until(lambda: first.assignment.partitions)
-    group.join(client_settings={"group.instance.id": "x"})
-
-    with pytest.raises(SourceError, match="instance ID is still used"):
-        group.until(lambda: False)
