@@ -44,13 +44,19 @@ class TestGroupMember(GroupMemberContract):
     """On the embedded broker."""
 
 
-class TestGroupMemberOfTheConsumerProtocol(GroupMemberContract):
+@pytest.fixture
+def new_group() -> Iterator[EmbeddedGroup]:
+    """A group of the protocol `consumer`."""
+    with EmbeddedBroker({TOPIC: 2}) as broker:
+        group = EmbeddedGroup(broker, "consumer")
+        yield group
+        group.leave()
+
+
+class TestGroupMemberOfTheNewProtocol(GroupMemberContract):
     @pytest.fixture
-    def group(self) -> Iterator[EmbeddedGroup]:
-        with EmbeddedBroker({TOPIC: 2}) as broker:
-            group = EmbeddedGroup(broker, "consumer")
-            yield group
-            group.leave()
+    def group(self, new_group: EmbeddedGroup) -> EmbeddedGroup:
+        return new_group
 
 
 def test_a_record_keeps_all_that_kafka_has_of_the_message(group: EmbeddedGroup) -> None:
@@ -104,6 +110,21 @@ def test_a_rejected_commit_stays_due_and_is_retried(group: EmbeddedGroup) -> Non
     group.until(lambda: not member.assignment.due())
 
     assert member.metric("consumer_offset_commits_total", result="failure") == 1
+
+
+@pytest.mark.parametrize(
+    "error", [KafkaError.STALE_MEMBER_EPOCH, KafkaError.FENCED_MEMBER_EPOCH, KafkaError.UNKNOWN_MEMBER_ID]
+)
+def test_a_commit_rejected_for_its_member_epoch_stays_due_and_is_retried(new_group: EmbeddedGroup, error: int) -> None:
+    new_group.produce([b"a"])
+    member = new_group.join()
+    new_group.until(lambda: member.records)
+    new_group.broker.fail_next(OFFSET_COMMIT, error)
+
+    member.settle()
+    new_group.until(lambda: not member.assignment.due())
+
+    assert member.metric("consumer_offset_commits_total", result="failure")
 
 
 def test_a_rejected_commit_on_revocation_is_counted(group: EmbeddedGroup) -> None:
