@@ -24,7 +24,6 @@ from src.utils.config import ConfigurationError
 logger = logging.getLogger(__name__)
 
 NO_TIMEOUT = 0  # milliseconds; message.timeout.ms 0 means no timeout
-PURGE_TIMEOUT = 1.0  # seconds for the delivery reports of a failed client
 LIFETIME = 10.0  # seconds; the successor of a client that fails sooner would fail, too
 
 # Kafka returns these for a whole produce request although a single record may be the cause.
@@ -132,11 +131,10 @@ class KafkaPublisher:
         logger.error("Kafka client failed, recreating it", extra={"reason": reason})
         with suppress(KafkaException, SystemError):
             self._client.purge()
-            self._client.flush(PURGE_TIMEOUT)
+            self._client.close()  # serves the delivery reports
         for request in self._open.difference(self._completed):
             request.fail_unreported(f"{reason}; it may be in the topic")
             self._completed.append(request)
-        self._client.close()
         self._client, self._created, self._fatal_error = self._new_client(), self._clock(), None
 
     def _produce(self, records: Sequence[ProducerRecord], request: ProduceRequest) -> int:
