@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from local.broker import EmbeddedBroker
 from local.raw_producer import RawRecord, produce_raw
+from src.model.errors import SourceError
 from src.model.position import TopicPartition
 from src.model.record import Record
 from src.utils.config import ConfigurationError
@@ -16,7 +17,7 @@ from tests.fake_kafka import FakeAdmin
 from tests.fakes import P0, TOPIC
 from tests.group_member_contract import GroupMemberContract, GroupOnServers, Member
 
-OFFSET_COMMIT = 8  # Kafka's number of the request
+OFFSET_COMMIT, CONSUMER_GROUP_HEARTBEAT = 8, 68  # Kafka's numbers of the requests
 CLIENT: dict[str, str | int | float | bool] = {"fetch.wait.max.ms": 20}
 CLASSIC: dict[str, str | int | float | bool] = {
     "session.timeout.ms": 2_000,  # the embedded broker keeps a joining member waiting for about as long
@@ -125,6 +126,14 @@ def test_a_commit_rejected_for_its_member_epoch_stays_due_and_is_retried(new_gro
     new_group.until(lambda: not member.assignment.due())
 
     assert member.metric("consumer_offset_commits_total", result="failure")
+
+
+def test_a_group_that_is_not_authorized_ends_a_member_of_the_new_protocol(new_group: EmbeddedGroup) -> None:
+    new_group.broker.fail_next(CONSUMER_GROUP_HEARTBEAT, KafkaError.GROUP_AUTHORIZATION_FAILED)
+    new_group.join()
+
+    with pytest.raises(SourceError, match="fatal error of the Kafka client: .*Group authorization failed"):
+        new_group.until(lambda: False)
 
 
 def test_a_rejected_commit_on_revocation_is_counted(group: EmbeddedGroup) -> None:

@@ -306,7 +306,7 @@ class GroupMember:
             if self._is_read(partition):
                 self.assignment[partition].eof_offset = offset
                 self.assignment[partition].error = None
-        elif error.fatal():
+        elif error.fatal() or code == KafkaError._FATAL:  # in place of a message it has the code only
             raise SourceError(f"fatal error of the Kafka client: {error.str()}")
         elif code == KafkaError._AUTO_OFFSET_RESET:
             if partition in self.assignment:
