@@ -132,7 +132,7 @@ def test_a_group_that_is_not_authorized_ends_a_member_of_the_new_protocol(new_gr
     new_group.broker.fail_next(CONSUMER_GROUP_HEARTBEAT, KafkaError.GROUP_AUTHORIZATION_FAILED)
     new_group.join()
 
-    with pytest.raises(SourceError, match="fatal error of the Kafka client: .*Group authorization failed"):
+    with pytest.raises(SourceError, match=r"fatal error of the Kafka client: .*Group authorization failed"):
         new_group.until(lambda: False)
 
 
