@@ -17,6 +17,7 @@ from src.utils.secret import Secret
 
 VALUES = {
     "KAFKA_BOOTSTRAP_SERVERS": "a:1",
+    "KAFKA_GROUP_PROTOCOL": "consumer",
     "CONSUMER_MAX_RETRIES": "7",
     "CONSUMER_DEAD_LETTER_STORM_PERCENT": "7",
     "CONSUMER_ON_OFFSET_GAP": "stop",
