@@ -2,6 +2,7 @@
 
 import base64
 import json
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -234,11 +235,18 @@ def test_json_is_decoded_and_validated_against_its_schema_and_those_that_it_refe
     assert reason_of(registry, framed(number, b'{"id": '))[0] == "schema_mismatch"
 
 
-def test_nothing_is_requested_from_a_url_in_a_schema(registry: FakeRegistry) -> None:
-    number = registry.add(json.dumps({"$ref": f"{registry.url}/schemas/ids/1"}), schemaType="JSON")
+def test_nothing_is_requested_from_a_url_in_a_schema(registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
+    message = framed(registry.add('{"$ref": "http://elsewhere.invalid/a.json"}', schemaType="JSON"), b"{}")
+    hosts, look_up = set[str](), socket.getaddrinfo
 
-    assert reason_of(registry, framed(number, b"{}"))[0] == "schema_mismatch"
-    assert registry.requests == ["/schemas/ids/1"]
+    def recording(host: str, *others: Any, **options: Any) -> Any:
+        hosts.add(host)
+        return look_up(host, *others, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", recording)
+
+    assert reason_of(registry, message)[0] == "schema_mismatch"
+    assert "elsewhere.invalid" not in hosts
 
 
 # -- Protobuf

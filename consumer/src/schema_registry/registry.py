@@ -146,4 +146,4 @@ class _JsonDecoder(JSONDeserializer):
 
     def _get_parsed_schema(self, schema: Any) -> tuple[Any, Any]:
         parsed, references = super()._get_parsed_schema(schema)
-        return parsed, references and Registry().with_resources(references.items())
+        return parsed, Registry().with_resources((references or {}).items())
