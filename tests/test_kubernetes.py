@@ -4,6 +4,7 @@ import json
 import logging
 from threading import Thread
 from time import monotonic
+from typing import NamedTuple
 
 import pytest
 
@@ -17,6 +18,15 @@ EVICTION = {"apiVersion": "policy/v1", "kind": "Eviction"}
 
 pytestmark = pytest.mark.kubernetes
 logger = logging.getLogger(__name__)
+
+
+class Sample(NamedTuple):
+    """During a burst. The lag is what KEDA sees."""
+
+    seconds: float
+    wanted: int
+    ready: int
+    lag: int
 
 
 def test_the_demo_stores_messages(cluster: Cluster) -> None:
@@ -134,7 +144,7 @@ def test_keda_follows_the_lag_of_a_burst(cluster: Cluster) -> None:
     cluster.scale("deployment/consumer", 1)
     cluster.apply("demo-autoscaling")
     cluster.kubectl("wait", "scaledobject/consumer", "--for=condition=Ready", "--timeout=120s")
-    trace: list[tuple[float, int, int]] = []
+    trace: list[Sample] = []
     start = monotonic()
     burst = Thread(target=send_burst, args=(cluster,))
     burst.start()
@@ -142,16 +152,33 @@ def test_keda_follows_the_lag_of_a_burst(cluster: Cluster) -> None:
     def replicas() -> int:
         deployment = cluster.get("deployment/consumer")
         wanted, ready = deployment["spec"]["replicas"], deployment["status"].get("readyReplicas", 0)
-        trace.append((monotonic() - start, wanted, ready))
+        trace.append(Sample(monotonic() - start, wanted, ready, lag(cluster)))
         return int(wanted)
 
     wait_until(lambda: replicas() == PARTITIONS, "one consumer per partition")
     burst.join()
-    assert cluster.audit() == (0, 0)
+    wait_until(lambda: replicas() and trace[-1].lag < PARTITIONS * 100, "the consumers have caught up", timeout=600)
     caught_up = monotonic() - start
     wait_until(lambda: replicas() == 1, "one consumer again", timeout=600)
+    assert cluster.audit() == (0, 0)
 
-    logger.info("caught up after %.0f s; seconds, consumers wanted, consumers ready: %s", caught_up, changes(trace))
+    logger.info("caught up after %.0f s", caught_up)
+    for sample in every_ten_seconds(trace):
+        logger.info("%.0f s: %s consumers wanted, %s ready, lag %s", *sample)
+
+
+def lag(cluster: Cluster) -> int:
+    """0 as long as KEDA has not measured it."""
+    selector = "labelSelector=scaledobject.keda.sh%2Fname%3Dconsumer"
+    path = f"/apis/external.metrics.k8s.io/v1beta1/namespaces/{NAMESPACE}/s0-kafka-data-topic?{selector}"
+    found = cluster.run("get", "--raw", path).stdout
+    return sum(quantity(item["value"]) for item in json.loads(found)["items"]) if found else 0
+
+
+def quantity(text: str) -> int:
+    """Of Kubernetes: 1500m, 20k."""
+    factors = {"m": 0.001, "k": 1000}
+    return round(float(text.rstrip("mk")) * factors.get(text[-1], 1))
 
 
 def send_burst(cluster: Cluster) -> None:
@@ -160,10 +187,5 @@ def send_burst(cluster: Cluster) -> None:
     cluster.kubectl("exec", "statefulset/producer", "--", *command)
 
 
-def changes(trace: list[tuple[float, int, int]]) -> list[tuple[int, int, int]]:
-    """The entries of the trace that differ from the one before."""
-    return [
-        (round(seconds), wanted, ready)
-        for (seconds, wanted, ready), before in zip(trace, [(0.0, 0, 0), *trace], strict=False)
-        if (wanted, ready) != before[1:]
-    ]
+def every_ten_seconds(trace: list[Sample]) -> list[Sample]:
+    return list({round(sample.seconds, -1): sample for sample in trace}.values())
