@@ -131,7 +131,8 @@ def _lag(thresholds: Thresholds) -> Row:
             lag_by_group(thresholds),
             states(
                 "Pauses by reason",
-                "storage: MongoDB is unavailable. dead_letters: the dead-letter topic is unavailable. "
+                "storage: MongoDB is unavailable. schema_registry: a schema registry returns no schema. "
+                "dead_letters: the dead-letter topic is unavailable. "
                 "dead_letter_storm: nearly all messages of a partition are rejected. offset_gap: a partition needs an "
                 "operator. backpressure: MongoDB is slower than Kafka, which is normal under load.",
                 {"{{reason}}": PAUSED, "{{topic}}/{{partition}}": PAUSED_PARTITIONS},
