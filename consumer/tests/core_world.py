@@ -29,7 +29,7 @@ from src.model.record import Record, Rejection
 from src.model.verdict import Verdict
 from src.pipeline.batch_writer import BatchWriter, Result, WriterOptions
 from src.pipeline.dead_letter_writer import DeadLetters
-from src.pipeline.storage_writer import Storage
+from src.pipeline.storage_writer import TIMEOUT, Storage
 from src.pipeline.writer_thread import WriterThread
 from src.settings import ConsumerSettings, KafkaSettings
 from src.storage import DataStorage
@@ -238,7 +238,7 @@ class FaultyStore(FakeStore):
         )
         verdicts = [write(document) for document in documents[:done]]
         if fault:
-            raise StorageUnavailable("unreachable", "no response")
+            raise StorageUnavailable(TIMEOUT, "no response")
         return verdicts
 
     def ping(self) -> None:

@@ -1,5 +1,6 @@
 """A store in memory. It passes the same contract tests as the real ones."""
 
+import sys
 from collections.abc import Iterator, Sequence
 from threading import Event
 
@@ -17,8 +18,8 @@ from tests.fakes import DEADLINE
 class FakeStore:
     """A test decides how it responds.
 
-    `outages` is the number of calls that fail, `verdicts` has the next verdicts of a document by its id, and a call to
-    insert does not return before `gate` is set.
+    `outages` is the number of calls that fail, `verdicts` has the next verdicts of a document by its id, a call with
+    more documents than `in_time` times out, and one to insert does not return before `gate` is set.
     """
 
     def __init__(self) -> None:
@@ -26,6 +27,7 @@ class FakeStore:
         self.verdicts: dict[Identity, Iterator[Verdict]] = {}
         self.inserts: list[list[Identity]] = []
         self.outages = 0
+        self.in_time = sys.maxsize
         self.gate: Event | None = None
         self.has_indexes = self.closed = False
 
@@ -37,6 +39,8 @@ class FakeStore:
         if self.gate is not None:
             assert self.gate.wait(DEADLINE)
         self.ping()
+        if len(documents) > self.in_time:
+            raise StorageUnavailable("timeout", "timed out")
         return [self._insert(document) for document in documents]
 
     def write(self, writes: Sequence[Write], over: Overwrites) -> list[Verdict]:

@@ -87,6 +87,27 @@ def test_only_deferred_documents_are_written_again(world: WriterWorld) -> None:
     assert world.retries == ["throttled", "throttled"]
 
 
+def test_a_batch_that_takes_too_long_is_stored_in_smaller_parts(world: WriterWorld) -> None:
+    world.store.in_time = 3
+
+    result = world.write_one([record(offset) for offset in range(10)])
+
+    assert list(map(len, world.store.inserts)) == [10, 5, 2, 3, 4, 2, 3]
+    assert (world.stored, len(result.stored)) == ([f"0-{offset}" for offset in range(10)], 10)
+    assert world.retries == ["timeout"] * 3
+
+
+def test_the_parts_grow_again_when_the_store_is_faster(world: WriterWorld) -> None:
+    world.store.in_time = 3
+    world.write_one([record(offset) for offset in range(10)])
+
+    world.store.in_time = 10
+    for first in range(10, 60, 10):
+        world.write_one([record(offset) for offset in range(first, first + 10)])
+
+    assert len(world.store.inserts[-1]) == 10
+
+
 def test_a_document_that_fails_for_an_unknown_reason_is_retried_alone_and_then_dead_lettered(
     world: WriterWorld,
 ) -> None:

@@ -1,6 +1,7 @@
 """Processes records and stores their documents. Each record ends up stored, or rejected with a reason."""
 
 import logging
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
@@ -18,6 +19,8 @@ from src.stores.document import Document, DocumentBatch, ValidDocument
 logger = logging.getLogger(__name__)
 
 PROCESSING_FAILED = "processing_failed"
+TIMEOUT = "timeout"
+"""The cause of an outage in which the store may only have had too much to do in one call."""
 
 
 class Processor(Protocol):
@@ -83,7 +86,8 @@ class Batch:
 
 
 class StorageWriter:
-    """Retries while the store is unavailable.
+    """Retries while the store is unavailable: with half the documents after a call that timed out, and again with more
+    after one that did not.
 
     A message that fails for an unknown reason is retried alone, `max_retries` times, and then rejected.
     """
@@ -104,6 +108,8 @@ class StorageWriter:
         self._max_retries = max_retries
         self._ownership = ownership
         self._clock = clock
+        self._at_once = sys.maxsize
+        """The number of documents in a call, at most."""
 
     def write(self, records: Sequence[Record], stored: Collection[int] = ()) -> Batch:
         """Store what can be stored and reject the rest. Raises WriterStopped.
@@ -135,7 +141,8 @@ class StorageWriter:
             index for index in indexes if batch.documents[index] is not None or self._process(batch, index)
         ]
         started = time.monotonic()
-        self._retrier.retry_until_available(lambda: self._store_pending(batch))
+        while batch.pending:
+            self._retrier.retry_until_available(lambda: self._store_pending(batch))
         batch.storage_seconds += time.monotonic() - started
 
     def _retry_alone(self, batch: Batch, index: int) -> None:
@@ -173,21 +180,31 @@ class StorageWriter:
         return False
 
     def _store_pending(self, batch: Batch) -> None:
-        """One call for all that are pending; deferred documents stay pending. Raises StorageUnavailable."""
-        if not batch.pending:
-            return
-        indexes = batch.pending
+        """One call; deferred documents stay pending. Raises StorageUnavailable."""
+        indexes, rest = batch.pending[: self._at_once], batch.pending[self._at_once :]
         documents = [document for index in indexes if (document := batch.documents[index]) is not None]
         records = [batch.records[index] for index in indexes]
-        verdicts = self._storage.save_valid(DocumentBatch(documents, records, batch.received_at))
+        verdicts = self._save(DocumentBatch(documents, records, batch.received_at))
         batch.pending = []
         if verdicts.count(STORED) < len(verdicts):
             for index, verdict in zip(indexes, verdicts, strict=True):
                 self._apply(verdict, batch, index)
-        if batch.pending:
+        number = len(batch.pending)
+        batch.pending += rest
+        if number:
             deferred = next(verdict for verdict in verdicts if verdict.outcome is Outcome.DEFERRED)
-            text = f"the store deferred {len(batch.pending)} documents: {deferred.error}"
+            text = f"the store deferred {number} documents: {deferred.error}"
             raise StorageUnavailable(deferred.reason, text)
+
+    def _save(self, documents: DocumentBatch) -> Sequence[Verdict]:
+        try:
+            verdicts = self._storage.save_valid(documents)
+        except StorageUnavailable as error:
+            if error.cause == TIMEOUT:
+                self._at_once = max(1, len(documents.documents) // 2)
+            raise
+        self._at_once = min(sys.maxsize, self._at_once + self._at_once // 8 + 1)
+        return verdicts
 
     def _apply(self, verdict: Verdict, batch: Batch, index: int) -> None:
         match verdict.outcome:
